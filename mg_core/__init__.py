@@ -1,0 +1,1 @@
+"""Everything one trial of a guidance sweep needs; knows neither Ray nor the grid."""

@@ -1,0 +1,227 @@
+"""One run of a trial: the only writer of its own keys.
+
+Why nothing is lost and nothing overwritten, without any lock: an attempt announces itself before
+it reads its predecessor's results. A predecessor that still runs (its node was thought dead)
+commits, then looks for a successor, and only then removes what its commit no longer names. If it
+sees no successor, then the successor was announced after the commit and has read, or will read,
+that commit, which does not name what is removed. If it sees one, it stops and removes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from mg_core import schema
+from mg_core.config import TrialConfig
+from mg_core.pareto import non_dominated
+from mg_core.store import FOOTER, AttemptKey, Progress, ResultStore, to_parquet
+
+PACKAGES = ("model-guidance-sweeps", "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")
+
+
+class SupersededError(RuntimeError):
+    """A later attempt of the same trial has begun; this one has nothing left to do."""
+
+
+class Attempt:
+    """One run of a trial, which takes over where its predecessor was.
+
+    Args:
+        store: where the trial lives.
+        config: the trial.
+        objectives: metrics whose non-dominated epochs keep their weights.
+        run: nonce of the driver that started the attempt.
+
+    Attributes:
+        rows: all committed rows, those of earlier attempts included.
+        progress: what the metrics file says; none before the first commit.
+    """
+
+    def __init__(
+        self, store: ResultStore, config: TrialConfig, objectives: Sequence[str], run: str
+    ) -> None:
+        self.store = store
+        self.config = config
+        self.objectives = tuple(objectives)
+        self.trial_id = config.trial_id
+        self.key = self._announce(run)
+        self.rows, self.progress = store.read_rows(self.trial_id)
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch to run now."""
+        return self.progress.epoch + 1 if self.progress else self.config.first_epoch
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is left to run."""
+        return self.progress is not None and self.progress.is_complete
+
+    def commit(
+        self,
+        epoch: int,
+        rows: Sequence[dict[str, Any]],
+        weights: Callable[[], bytes],
+        state: Callable[[], bytes],
+    ) -> Progress:
+        """Make one epoch part of the result: weights, resume state, metrics, in this order.
+
+        Args:
+            epoch: the one after the last committed.
+            rows: one for each evaluated pair, without the columns that describe the trial.
+            weights: serialises the model; called if the epoch is non-dominated so far.
+            state: serialises all that resuming needs; called unless this was the last epoch.
+
+        Raises:
+            SupersededError: another attempt has taken over.
+        """
+        common = schema.config_columns(self.config) | {"attempt": self.key.number, "epoch": epoch}
+        new = pa.Table.from_pylist([common | row for row in rows], schema=schema.METRICS)
+        self.rows = pa.concat_tables([self.rows, new])
+        old = self.progress or Progress(self.trial_id, str(self.key), epoch, self.config.epochs)
+        front = kept_epochs(self.rows, self.objectives)
+        checkpoints = {kept: key for kept, key in old.checkpoints.items() if kept in front}
+        if epoch in front:
+            checkpoints[epoch] = self._object(f"epoch-{epoch:04d}.safetensors")
+            self.store.put(checkpoints[epoch], weights())
+        progress = replace(
+            old,
+            attempt=str(self.key),
+            epoch=epoch,
+            checkpoints=checkpoints,
+            state=None,
+            front=front_values(self.rows, front, self.objectives),
+            seconds=old.seconds + _seconds(rows),
+        )
+        if not progress.is_complete:
+            progress = replace(progress, state=self._object(f"state-{epoch:04d}.pt"))
+            self.store.put(str(progress.state), state())
+        table = self.rows.replace_schema_metadata({FOOTER: progress.footer()})
+        self.store.put(f"metrics/{self.trial_id}/{self.key}.parquet", to_parquet(table))
+        self.progress = progress
+        self._prune()
+        return progress
+
+    def end(self, how: str, **details: Any) -> None:
+        """Record how the attempt ended: `complete`, `failed`, `interrupted` or `superseded`."""
+        self._record |= {"how": how, "ended": _now(), **details}
+        self._write_record()
+
+    def _announce(self, run: str) -> AttemptKey:
+        self._record: dict[str, Any] = {
+            "trial_id": self.trial_id,
+            "run": run,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "python": platform.python_version(),
+            "versions": _versions(),
+            "started": _now(),
+            "how": None,
+        }
+        others = self._attempts()
+        number = max((key.number for key in others), default=0) + 1
+        while True:
+            self.key = AttemptKey(number, secrets.token_hex(4))
+            self._record |= {"attempt": number, "nonce": self.key.nonce}
+            self._write_record()
+            # Two that announce themselves together share a number; the higher nonce wins and
+            # the other one comes after it.
+            if not self._is_superseded():
+                return self.key
+            self.end("superseded")
+            self._record |= {"how": None, "started": _now()}
+            number += 1
+
+    def _attempts(self) -> list[AttemptKey]:
+        keys = self.store.files.keys(f"attempts/{self.trial_id}")
+        return [AttemptKey.of(key.split("/")[-1]) for key in keys]
+
+    def _is_superseded(self) -> bool:
+        return any(key > self.key for key in self._attempts())
+
+    def _object(self, name: str) -> str:
+        return f"checkpoints/{self.trial_id}/{self.key}/{name}"
+
+    def _write_record(self) -> None:
+        import json
+
+        data = json.dumps(self._record, indent=1, ensure_ascii=False).encode()
+        self.store.put(f"attempts/{self.trial_id}/{self.key}.json", data)
+
+    def _prune(self) -> None:
+        assert self.progress is not None
+        if self._is_superseded():
+            raise SupersededError(f"trial {self.trial_id} goes on in another attempt")
+        kept = self.progress.references | {f"metrics/{self.trial_id}/{self.key}.parquet"}
+        present = [
+            key
+            for folder in ("metrics", "checkpoints")
+            for key in self.store.files.keys(f"{folder}/{self.trial_id}")
+        ]
+        self.store.files.delete(key for key in present if key not in kept)
+
+
+def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:
+    """Return the epochs of one trial whose weights are worth keeping.
+
+    Those that are non-dominated for any evaluated (attribution, layer): an epoch dominated
+    within its trial is dominated in its configuration too. Epoch 0 is the baseline's checkpoint
+    and never kept again. A baseline keeps its best F1, of equals the earliest.
+    """
+    epochs = rows["epoch"].to_numpy()
+    if rows["kind"][0].as_py() == "baseline":
+        scores = np.nan_to_num(rows["val_f1"].to_numpy(), nan=-1.0)
+        return {int(epochs[scores.argmax()])}
+    points = np.stack([rows[f"val_{name}"].to_numpy() for name in objectives], axis=1)
+    kept: set[int] = set()
+    for candidates in _pairs(rows):
+        later = candidates & (epochs >= 1)
+        kept |= {int(epoch) for epoch in epochs[later][non_dominated(points[later])]}
+    return kept
+
+
+def front_values(
+    rows: pa.Table, epochs: set[int], objectives: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return what `status` and progress displays show of the kept epochs."""
+    columns = ["epoch", "attribution", "layer", *(f"val_{name}" for name in objectives)]
+    found: list[dict[str, Any]] = rows.select(columns).to_pylist()
+    return [row for row in found if row["epoch"] in epochs]
+
+
+def _pairs(rows: pa.Table) -> list[Any]:
+    names = np.char.add(
+        rows["attribution"].to_numpy().astype(str), rows["layer"].to_numpy().astype(str)
+    )
+    return [names == name for name in np.unique(names)]
+
+
+def _seconds(rows: Sequence[dict[str, Any]]) -> float:
+    # The rows of an epoch share their times.
+    return sum(rows[0].get(name) or 0.0 for name in ("seconds_train", "seconds_val"))
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), timezone.utc).isoformat(timespec="seconds")

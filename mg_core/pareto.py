@@ -1,0 +1,51 @@
+"""Non-domination: pruning, progress and analysis all stand on this one function."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def non_dominated(points: ArrayLike, tolerance: float = 0.0) -> NDArray[np.bool_]:
+    """Mark the points that no other point dominates; larger is better in every column.
+
+    A point dominates another if it is at least as good in every objective and better in one, so
+    equal points stand or fall together. A point with a NaN is never on a front and dominates
+    nothing; infinities are ordinary values. With a tolerance, points are compared after
+    `round(x / tolerance) * tolerance`; within one bin only the points stay that are
+    non-dominated in raw values, so that every front is a subset of the one at tolerance 0.
+
+    Args:
+        points: (N, objectives) numbers.
+        tolerance: width of the bins, at least 0, in the units of the objectives.
+
+    Returns:
+        (N,) bool.
+
+    Raises:
+        ValueError: the points are not a table, or the tolerance is negative or not finite.
+    """
+    table = np.asarray(points, dtype=np.float64)
+    if table.ndim != 2:
+        raise ValueError(f"points must be a table (N, objectives), not of shape {table.shape}")
+    if not (np.isfinite(tolerance) and tolerance >= 0):
+        raise ValueError(f"tolerance must be a number of at least 0, not {tolerance}")
+    valid = ~np.isnan(table).any(axis=1)
+    front = valid.copy()
+    # Every front with a tolerance is a subset of the raw one, so the raw one comes first.
+    front[valid] = _strict(table[valid])
+    if tolerance > 0:
+        front[front] = _strict(np.round(table[front] / tolerance))
+    return front
+
+
+def _strict(table: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return the non-dominated rows of a table without NaN."""
+    if not len(table) or not table.shape[1]:
+        return np.ones(len(table), dtype=bool)
+    from paretoset import paretoset
+
+    # `distinct=False`: equal rows do not dominate each other.
+    mask: NDArray[np.bool_]
+    mask = np.asarray(paretoset(table, sense=["max"] * table.shape[1], distinct=False), dtype=bool)
+    return mask

@@ -1,0 +1,58 @@
+"""Name → variant, the same for models, attributions, losses and data sets."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Generic, TypeVar
+
+from mg_core.errors import InputError
+
+Variant = TypeVar("Variant")
+
+
+class Registry(Mapping[str, Variant], Generic[Variant]):
+    """The variants of one kind, in the order of their registration.
+
+    Args:
+        kind: what the variants are, in the singular, for error messages ("loss").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._variants: dict[str, Variant] = {}
+
+    def register(self, name: str) -> Callable[[Variant], Variant]:
+        """Return a decorator that adds what it decorates under `name`.
+
+        Raises:
+            ValueError: the name is taken by another variant.
+        """
+
+        def add(variant: Variant) -> Variant:
+            if name in self._variants:
+                raise ValueError(f"there is already a {self.kind} called {name!r}")
+            self._variants[name] = variant
+            return variant
+
+        return add
+
+    def __getitem__(self, name: str) -> Variant:
+        try:
+            return self._variants[name]
+        except (KeyError, TypeError):
+            raise InputError(self._unknown(name)) from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._variants
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variants)
+
+    def __len__(self) -> int:
+        return len(self._variants)
+
+    def _unknown(self, name: str) -> str:
+        close = difflib.get_close_matches(str(name), self._variants, n=1)
+        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        return f"unknown {self.kind} {name!r}{hint}; choose from {', '.join(self._variants)}"

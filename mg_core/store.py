@@ -1,0 +1,359 @@
+"""The result store: the one place that knows file names.
+
+```
+sweep.yaml                                    the resolved spec
+data/<data key>/<fingerprint>                 empty; what the data sets were when first read
+trials/<trial_id>.json                        the full configuration, written once by the driver
+attempts/<trial_id>/<n>-<nonce>.json          one run of a trial: where, versions, how it ended
+metrics/<trial_id>/<n>-<nonce>.parquet        all epochs so far: the only commit point
+checkpoints/<trial_id>/<n>-<nonce>/…          weights of non-dominated epochs, newest state
+test/<trial_id>.parquet                       test rows of non-dominated checkpoints
+lock.json                                     the driver at work
+```
+
+Every object has one writer. Readers of a trial take its highest attempt that has a metrics file;
+whatever that file does not name is garbage.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mg_core import schema
+from mg_core.config import TrialConfig, parse
+from mg_core.errors import InputError
+from mg_core.files import PARALLEL_REQUESTS, Files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor
+
+FORMAT_VERSION = 1
+SPEC = "sweep.yaml"
+LOCK = "lock.json"
+FOOTER = b"progress"
+RETRIES = 10
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, order=True)
+class AttemptKey:
+    """One run of a trial; a later run has a higher key."""
+
+    number: int
+    nonce: str
+
+    def __str__(self) -> str:
+        return f"{self.number:04d}-{self.nonce}"
+
+    @classmethod
+    def of(cls, name: str) -> AttemptKey:
+        """Read the key back from a file or folder name."""
+        number, nonce = name.split(".")[0].split("-")
+        return cls(int(number), nonce)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial is, as the footer of its metrics file says.
+
+    Attributes:
+        trial_id: whose progress.
+        attempt: name of the attempt that wrote the file.
+        epoch: last committed epoch.
+        epochs: number of epochs that make the trial complete.
+        checkpoints: key of the weights of every non-dominated epoch.
+        state: key of the newest state to resume from; none once the trial is complete.
+        front: objective values of the kept epochs, by evaluated pair.
+        seconds: training and validation time so far, in all attempts.
+        format: version of the store's format.
+    """
+
+    trial_id: str
+    attempt: str
+    epoch: int
+    epochs: int
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    state: str | None = None
+    front: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    format: int = FORMAT_VERSION
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every epoch is committed."""
+        return self.epoch >= self.epochs
+
+    @property
+    def references(self) -> set[str]:
+        """Keys of the objects that count."""
+        return {*self.checkpoints.values(), *([self.state] if self.state else [])}
+
+    def footer(self) -> bytes:
+        """Serialise for the footer of a metrics file."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def read(cls, footer: bytes, source: str) -> Progress:
+        """Read a footer back.
+
+        Raises:
+            InputError: a newer version of the product wrote the file.
+        """
+        values = json.loads(footer)
+        if values.get("format", 0) > FORMAT_VERSION:
+            raise InputError(
+                f"{source}: written in store format {values['format']}, this version reads up to "
+                f"{FORMAT_VERSION}; update the package"
+            )
+        values["checkpoints"] = {int(k): v for k, v in values.get("checkpoints", {}).items()}
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
+
+
+class ResultStore:
+    """All trials of a sweep, on any filesystem.
+
+    Args:
+        uri: a folder or a URI that pyarrow.fs resolves.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.files = Files(uri)
+        self.uri = uri
+        self.get, self.put = self.files.get, self.files.put
+
+    @property
+    def local_path(self) -> Path | None:
+        """The folder of the store where it is a local one."""
+        return self.files.local_path
+
+    # The sweep
+
+    def spec_text(self) -> str | None:
+        """Return the resolved spec as YAML, none where no sweep was started."""
+        try:
+            return self.get(SPEC).decode()
+        except FileNotFoundError:
+            return None
+
+    def spec(self) -> dict[str, Any]:
+        """Return the resolved spec.
+
+        Raises:
+            InputError: this is no store.
+        """
+        import yaml
+
+        text = self.spec_text()
+        if text is None:
+            raise InputError(f"{self.uri!r} is not a result store: it holds no {SPEC}")
+        spec: dict[str, Any] = yaml.safe_load(text)
+        return spec
+
+    def put_spec(self, text: str) -> None:
+        """Write the resolved spec."""
+        self.put(SPEC, text.encode())
+
+    def trial_ids(self) -> set[str]:
+        """Return the ids of all trials the driver has written."""
+        return {key.split("/")[-1].removesuffix(".json") for key in self.files.keys("trials")}
+
+    def trials(self, trial_ids: Iterable[str] | None = None) -> dict[str, TrialConfig]:
+        """Return the configurations of some trials, or of all."""
+        ids = sorted(self.trial_ids() if trial_ids is None else trial_ids)
+        keys = [f"trials/{trial_id}.json" for trial_id in ids]
+        texts = self.files.get_many(keys)
+        found = zip(ids, keys, texts, strict=True)
+        return {trial: parse(TrialConfig, json.loads(text), key) for trial, key, text in found}
+
+    def put_trials(self, configs: Mapping[str, TrialConfig]) -> None:
+        """Write configurations."""
+        self.files.put_many(
+            (f"trials/{trial_id}.json", config.model_dump_json(indent=1).encode())
+            for trial_id, config in configs.items()
+        )
+
+    def record_fingerprint(self, data_key: str, fingerprint: str, where: str) -> None:
+        """Record what a data set was when first read, and hold every later reader to it.
+
+        Fingerprints are file names: two nodes that come first together with different copies
+        both leave theirs, and the one that sorts last withdraws.
+
+        Raises:
+            InputError: this node's copy differs from the one recorded.
+        """
+        folder, own = f"data/{data_key}", f"data/{data_key}/{fingerprint}"
+        known = self.files.keys(folder)
+        if not known:
+            self.put(own, b"")
+            known = self.files.keys(folder)
+        if known[0] != own:
+            self.files.delete([own] if own in known else [])
+            raise InputError(
+                f"the data in {where} differ from those this sweep was started with "
+                f"(fingerprint {fingerprint}, not {known[0].split('/')[-1]}); "
+                "give every node the same copy"
+            )
+
+    # Reading trials
+
+    def metrics_keys(self, trial_id: str | None = None) -> dict[str, str]:
+        """Return, by trial, the key of the metrics file that counts."""
+        highest: dict[str, AttemptKey] = {}
+        for key in self.files.keys(f"metrics/{trial_id}" if trial_id else "metrics"):
+            _, trial, name = key.split("/")
+            attempt = AttemptKey.of(name)
+            if trial not in highest or attempt > highest[trial]:
+                highest[trial] = attempt
+        return {trial: f"metrics/{trial}/{highest[trial]}.parquet" for trial in sorted(highest)}
+
+    def progress(self, trial_id: str | None = None) -> dict[str, Progress]:
+        """Return the progress of every trial that has committed, from footers alone."""
+
+        def footer(key: str) -> Progress:
+            path = self.files.path(key)
+            metadata = pq.read_metadata(path, filesystem=self.files.filesystem).metadata
+            return Progress.read(metadata[FOOTER], key)
+
+        def read() -> dict[str, Progress]:
+            keys = self.metrics_keys(trial_id)
+            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+                return dict(zip(keys, pool.map(footer, keys.values()), strict=True))
+
+        return _consistent(read)
+
+    def rows(
+        self, columns: Sequence[str] | None = None, trial_ids: Iterable[str] | None = None
+    ) -> pa.Table:
+        """Return all committed rows, by trial and in the order of their epochs.
+
+        Args:
+            columns: of `schema.METRICS`; all of them where none are named.
+            trial_ids: whose rows; those of every trial where none are named.
+        """
+        wanted = set(trial_ids) if trial_ids is not None else None
+
+        def read() -> pa.Table:
+            found = self.metrics_keys().items()
+            return self._table(
+                [key for trial, key in found if wanted is None or trial in wanted],
+                schema.METRICS,
+                columns,
+            )
+
+        return _consistent(read)
+
+    def read_rows(self, trial_id: str) -> tuple[pa.Table, Progress | None]:
+        """Return the rows and the progress of one trial from one and the same file."""
+
+        def read() -> tuple[pa.Table, Progress | None]:
+            key = self.metrics_keys(trial_id).get(trial_id)
+            if key is None:
+                return schema.METRICS.empty_table(), None
+            table = pq.read_table(io.BytesIO(self.get(key)))
+            progress = Progress.read(table.schema.metadata[FOOTER], key)
+            return table.replace_schema_metadata(None), progress
+
+        return _consistent(read)
+
+    def attempts(self, trial_ids: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
+        """Return the record of the highest attempt of each trial, or of some."""
+        wanted = set(trial_ids) if trial_ids is not None else None
+        highest: dict[str, AttemptKey] = {}
+        for key in self.files.keys("attempts"):
+            _, trial, name = key.split("/")
+            attempt = AttemptKey.of(name)
+            if (wanted is None or trial in wanted) and attempt >= highest.get(trial, attempt):
+                highest[trial] = attempt
+        keys = [f"attempts/{trial}/{attempt}.json" for trial, attempt in highest.items()]
+        return dict(zip(highest, map(json.loads, self.files.get_many(keys)), strict=True))
+
+    def weights(self, key: str) -> dict[str, Tensor]:
+        """Return a state dict.
+
+        Raises:
+            InputError: the checkpoint is not there.
+        """
+        from safetensors.torch import load
+
+        try:
+            weights: dict[str, Tensor] = load(self.get(key))
+        except FileNotFoundError:
+            raise InputError(f"store {self.uri!r} lacks the checkpoint {key}") from None
+        return weights
+
+    # Test results
+
+    def put_test(self, trial_id: str, rows: pa.Table) -> None:
+        """Write all test rows of a trial, replacing those that are there."""
+        self.put(f"test/{trial_id}.parquet", to_parquet(rows.cast(schema.TEST)))
+
+    def test_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all test rows."""
+        return self._table(self.files.keys("test"), schema.TEST, columns)
+
+    def _table(self, keys: list[str], shape: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
+        import pyarrow.dataset as ds
+
+        names = list(columns) if columns is not None else shape.names
+        if not keys:
+            return shape.empty_table().select(names)
+        paths = [self.files.path(key) for key in keys]
+        # The schema is ours and not the first file's: an older store lacks the newer columns.
+        files = ds.dataset(paths, schema=shape, format="parquet", filesystem=self.files.filesystem)
+        return files.to_table(columns=names)
+
+    # Garbage
+
+    def sweep(self) -> int:
+        """Remove what nothing refers to in complete trials, and return how many objects it was.
+
+        A trial that is still to go on is swept by its next attempt, which alone knows what it
+        has taken over (`mg_core.attempt`).
+        """
+        self.files.sweep_temporary()
+        progress = self.progress()
+        kept: set[str] = set()
+        for trial, item in progress.items():
+            kept |= item.references | {f"metrics/{trial}/{item.attempt}.parquet"}
+        complete = {trial for trial, item in progress.items() if item.is_complete}
+        garbage = [
+            key
+            for folder in ("metrics", "checkpoints")
+            for key in self.files.keys(folder)
+            if key not in kept and key.split("/")[1] in complete
+        ]
+        self.files.delete(garbage)
+        return len(garbage)
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Serialise a table in memory."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _consistent(read: Callable[[], T]) -> T:
+    """Repeat a read of several objects that raced with a writer.
+
+    A new attempt removes its predecessor's files once its own are committed, so a listing can be
+    out of date by the time its files are opened; the next listing is not.
+    """
+    for _ in range(RETRIES):
+        try:
+            return read()
+        except FileNotFoundError:
+            continue
+    return read()

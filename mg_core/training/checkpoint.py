@@ -1,0 +1,69 @@
+"""Models and optimisers to bytes and back: safetensors for weights, weights-only for state."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save
+
+from mg_core.config import TrialConfig
+from mg_core.counter import digest
+from mg_core.errors import InputError
+from mg_core.models import build_model
+
+if TYPE_CHECKING:
+    from mg_core.store import ResultStore
+
+SEED_BITS = 63
+
+
+def seed_torch(*key: int | str) -> None:
+    """Seed PyTorch's generators by a key, for initialisation and stochastic layers."""
+    torch.manual_seed(digest(*key) >> (64 - SEED_BITS))
+
+
+def initial_model(config: TrialConfig, num_classes: int) -> torch.nn.Module:
+    """Build the model of a trial as its seed and `weights` have it, before any training."""
+    with torch.random.fork_rng(devices=[]):
+        seed_torch(config.seed, "initialisation")
+        return build_model(config.model, num_classes, config.weights)
+
+
+def weights_bytes(model: torch.nn.Module) -> bytes:
+    """Serialise a state dict as safetensors."""
+    data: bytes = save({k: v.detach().cpu().contiguous() for k, v in model.state_dict().items()})
+    return data
+
+
+def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
+    """Serialise all that resuming needs; random numbers are counter-based and need nothing."""
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    return buffer.getvalue()
+
+
+def load_state(data: bytes, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a model and its optimiser back where `state_bytes` found them."""
+    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+
+
+def load_weights(model: torch.nn.Module, store: ResultStore, key: str) -> None:
+    """Load a checkpoint of the store into a model built for it."""
+    model.load_state_dict(store.weights(key))
+
+
+def baseline_checkpoint(store: ResultStore, trial_id: str) -> str:
+    """Return the key of a baseline's best-F1 weights.
+
+    Raises:
+        InputError: the baseline is not complete.
+    """
+    progress = store.progress(trial_id).get(trial_id)
+    if progress is None or not progress.is_complete:
+        raise InputError(f"store {store.uri!r}: baseline {trial_id} is not complete")
+    (key,) = progress.checkpoints.values()
+    return key

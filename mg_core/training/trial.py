@@ -1,0 +1,281 @@
+"""A trial as a sequence of epochs, each of them committed: what every runner runs."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mg_core.attempt import Attempt
+from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
+from mg_core.counter import permutation, uniforms
+from mg_core.data import open_data
+from mg_core.data.boxes import annotated_indices
+from mg_core.errors import InputError, NumericalError
+from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
+from mg_core.store import Progress, ResultStore
+from mg_core.training import checkpoint
+from mg_core.training.evaluation import Evaluation, evaluate, localization
+
+if TYPE_CHECKING:
+    from mg_core.data import Data, Split
+
+Report = Callable[[str, int, int], None]
+
+
+class Trial:
+    """One trial, from where its last committed epoch left it.
+
+    Args:
+        config: what is trained.
+        runtime: where, and what for.
+        attempt: the run of the trial that this is.
+        report: called with a phase ("train", "validate"), images done and images in all.
+
+    Raises:
+        InputError: the data are missing or differ, or the baseline is not complete.
+    """
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        runtime: Runtime,
+        attempt: Attempt,
+        report: Report | None = None,
+    ) -> None:
+        if config.numerics != NUMERICS_VERSION:
+            raise InputError(
+                f"trial {config.trial_id} needs numerics version {config.numerics}, this package "
+                f"computes version {NUMERICS_VERSION}; every node needs the same release"
+            )
+        self.config = config
+        self.report = report or (lambda phase, done, total: None)
+        self.attempt = attempt
+        if self.is_complete:
+            return
+        self.device = prepare_process(runtime)
+        store = attempt.store
+        self.data = _open_data(config.data.model_dump_json(), runtime.data_root, runtime.cache)
+        store.record_fingerprint(
+            config.data.key, self.data.fingerprint, runtime.data_root or "the generated data set"
+        )
+        self.model = self._start_model(store).to(self.device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        if self.attempt.progress is not None:
+            state = store.get(str(self.attempt.progress.state))
+            checkpoint.load_state(state, self.model, self.optimizer)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every epoch is committed."""
+        return self.attempt.is_complete
+
+    def step(self) -> Progress:
+        """Run and commit the next epoch; epoch 0 of a guided trial evaluates its baseline.
+
+        Raises:
+            NumericalError: a loss or the validation logits are not finite.
+            SupersededError: another attempt of this trial has begun.
+        """
+        epoch = self.attempt.next_epoch
+        start = time.perf_counter()
+        trained = self._train(epoch) if epoch else {}
+        middle = time.perf_counter()
+        evaluation = evaluate(
+            self.model,
+            self.data.split("val"),
+            self.config.evaluate,
+            self.config.batch_size,
+            self.device,
+            self._counted("validate", len(self.data.split("val"))),
+        )
+        if not np.isfinite(evaluation.classification["bce"]):
+            raise NumericalError(f"epoch {epoch}: the validation logits are not finite")
+        times = {"seconds_train": middle - start, "seconds_val": time.perf_counter() - middle}
+        return self.attempt.commit(
+            epoch,
+            [trained | times | row for row in validation_rows(evaluation)],
+            weights=lambda: checkpoint.weights_bytes(self.model),
+            state=lambda: checkpoint.state_bytes(self.model, self.optimizer),
+        )
+
+    def _start_model(self, store: ResultStore) -> torch.nn.Module:
+        model = checkpoint.initial_model(self.config, len(self.data.classes))
+        if self.config.baseline and self.attempt.progress is None:
+            key = checkpoint.baseline_checkpoint(store, self.config.baseline)
+            checkpoint.load_weights(model, store, key)
+        return model
+
+    def _train(self, epoch: int) -> dict[str, Any]:
+        start = time.perf_counter()
+        checkpoint.seed_torch(self.config.seed, "stochastic layers", epoch)
+        self.model.train()
+        guidance = guidance_of(self.config)
+        split = self.data.split("train")
+        counted = self._counted("train", len(split))
+        losses: list[StepLosses] = []
+        n_annotated = 0
+        for batch in training_batches(self.model, split, self.config, epoch, self.device):
+            losses.append(
+                guided_step(self.model, self.optimizer, batch, guidance, self.config.precision)
+            )
+            n_annotated += len(batch.annotated) if batch.annotated is not None else 0
+            counted(len(batch.inputs))
+        return {
+            **_epoch_means(losses, epoch, is_guided=guidance is not None),
+            "n_annotated": n_annotated,
+            "seconds_step": (time.perf_counter() - start) / len(losses),
+        }
+
+    def _counted(self, phase: str, total: int) -> Callable[[int], None]:
+        done = 0
+
+        def add(images: int) -> None:
+            nonlocal done
+            done += images
+            self.report(phase, done, total)
+
+        return add
+
+
+def validation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Return one row for each evaluated pair, or a single one without any."""
+    common = {f"val_{name}": value for name, value in evaluation.classification.items()}
+    rows = [
+        common
+        | {"attribution": pair.attribution, "layer": pair.layer}
+        | {f"val_{name}": value for name, value in localization(scores).items()}
+        for pair, scores in evaluation.scores.items()
+    ]
+    return rows or [common]
+
+
+def training_batches(
+    model: torch.nn.Module, split: Split, config: TrialConfig, epoch: int, device: torch.device
+) -> Iterator[Batch]:
+    """Yield the batches of one epoch.
+
+    Order, drawn classes and flips are functions of (seed, epoch, sample) alone. An image without
+    labels, or outside the annotated subset, is trained on for classification only.
+    """
+    n_images, seed, g = len(split), config.seed, config.guidance
+    annotated = np.zeros(n_images, dtype=bool)
+    if g is not None:
+        annotated[annotated_indices(split.labels, g.annotated_fraction, seed)] = True
+        annotated &= split.labels.any(axis=1)
+    targets = drawn_classes(split.labels, uniforms(n_images, seed, "class", epoch))
+    flips = uniforms(n_images, seed, "flip", epoch) < (0.5 if config.data.horizontal_flip else 0)
+    for indices in slices(permutation(n_images, seed, "shuffle", epoch), config.batch_size):
+        images = flipped(split.images(indices), flips[indices])
+        inputs = model.encode(_to(images, device))  # type: ignore[operator]
+        labels = _to(torch.from_numpy(split.labels[indices]), device)
+        if g is None:
+            yield Batch(inputs, labels)
+            continue
+        rows = np.flatnonzero(annotated[indices])
+        shown = indices[rows]
+        masks = flipped(split.masks(shown, targets[shown], g.box_dilation), flips[shown])
+        yield Batch(
+            inputs,
+            labels,
+            target_classes=_to(torch.from_numpy(targets[shown]), device),
+            masks=_to(masks, device),
+            annotated=_to(torch.from_numpy(rows), device),
+        )
+
+
+def flipped(images: torch.Tensor, is_flipped: NDArray[np.bool_]) -> torch.Tensor:
+    """Mirror some of a batch of images or masks (B, …, W) horizontally."""
+    if not is_flipped.any():
+        return images
+    rows = torch.from_numpy(np.flatnonzero(is_flipped))
+    return images.index_copy(0, rows, images[rows].flip(-1))
+
+
+def drawn_classes(labels: NDArray[np.bool_], draws: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Pick one ground-truth class per image uniformly (Sec. 3.5); class 0 where there is none.
+
+    Args:
+        labels: (N, K).
+        draws: (N,) numbers in [0, 1).
+    """
+    counts = labels.sum(axis=1)
+    rank = np.floor(draws * counts).astype(np.int64)
+    # The drawn class is the first whose running label count exceeds the rank.
+    picked: NDArray[np.int64] = (labels.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
+    return picked
+
+
+def slices(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
+    """Cut an order into batches; a last single image joins the batch before it.
+
+    Batch norm in training mode cannot normalise one value per channel.
+    """
+    cuts = list(range(batch_size, len(order), batch_size))
+    if cuts and len(order) - cuts[-1] == 1 and batch_size > 1:
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def guidance_of(config: TrialConfig) -> Guidance | None:
+    """Return the settings of a guided step, none for a baseline."""
+    g = config.guidance
+    if g is None:
+        return None
+    return Guidance(g.attribution, g.layer, g.loss, g.localization_weight, g.reduction)
+
+
+def prepare_process(runtime: Runtime) -> torch.device:
+    """Set threads, kernels and the user's own variants, and return the trial's device."""
+    torch.set_num_threads(runtime.threads)
+    for module in runtime.imports:
+        importlib.import_module(module)
+    wanted = runtime.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and runtime.deterministic:
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return torch.device(wanted)
+
+
+@lru_cache(maxsize=2)
+def _open_data(config: str, root: str | None, cache: str | None) -> Data:
+    # One process runs many trials on the same data; the fingerprint is taken once.
+    return open_data(DataConfig.model_validate_json(config), root, cache)
+
+
+def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor
+
+
+def _epoch_means(losses: list[StepLosses], epoch: int, is_guided: bool) -> dict[str, float | None]:
+    """Average the steps' losses, in one transfer from the device.
+
+    Raises:
+        NumericalError: one of them is not finite.
+    """
+    table = torch.stack([torch.stack([s.loss, s.bce, s.localization]) for s in losses])
+    values = table.double().cpu().numpy()
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(broken):
+        loss, bce, localization_loss = values[broken[0]]
+        raise NumericalError(
+            f"epoch {epoch}, batch {broken[0]}: the loss is {loss} "
+            f"(classification {bce}, localization {localization_loss})"
+        )
+    total, bce, localization_loss = values.mean(axis=0).tolist()
+    return {
+        "train_loss": total,
+        "train_bce": bce,
+        "train_localization_loss": localization_loss if is_guided else None,
+    }

@@ -1,0 +1,194 @@
+"""Live progress of a run: a table in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from mg_core.pareto import non_dominated
+from sweeps.plan import Plan
+
+if TYPE_CHECKING:
+    from mg_core.training.execution import Outcome
+
+PLAIN_SECONDS = 10.0
+SHOWN = 8
+STYLES = {"complete": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
+
+
+class Display:
+    """A listener that shows what it is told, inside a `with` block.
+
+    Args:
+        plan: the sweep as it is before the run.
+        todo: ids of the trials that this run is to do.
+        console: where to write; live tables need a terminal.
+    """
+
+    def __init__(self, plan: Plan, todo: set[str], console: Console) -> None:
+        self._plan = plan
+        self._console = console
+        self._states = {trial: plan.state(trial) for trial in plan.grid.trials}
+        self._states |= dict.fromkeys(todo, "waiting")
+        self._fronts = {trial: progress.front for trial, progress in plan.progress.items()}
+        self._epochs_left = {trial: plan.epochs_left(trial) for trial in todo}
+        self._epochs_total = sum(self._epochs_left.values())
+        self._start = self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("epochs"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            console=console,
+        )
+        self._task = self._bar.add_task("", total=self._epochs_total, rate="")
+        self._live = Live(
+            console=console, get_renderable=self._render, refresh_per_second=2, transient=False
+        )
+
+    def __enter__(self) -> Display:
+        if self._console.is_terminal:
+            self._live.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.__exit__(kind, error, trace)
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of trials by state."""
+        return Counter(self._states.values())
+
+    def started(self, trial_id: str) -> None:
+        """Show a trial as running."""
+        self._states[trial_id] = "running"
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Show a trial's new epoch or its end."""
+        trial = outcome.trial_id
+        is_end = outcome.state != "running"
+        state = "failed" if outcome.state == "superseded" else outcome.state
+        self._states[trial] = state
+        self._fronts[trial] = outcome.front
+        left = self._plan.grid.trials[trial].epochs - outcome.epoch
+        if outcome.epoch >= 0 and trial in self._epochs_left:
+            self._epochs_left[trial] = min(left, self._epochs_left[trial])
+        self._bar.update(
+            self._task, completed=self._epochs_total - self._left(), rate=self._rate_text()
+        )
+        if outcome.error:
+            self._say(f"failed: {self._label(trial)}: {outcome.error}", "red")
+        elif not self._console.is_terminal and (is_end or self._is_time_for_a_line()):
+            self._plain_line(trial, outcome)
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """Say that a trial starts again."""
+        self._say(f"lost and started again: {self._label(trial_id)} ({reason})", "yellow")
+
+    def summary(self) -> str:
+        """Say in one line how the run stands."""
+        counts = self.counts
+        parts = [f"{counts[state]} {state}" for state in STYLES if counts[state]]
+        return f"{', '.join(parts)} of {len(self._states)} trials"
+
+    def _say(self, text: str, style: str) -> None:
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+    def _label(self, trial_id: str) -> str:
+        return f"{trial_id} {self._plan.grid.trials[trial_id].label}"
+
+    def _left(self) -> int:
+        return sum(self._epochs_left.values())
+
+    def _rate_text(self) -> str:
+        elapsed = time.monotonic() - self._start
+        done = self._epochs_total - self._left()
+        if not done or elapsed <= 0:
+            return ""
+        return f"{done / elapsed:.2f} epochs/s, {duration(self._left() * elapsed / done)} left"
+
+    def _is_time_for_a_line(self) -> bool:
+        return time.monotonic() - self._last_line >= PLAIN_SECONDS
+
+    def _plain_line(self, trial: str, outcome: Outcome) -> None:
+        self._last_line = time.monotonic()
+        epochs = self._plan.grid.trials[trial].epochs
+        self._console.print(
+            f"{self.summary()}; {self._rate_text()}; "
+            f"{self._label(trial)} epoch {outcome.epoch}/{epochs} {outcome.state}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+    def _render(self) -> Group:
+        counts = self.counts
+        line = Text("trials  ")
+        for state, style in STYLES.items():
+            line.append(f"{counts[state]} {state}  ", style=style)
+        parts: list[Any] = [line, self._bar]
+        front = best_front(self._fronts, self._plan.spec.objectives)
+        if front:
+            parts.append(self._front_table(front))
+        return Group(*parts)
+
+    def _front_table(self, front: list[dict[str, Any]]) -> Table:
+        objectives = self._plan.spec.objectives
+        table = Table(title="best front so far (validation, %)", title_justify="left", box=None)
+        for name in ("trial", "judged at", "epoch"):
+            table.add_column(name, no_wrap=True)
+        for name in objectives:
+            table.add_column(name, justify="right")
+        for row in front[:SHOWN]:
+            values = [f"{100 * row[f'val_{name}']:.1f}" for name in objectives]
+            judged = f"{row['attribution']}@{row['layer']}"
+            label = self._plan.grid.trials[row["trial_id"]].label
+            table.add_row(label, judged, str(row["epoch"]), *values)
+        if len(front) > SHOWN:
+            table.add_row(Text(f"… and {len(front) - SHOWN} more", style="dim"))
+        return table
+
+
+def best_front(
+    fronts: dict[str, list[dict[str, Any]]], objectives: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Return the non-dominated of all trials' kept epochs, best in the second objective first."""
+    rows = [
+        row | {"trial_id": trial}
+        for trial, front in fronts.items()
+        for row in front
+        if row.get("attribution") is not None
+    ]
+    if not rows:
+        return []
+    missing = float("nan")
+    points = [
+        [missing if row[f"val_{name}"] is None else row[f"val_{name}"] for name in objectives]
+        for row in rows
+    ]
+    chosen = [rows[i] for i in np.flatnonzero(non_dominated(points))]
+    by = f"val_{objectives[min(1, len(objectives) - 1)]}"
+    return sorted(chosen, key=lambda row: -row[by])
+
+
+def duration(seconds: float) -> str:
+    """Write a length of time for people."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

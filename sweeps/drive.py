@@ -1,0 +1,104 @@
+"""One run of a sweep: plan, lock, run, sweep up, and say how it ended."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+from types import FrameType
+
+from rich.console import Console
+
+from mg_core.cli import INTERRUPTED
+from mg_core.errors import InputError
+from mg_core.store import ResultStore
+from sweeps.display import Display
+from sweeps.lock import StoreLock
+from sweeps.plan import Plan, admit, make_plan
+from sweeps.runner import Queue, run_inline
+from sweeps.spec import SweepSpec
+
+RUNNERS = ("ray", "inline")
+
+
+def drive(
+    spec: SweepSpec,
+    runner: str = "ray",
+    address: str | None = None,
+    num_gpus: int | None = None,
+    retry_failed: bool = False,
+    extend: bool = False,
+) -> int:
+    """Run what is missing of a sweep and return the exit code.
+
+    Args:
+        spec: of the sweep.
+        runner: `ray` or `inline`.
+        address: Ray cluster to join; none starts one on this machine.
+        num_gpus: logical GPUs of a Ray started here.
+        retry_failed: start failed trials again.
+        extend: take a larger grid into the store.
+
+    Raises:
+        InputError: nothing was started.
+    """
+    if runner not in RUNNERS:
+        raise InputError(f"unknown runner {runner!r}; choose from {', '.join(RUNNERS)}")
+    console = Console(highlight=False)
+    run = secrets.token_hex(4)
+    runtime = spec.runtime(run)
+    store = ResultStore(runtime.store)
+    plan = make_plan(spec)
+    store.files.check_writable()
+    with StoreLock(store, run):
+        plan = make_plan(spec)  # Again: the last driver may have gone on until just now.
+        admit(plan, store, extend)
+        store.sweep()
+        todo = plan.todo(retry_failed)
+        console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
+        if not todo:
+            return _exit_code(plan)
+        display = Display(plan, set(todo), console)
+        complete = {trial for trial in plan.grid.trials if plan.is_complete(trial)}
+        queue = Queue.of(todo, complete)
+        _raise_on_terminate()
+        try:
+            with display:
+                if runner == "inline":
+                    run_inline(spec, queue, runtime, display)
+                else:
+                    from sweeps.scheduler import run_on_ray
+
+                    run_on_ray(spec, queue, runtime, display, address, num_gpus)
+        except KeyboardInterrupt:
+            console.print(f"stopped: {display.summary()}; the same command goes on from here")
+            return INTERRUPTED
+        finally:
+            store.sweep()
+        console.print(display.summary())
+        for trial in sorted(queue.blocked):
+            label = plan.grid.trials[trial].label
+            console.print(f"not started, its baseline failed: {trial} {label}", soft_wrap=True)
+        return _exit_code(make_plan(spec))
+
+
+def _opening(plan: Plan, n_todo: int) -> str:
+    counts = plan.counts()
+    parts = [f"{len(plan.grid.trials)} trials", f"{counts['complete']} complete"]
+    if counts["failed"]:
+        parts.append(f"{counts['failed']} failed (see mg-sweep status; retry with --retry-failed)")
+    return ", ".join([*parts, f"{n_todo} to run"])
+
+
+def _exit_code(plan: Plan) -> int:
+    return 0 if plan.counts()["complete"] == len(plan.grid.trials) else 1
+
+
+def _raise_on_terminate() -> None:
+    """Let a polite kill, as of a batch system, stop the sweep the way Ctrl-C does."""
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        print(f"received {signal.Signals(signum).name}", file=sys.stderr)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stop)

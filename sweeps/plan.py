@@ -1,0 +1,118 @@
+"""What a sweep is and how far it is: the grid beside what the store holds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mg_core.config import TrialConfig
+from mg_core.errors import InputError
+from mg_core.store import Progress, ResultStore
+from sweeps.grid import Grid, expand
+from sweeps.spec import SweepSpec, absolute, differences
+
+TrialState = Literal["waiting", "running", "complete", "failed"]
+STATES: tuple[TrialState, ...] = ("complete", "running", "failed", "waiting")
+
+
+@dataclass
+class Plan:
+    """A grid and the state of each of its trials.
+
+    Attributes:
+        spec: of the sweep.
+        grid: all of its trials.
+        progress: of those that have committed an epoch.
+        failures: record of the last attempt of those that failed.
+    """
+
+    spec: SweepSpec
+    grid: Grid
+    progress: dict[str, Progress] = field(default_factory=dict)
+    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def is_complete(self, trial_id: str) -> bool:
+        """Whether every epoch of a trial is committed."""
+        return trial_id in self.progress and self.progress[trial_id].is_complete
+
+    def state(self, trial_id: str) -> TrialState:
+        """Return a trial's state; which ones run is known to the driver alone."""
+        if self.is_complete(trial_id):
+            return "complete"
+        return "failed" if trial_id in self.failures else "waiting"
+
+    def counts(self) -> Counter[str]:
+        """Count the trials by state."""
+        return Counter(self.state(trial_id) for trial_id in self.grid.trials)
+
+    def todo(self, retry_failed: bool) -> dict[str, TrialConfig]:
+        """Return the trials to run: baselines first, the costliest guided ones first.
+
+        Long trials at the end would leave the other workers idle.
+        """
+        wanted = {
+            trial_id: config
+            for trial_id, config in self.grid.trials.items()
+            if self.state(trial_id) == "waiting"
+            or (retry_failed and self.state(trial_id) == "failed")
+        }
+        return dict(sorted(wanted.items(), key=lambda item: _order(item[1])))
+
+    def epochs_left(self, trial_id: str) -> int:
+        """Return how many epochs a trial still needs, epoch 0 of a guided one included."""
+        config = self.grid.trials[trial_id]
+        done = self.progress.get(trial_id)
+        return config.epochs - (done.epoch if done else config.first_epoch - 1)
+
+
+DEPTHS = ("input", "mid1", "mid2", "mid3", "final")
+
+
+def _order(config: TrialConfig) -> tuple[bool, int]:
+    # An explanation at an earlier layer takes a longer backward pass.
+    layer = config.guidance.layer if config.guidance else ""
+    return config.kind == "guided", DEPTHS.index(layer) if layer in DEPTHS else 0
+
+
+def make_plan(spec: SweepSpec) -> Plan:
+    """Compare the grid of a sweep with its store, which need not exist yet.
+
+    Raises:
+        InputError: the sweep is wrong, or the store cannot be read.
+    """
+    grid = expand(spec)
+    store = ResultStore(absolute(spec.store))
+    progress = {key: p for key, p in store.progress().items() if key in grid.trials}
+    open_trials = grid.trials.keys() - {key for key, p in progress.items() if p.is_complete}
+    records = store.attempts(open_trials)
+    failures = {key: record for key, record in records.items() if record["how"] == "failed"}
+    return Plan(spec, grid, progress, failures)
+
+
+def admit(plan: Plan, store: ResultStore, extend: bool) -> None:
+    """Write a sweep into its store, if it is new there or the one that is there.
+
+    Args:
+        plan: of the sweep.
+        store: where it goes.
+        extend: take a grid that contains the stored one.
+
+    Raises:
+        InputError: the store holds another sweep; the sentence lists the differences.
+    """
+    present = store.trial_ids()
+    added = plan.grid.trials.keys() - present
+    if store.spec_text() is not None:
+        stored = store.spec()
+        lost = present - plan.grid.trials.keys()
+        is_other = lost or tuple(stored.get("objectives", ())) != plan.spec.objectives
+        if is_other or (added and not extend):
+            hint = "name another store with --store" if is_other else "--extend adds what is new"
+            changes = "; ".join(differences(stored, plan.spec)) or "the code's numerics version"
+            raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
+    # Trials first, so that a store with a spec has all of that spec's trials.
+    store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})
+    text = plan.spec.to_yaml()
+    if store.spec_text() != text:
+        store.put_spec(text)

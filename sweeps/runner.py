@@ -1,0 +1,95 @@
+"""What every runner does: run the trials of a plan, telling a listener what happens."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from mg_core.config import Runtime, TrialConfig
+
+if TYPE_CHECKING:
+    from mg_core.training.execution import Outcome
+    from sweeps.spec import SweepSpec
+
+
+class Listener(Protocol):
+    """Told by a runner what happens, in the driver's process."""
+
+    def started(self, trial_id: str) -> None:
+        """Note that a trial is about to run."""
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Note where a trial is after an epoch."""
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """Note that a trial's process was lost and that the trial starts again."""
+
+
+Runner = Callable[["SweepSpec", "Queue", Runtime, Listener], None]
+
+
+@dataclass
+class Queue:
+    """The trials that are left, and the order they may start in.
+
+    A guided trial becomes ready when its own baseline is complete, not when all are; if its
+    baseline failed it never does.
+
+    Attributes:
+        waiting: trials to start, in the order of preference.
+        complete: ids of complete trials, of earlier runs too.
+        running: ids of trials that were started and have not ended.
+        blocked: ids of guided trials whose baseline failed.
+    """
+
+    waiting: deque[TrialConfig]
+    complete: set[str]
+    running: dict[str, TrialConfig] = field(default_factory=dict)
+    blocked: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, todo: Mapping[str, TrialConfig], complete: set[str]) -> Queue:
+        """Make a queue of trials, blocking those whose baseline will not be run either."""
+        queue = cls(deque(todo.values()), set(complete))
+        queue._block(lambda baseline: baseline not in complete and baseline not in todo)
+        return queue
+
+    def next(self) -> TrialConfig | None:
+        """Take the first trial that may start now, none if there is none."""
+        for position, config in enumerate(self.waiting):
+            if config.baseline is None or config.baseline in self.complete:
+                del self.waiting[position]
+                self.running[config.trial_id] = config
+                return config
+        return None
+
+    def end(self, trial_id: str, is_complete: bool) -> None:
+        """Note that a trial has ended, and block its children unless it is complete."""
+        self.running.pop(trial_id, None)
+        if is_complete:
+            self.complete.add(trial_id)
+        else:
+            self._block(lambda baseline: baseline == trial_id)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no trial is left to start."""
+        return not self.waiting
+
+    def _block(self, is_blocking: Callable[[str], bool]) -> None:
+        hit = [c for c in self.waiting if c.baseline is not None and is_blocking(c.baseline)]
+        self.blocked |= {config.trial_id for config in hit}
+        self.waiting = deque(c for c in self.waiting if c.trial_id not in self.blocked)
+
+
+def run_inline(spec: SweepSpec, queue: Queue, runtime: Runtime, listener: Listener) -> None:
+    """Run the trials one after another in this process, for debugging and for tests."""
+    from mg_core.training.execution import run_trial
+
+    while (config := queue.next()) is not None:
+        listener.started(config.trial_id)
+        for outcome in run_trial(config, runtime):
+            listener.outcome(outcome)
+        queue.end(config.trial_id, outcome.state == "complete")

@@ -1,0 +1,229 @@
+"""The sweep file, validated: what its keys are and what they may hold."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from mg_core.config import (
+    EvaluationPair,
+    Fraction,
+    Frozen,
+    Integer,
+    Name,
+    Number,
+    Objective,
+    PositiveInt,
+    PositiveNumber,
+    Runtime,
+    Scalar,
+    parse,
+)
+from sweeps.yaml_file import override, read_sweep
+
+T = TypeVar("T")
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not values:
+        raise ValueError("at least one value is wanted")
+    for number, value in enumerate(values):
+        if value in values[:number]:
+            raise ValueError(f"the value {value!r} stands twice in a list")
+    return values
+
+
+Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
+"""One value or a list of different ones; the grid is the product of its axes."""
+
+Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[Integer, Field(ge=0)]
+
+
+class DataSpec(Frozen):
+    """The data set; `root` says where it lies and may differ between machines."""
+
+    name: Name
+    root: str | None = None
+    cache: str | None = None
+    image_size: PositiveInt = 224
+    horizontal_flip: bool = False
+    options: dict[str, Scalar] = Field(default_factory=dict)
+
+
+class StageSpec(Frozen):
+    """Training settings of one of the two stages."""
+
+    epochs: PositiveInt
+    learning_rate: PositiveNumber = 1e-4
+    batch_size: PositiveInt = 64
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class BlockSpec(Frozen):
+    """One product of axes.
+
+    Attributes:
+        loss: localization losses, each with its own values of λ.
+        task: for data sets that have several.
+    """
+
+    model: Axis[Name]
+    attribution: Axis[Name]
+    layer: Axis[Name]
+    loss: Annotated[dict[Name, Axis[Weight]], Field(min_length=1)]
+    reduction: Axis[Literal["sum", "mean"]] = ("sum",)
+    annotated_fraction: Axis[Fraction] = (1.0,)
+    box_dilation: Axis[Weight] = (0.0,)
+    task: Axis[Name] | None = None
+    seed: Axis[Seed] | None = None
+
+
+class ResourceSpec(Frozen):
+    """What Ray reserves for one trial; fractions share a device."""
+
+    cpu: PositiveNumber = 1
+    gpu: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = 0
+    memory_gb: PositiveNumber | None = None
+
+
+class SweepSpec(Frozen):
+    """A sweep as its author wrote it.
+
+    Attributes:
+        name: of the sweep, for people.
+        store: URI of the result store.
+        data: the data set.
+        baseline: settings of the first stage.
+        guided: settings of the second stage.
+        grid: one block or several; together they are the guided trials.
+        seed: seeds of every block that names none of its own.
+        weights: what baselines start from, for all models or by model; none trains from scratch.
+        evaluate: (attribution, layer) pairs that every guided trial is judged at besides its own,
+            where they fit its model.
+        objectives: decide which epochs' weights are kept.
+        resources: of one trial.
+        max_concurrent: trials at a time, at most; none for as many as fit.
+        max_retries: how often a trial whose process or node was lost is started again.
+        device: `auto`, `cpu` or a CUDA device.
+        deterministic: ask for deterministic kernels.
+        imports: modules that register the user's own variants.
+    """
+
+    name: Name
+    store: str
+    data: DataSpec
+    baseline: StageSpec
+    guided: StageSpec
+    grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    seed: Axis[Seed] = (0,)
+    weights: str | dict[Name, str | None] | None = None
+    evaluate: tuple[EvaluationPair, ...] = ()
+    objectives: Axis[Objective] = ("f1", "epg", "iou")
+    resources: ResourceSpec = ResourceSpec()
+    max_concurrent: PositiveInt | None = None
+    max_retries: Annotated[Integer, Field(ge=0)] = 3
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    deterministic: bool = True
+    imports: tuple[str, ...] = ()
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a trial: its CPU request, at least one."""
+        return max(1, int(self.resources.cpu))
+
+    def runtime(self, run: str = "") -> Runtime:
+        """Return what trials need to know besides their configurations."""
+        return Runtime(
+            store=absolute(self.store),
+            data_root=absolute(self.data.root) if self.data.root else None,
+            cache=absolute(self.data.cache) if self.data.cache else None,
+            device=self.device,
+            threads=self.threads,
+            objectives=self.objectives,
+            imports=self.imports,
+            deterministic=self.deterministic,
+            run=run,
+        )
+
+    def to_yaml(self) -> str:
+        """Write the resolved spec."""
+        text: str = yaml.safe_dump(
+            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
+        )
+        return text
+
+
+NOT_SEMANTIC = frozenset(
+    {
+        "name",
+        "store",
+        "resources",
+        "max_concurrent",
+        "max_retries",
+        "device",
+        "deterministic",
+        "imports",
+    }
+)
+"""Keys that change neither which trials there are nor what is kept of them."""
+
+
+def absolute(path: str) -> str:
+    """Return a URI as it is, and a path as it is from anywhere, its `~` and variables resolved."""
+    if "://" in path:
+        return path
+    return str(Path(os.path.expandvars(path)).expanduser().absolute())
+
+
+def load_spec(path: Path, settings: list[str], store: str | None = None) -> SweepSpec:
+    """Read and validate a sweep file.
+
+    Args:
+        path: of the file; a folder that is a result store stands for the sweep it holds.
+        settings: `key=value` overrides.
+        store: overrides the file's.
+
+    Raises:
+        InputError: names file, key, value and what is allowed.
+    """
+    if path.is_dir() and (path / "sweep.yaml").is_file():
+        store = store or str(path)
+        path = path / "sweep.yaml"
+    content = override(read_sweep(path), settings)
+    if store is not None:
+        content["store"] = store
+    spec: SweepSpec = parse(SweepSpec, content, str(path))
+    return spec
+
+
+def differences(old: dict[str, Any], new: SweepSpec) -> list[str]:
+    """List the keys in which a stored spec and a new one differ in meaning, with both values."""
+    before, after = _flat(old), _flat(new.model_dump(mode="json"))
+    keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return [
+        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        for key in keys
+        if key.split(".")[0] not in NOT_SEMANTIC and key not in {"data.root", "data.cache"}
+    ]
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict) and value:
+        items = [(str(key), inner) for key, inner in value.items()]
+    elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
+        items = [(str(number), inner) for number, inner in enumerate(value)]
+    else:
+        return {prefix: value}
+    found: dict[str, Any] = {}
+    for key, inner in items:
+        found |= _flat(inner, f"{prefix}.{key}" if prefix else key)
+    return found

@@ -1,0 +1,97 @@
+"""Sweep files as plain data: strict YAML, Ray cluster files, and overrides from a command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mg_core.errors import InputError
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, (dict, list)):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key must be a word or a number", key_node.start_mark
+                )
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str, source: str) -> Any:
+    """Parse YAML text.
+
+    Raises:
+        InputError: names the line and what is wrong there.
+    """
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        where = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{source}{where}: not valid YAML: {problem}") from None
+
+
+def read_sweep(path: Path) -> dict[str, Any]:
+    """Read the sweep of a file; in a Ray cluster file it stands under `metadata: {sweep: …}`.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or holds no mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise InputError(f"sweep file {str(path)!r} cannot be read: {reason}") from None
+    content = parse_yaml(text, str(path))
+    if isinstance(content, dict) and "cluster_name" in content:
+        metadata = content.get("metadata")
+        content = metadata.get("sweep") if isinstance(metadata, dict) else None
+        if content is None:
+            raise InputError(f"{path}: a Ray cluster file holds its sweep under metadata.sweep")
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: a sweep is a mapping of keys to values")
+    return content
+
+
+def override(sweep: dict[str, Any], settings: list[str]) -> dict[str, Any]:
+    """Apply `key=value` settings; keys are dotted, list items numbered, values YAML.
+
+    Raises:
+        InputError: a setting has no `=`, or its key leads nowhere.
+    """
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not (equals and key.strip()):
+            raise InputError(f"--set {setting!r}: give key=value, such as guided.epochs=2")
+        _assign(sweep, key.strip().split("."), parse_yaml(value, f"--set {key}"), setting)
+    return sweep
+
+
+def _assign(place: Any, path: list[str], value: Any, setting: str) -> None:
+    for depth, part in enumerate(path):
+        is_last = depth == len(path) - 1
+        if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+            index: Any = int(part)
+        elif isinstance(place, dict):
+            index = part
+        else:
+            raise InputError(f"--set {setting!r}: there is no {'.'.join(path[: depth + 1])!r}")
+        if is_last:
+            place[index] = value
+        else:
+            if isinstance(place, dict) and place.get(index) is None:
+                place[index] = {}
+            place = place[index]

@@ -1,0 +1,204 @@
+"""The guided step against its parts, and every registered variant against finite differences."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mg_core.attributions import ATTRIBUTIONS, attribute, upsample
+from mg_core.errors import InputError
+from mg_core.guidance import Batch, Guidance, check_pair, guided_loss, guided_step
+from mg_core.losses import LOSSES, localization_loss
+from mg_core.models import MODELS, build_model
+
+LAYERS = ("input", "mid1", "mid2", "mid3", "final")
+TINY = [name for name in MODELS if name.endswith("_tiny")]
+
+
+def fits(model: str, attribution: str) -> bool:
+    families = ATTRIBUTIONS[attribution].families
+    return families is None or MODELS[model].family in families
+
+
+PAIRS = [(model, method) for model in TINY for method in ATTRIBUTIONS if fits(model, method)]
+
+
+def make_batch(model, dtype=torch.float32, size=32, annotated=(0, 2)):
+    generator = torch.Generator().manual_seed(3)
+    images = torch.rand(3, 3, size, size, generator=generator)
+    masks = torch.zeros(len(annotated), size, size, dtype=torch.bool)
+    masks[:, 4:20, 6:22] = True
+    return Batch(
+        inputs=model.encode(images.to(dtype)),
+        labels=torch.rand(3, 4, generator=generator) > 0.5,
+        target_classes=torch.tensor([1, 3])[: len(annotated)],
+        masks=masks,
+        annotated=torch.tensor(annotated, dtype=torch.int64),
+    )
+
+
+def settings(attribution="gradcam", layer="final", loss="energy", weight=0.5, **others):
+    return Guidance(attribution, layer, loss, weight, **others)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model("vanilla_tiny", 4).train()
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("name", "attribution"), PAIRS)
+def test_gradient_agrees_with_finite_differences(name, attribution, layer, loss, training):
+    torch.manual_seed(0)
+    model = build_model(name, 4).double().train(training)
+    batch = make_batch(model, torch.float64, size=24)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    guidance = settings(attribution, layer, loss, weight=1.0)
+
+    def value() -> torch.Tensor:
+        return guided_loss(model, batch, guidance)[0]
+
+    gradients = torch.autograd.grad(value(), parameters)
+    # Both loss terms depend on the weights below the layer and above it: move all at once.
+    direction = [torch.randn_like(p) * p.detach().square().mean().sqrt() for p in parameters]
+    slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True))
+    step = 1e-8
+    sides = []
+    for sign in (1, -1):
+        for p, d in zip(parameters, direction, strict=True):
+            p.data += sign * step * d
+        sides.append(value().detach())
+        for p, d in zip(parameters, direction, strict=True):
+            p.data -= sign * step * d
+    expected = float(sides[0] - sides[1]) / (2 * step)
+    assert float(slope) == pytest.approx(expected, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_loss_is_equation_1(model, reduction):
+    batch = make_batch(model)
+    guidance = settings("ixg", "mid2", "l1", weight=0.3, reduction=reduction)
+    parts = copy.deepcopy(model)
+    # All images pass through batch norm together, so all are explained and two are taken.
+    logits = copy.deepcopy(model)(batch.inputs)
+    picked = torch.zeros(3, dtype=torch.long)
+    picked[batch.annotated] = batch.target_classes
+
+    class Silenced(torch.nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.guidance_layers = inner, {"mid2": "inner.layer2"}
+
+        def forward(self, x):
+            return self.inner(x) * torch.tensor([1.0, 0.0, 1.0])[:, None]
+
+    maps = attribute(Silenced(parts), batch.inputs, picked, "ixg", "mid2")[batch.annotated]
+    each = localization_loss("l1", upsample(maps, (32, 32)), batch.masks)
+    localization = each.sum() if reduction == "sum" else each.mean()
+    bce = F.binary_cross_entropy_with_logits(logits, batch.labels.float())
+    losses = guided_step(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, guidance)
+    torch.testing.assert_close(losses.bce, bce.detach())
+    torch.testing.assert_close(losses.localization, localization.detach())
+    torch.testing.assert_close(losses.loss, (bce + 0.3 * localization).detach())
+    assert not any(t.requires_grad for t in (losses.loss, losses.bce, losses.localization))
+
+
+def test_step_moves_weights_by_the_gradient_of_the_loss(model):
+    batch, guidance = make_batch(model), settings()
+    twin = copy.deepcopy(model)
+    loss, _ = guided_loss(twin, batch, guidance)
+    gradients = torch.autograd.grad(loss, list(twin.parameters()))
+    guided_step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, guidance)
+    for moved, start, gradient in zip(
+        model.parameters(), twin.parameters(), gradients, strict=True
+    ):
+        torch.testing.assert_close(moved, start - 0.1 * gradient)
+
+
+def test_batch_norm_sees_each_batch_once(model):
+    twin = copy.deepcopy(model)
+    batch = make_batch(model)
+    guided_step(model, torch.optim.SGD(model.parameters(), lr=0.0), batch, settings())
+    twin(batch.inputs)
+    for (name, found), expected in zip(model.named_buffers(), twin.buffers(), strict=True):
+        assert torch.equal(found, expected), name
+
+
+@pytest.mark.parametrize("guided", [True, False])
+def test_without_annotations_or_guidance_the_step_is_ordinary(model, guided):
+    batch = make_batch(model, annotated=() if guided else (0, 2))
+    twin = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(twin.parameters(), lr=1e-3)
+    F.binary_cross_entropy_with_logits(twin(batch.inputs), batch.labels.float()).backward()
+    optimizer.step()
+    losses = guided_step(
+        model,
+        torch.optim.Adam(model.parameters(), lr=1e-3),
+        batch,
+        settings("ixg", "input") if guided else None,
+    )
+    assert float(losses.localization) == 0
+    assert torch.equal(losses.loss, losses.bce)
+    for found, expected in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("name", "attribution"), PAIRS)
+def test_bf16_step_stays_close_to_fp32(name, attribution, layer):
+    torch.manual_seed(0)
+    model = build_model(name, 4).train()
+    batch, guidance = make_batch(model, size=64), settings(attribution, layer)
+    gradients = []
+    for precision in ("fp32", "bf16"):
+        twin = copy.deepcopy(model)
+        loss, losses = guided_loss(twin, batch, guidance, precision)
+        assert loss.dtype == losses.localization.dtype == torch.float32
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in twin.parameters()]))
+    assert all(g.isfinite().all() for g in gradients)
+    assert float(F.cosine_similarity(*gradients, dim=0)) > 0.8
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_energy_free_maps_leave_the_classification_gradient(model, loss):
+    # A head without influence of the features: every map is zero.
+    torch.nn.init.zeros_(model.fc.weight)
+    batch = make_batch(model)
+    total, _ = guided_loss(model, batch, settings("gradcam", "final", loss))
+    found = torch.autograd.grad(total, list(model.parameters()))
+    plain, _ = guided_loss(model, batch, None)
+    expected = torch.autograd.grad(plain, list(model.parameters()))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_guidance_raises_the_energy_in_the_box(model):
+    batch, guidance = make_batch(model), settings("gradcam", "final", weight=1.0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    values = [float(guided_step(model, optimizer, batch, guidance).localization) for _ in range(15)]
+    assert values[-1] < 0.5 * values[0]
+
+
+def test_annotated_batch_needs_masks(model):
+    batch = Batch(
+        *(getattr(make_batch(model), n) for n in ("inputs", "labels")), annotated=torch.tensor([0])
+    )
+    with pytest.raises(InputError, match="target_classes and masks"):
+        guided_loss(model, batch, settings())
+
+
+def test_pairs_are_checked_without_building_a_model():
+    check_pair("vanilla_resnet50", "ixg", "mid3")
+    with pytest.raises(InputError, match=r"'vanilla_tiny' has no layer 'mid4'.*input, mid1.*final"):
+        check_pair("vanilla_tiny", "gradcam", "mid4")
+    with pytest.raises(InputError, match="unknown model 'vanila_tiny'"):
+        check_pair("vanila_tiny", "gradcam", "final")
+    with pytest.raises(InputError, match="unknown attribution"):
+        check_pair("vanilla_tiny", "lrp", "final")
