@@ -116,9 +116,10 @@ class Files:
                 self._remove_empty_parents(Path(self.path(key)).parent)
 
     def _remove_empty_parents(self, folder: Path) -> None:
-        root = Path(self._root)
+        # The root too: a command that was refused leaves no empty store behind.
+        end = Path(self._root).parent
         with contextlib.suppress(OSError):
-            while folder != root:
+            while folder != end:
                 folder.rmdir()
                 folder = folder.parent
 

@@ -42,7 +42,8 @@ class Display:
         self._fronts = {trial: progress.front for trial, progress in plan.progress.items()}
         self._epochs_left = {trial: plan.epochs_left(trial) for trial in todo}
         self._epochs_total = sum(self._epochs_left.values())
-        self._start = self._last_line = time.monotonic()
+        self._last_line = time.monotonic()
+        self._first: tuple[float, int] | None = None
         self._bar = Progress(
             TextColumn("epochs"),
             BarColumn(bar_width=32),
@@ -88,6 +89,9 @@ class Display:
         left = self._plan.grid.trials[trial].epochs - outcome.epoch
         if outcome.epoch >= 0 and trial in self._epochs_left:
             self._epochs_left[trial] = min(left, self._epochs_left[trial])
+        if self._first is None:
+            # Rates count from here: until now Ray and its workers were starting.
+            self._first = (time.monotonic(), self._left())
         self._bar.update(
             self._task, completed=self._epochs_total - self._left(), rate=self._rate_text()
         )
@@ -116,9 +120,11 @@ class Display:
         return sum(self._epochs_left.values())
 
     def _rate_text(self) -> str:
-        elapsed = time.monotonic() - self._start
-        done = self._epochs_total - self._left()
-        if not done or elapsed <= 0:
+        if self._first is None:
+            return ""
+        start, left = self._first
+        elapsed, done = time.monotonic() - start, left - self._left()
+        if not done:
             return ""
         return f"{done / elapsed:.2f} epochs/s, {duration(self._left() * elapsed / done)} left"
 
@@ -129,8 +135,8 @@ class Display:
         self._last_line = time.monotonic()
         epochs = self._plan.grid.trials[trial].epochs
         self._console.print(
-            f"{self.summary()}; {self._rate_text()}; "
-            f"{self._label(trial)} epoch {outcome.epoch}/{epochs} {outcome.state}",
+            "; ".join(filter(None, [self.summary(), self._rate_text()]))
+            + f"; {self._label(trial)} epoch {outcome.epoch}/{epochs} {outcome.state}",
             soft_wrap=True,
             highlight=False,
         )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import secrets
 import signal
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from rich.console import Console
 
 from mg_core.cli import INTERRUPTED
+from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
 from sweeps.display import Display
 from sweeps.lock import StoreLock
-from sweeps.plan import Plan, admit, make_plan
-from sweeps.runner import Queue, run_inline
+from sweeps.plan import Plan, admit, check_admission, make_plan
+from sweeps.runner import Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
 
 RUNNERS = ("ray", "inline")
@@ -48,38 +50,57 @@ def drive(
     run = secrets.token_hex(4)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
-    plan = make_plan(spec)
+    make_plan(spec)  # Whatever is wrong with it is said before anything is touched.
     store.files.check_writable()
     with StoreLock(store, run):
-        plan = make_plan(spec)  # Again: the last driver may have gone on until just now.
-        admit(plan, store, extend)
-        store.sweep()
+        plan = make_plan(spec)
+        check_admission(plan, store, extend)
         todo = plan.todo(retry_failed)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if not todo:
+            admit(plan, store)
             return _exit_code(plan)
-        display = Display(plan, set(todo), console)
-        complete = {trial for trial in plan.grid.trials if plan.is_complete(trial)}
-        queue = Queue.of(todo, complete)
-        _raise_on_terminate()
-        try:
-            with display:
-                if runner == "inline":
-                    run_inline(spec, queue, runtime, display)
-                else:
-                    from sweeps.scheduler import run_on_ray
+        with _ready(spec, runner, address, num_gpus) as run_trials:
+            admit(plan, store)
+            return _run(plan, todo, run_trials, runtime, console)
 
-                    run_on_ray(spec, queue, runtime, display, address, num_gpus)
-        except KeyboardInterrupt:
-            console.print(f"stopped: {display.summary()}; the same command goes on from here")
-            return INTERRUPTED
-        finally:
-            store.sweep()
-        console.print(display.summary())
-        for trial in sorted(queue.blocked):
-            label = plan.grid.trials[trial].label
-            console.print(f"not started, its baseline failed: {trial} {label}", soft_wrap=True)
-        return _exit_code(make_plan(spec))
+
+def _ready(
+    spec: SweepSpec, runner: str, address: str | None, num_gpus: int | None
+) -> AbstractContextManager[RunTrials]:
+    if runner == "inline":
+        return nullcontext(run_inline)
+    from sweeps.scheduler import on_ray
+
+    return on_ray(spec, address, num_gpus)
+
+
+def _run(
+    plan: Plan,
+    todo: dict[str, TrialConfig],
+    run_trials: RunTrials,
+    runtime: Runtime,
+    console: Console,
+) -> int:
+    store = ResultStore(runtime.store)
+    store.sweep()
+    display = Display(plan, set(todo), console)
+    complete = {trial for trial in plan.grid.trials if plan.is_complete(trial)}
+    queue = Queue.of(todo, complete)
+    _raise_on_terminate()
+    try:
+        with display:
+            run_trials(queue, runtime, display)
+    except KeyboardInterrupt:
+        console.print(f"stopped: {display.summary()}; the same command goes on from here")
+        return INTERRUPTED
+    finally:
+        store.sweep()
+    console.print(display.summary())
+    for trial in sorted(queue.blocked):
+        label = plan.grid.trials[trial].label
+        console.print(f"not started, its baseline failed: {trial} {label}", soft_wrap=True)
+    return _exit_code(make_plan(plan.spec))
 
 
 def _opening(plan: Plan, n_todo: int) -> str:

@@ -70,6 +70,7 @@ class StoreLock:
         self._thread.join()
         holder = read_lock(self._store)
         if holder is not None and holder["run"] == self._record["run"]:
+            self._store.files.sweep_temporary()
             self._store.files.delete([LOCK])
 
     def _write(self) -> None:

@@ -90,27 +90,31 @@ def make_plan(spec: SweepSpec) -> Plan:
     return Plan(spec, grid, progress, failures)
 
 
-def admit(plan: Plan, store: ResultStore, extend: bool) -> None:
-    """Write a sweep into its store, if it is new there or the one that is there.
+def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
+    """Refuse a sweep that is not the one its store holds.
 
     Args:
         plan: of the sweep.
         store: where it goes.
-        extend: take a grid that contains the stored one.
+        extend: whether a grid that contains the stored one is welcome.
 
     Raises:
         InputError: the store holds another sweep; the sentence lists the differences.
     """
-    present = store.trial_ids()
-    added = plan.grid.trials.keys() - present
-    if store.spec_text() is not None:
-        stored = store.spec()
-        lost = present - plan.grid.trials.keys()
-        is_other = lost or tuple(stored.get("objectives", ())) != plan.spec.objectives
-        if is_other or (added and not extend):
-            hint = "name another store with --store" if is_other else "--extend adds what is new"
-            changes = "; ".join(differences(stored, plan.spec)) or "the code's numerics version"
-            raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
+    if store.spec_text() is None:
+        return
+    stored, present = store.spec(), store.trial_ids()
+    added, lost = plan.grid.trials.keys() - present, present - plan.grid.trials.keys()
+    is_other = lost or tuple(stored.get("objectives", ())) != plan.spec.objectives
+    if is_other or (added and not extend):
+        hint = "name another store with --store" if is_other else "--extend adds what is new"
+        changes = "; ".join(differences(stored, plan.spec)) or "the code's numerics version"
+        raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
+
+
+def admit(plan: Plan, store: ResultStore) -> None:
+    """Write a sweep that was not refused into its store."""
+    added = plan.grid.trials.keys() - store.trial_ids()
     # Trials first, so that a store with a spec has all of that spec's trials.
     store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})
     text = plan.spec.to_yaml()

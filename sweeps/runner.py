@@ -11,7 +11,6 @@ from mg_core.config import Runtime, TrialConfig
 
 if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
-    from sweeps.spec import SweepSpec
 
 
 class Listener(Protocol):
@@ -27,7 +26,8 @@ class Listener(Protocol):
         """Note that a trial's process was lost and that the trial starts again."""
 
 
-Runner = Callable[["SweepSpec", "Queue", Runtime, Listener], None]
+RunTrials = Callable[["Queue", Runtime, Listener], None]
+"""Runs the trials of a queue to their ends; what a runner is once it is ready."""
 
 
 @dataclass
@@ -84,7 +84,7 @@ class Queue:
         self.waiting = deque(c for c in self.waiting if c.trial_id not in self.blocked)
 
 
-def run_inline(spec: SweepSpec, queue: Queue, runtime: Runtime, listener: Listener) -> None:
+def run_inline(queue: Queue, runtime: Runtime, listener: Listener) -> None:
     """Run the trials one after another in this process, for debugging and for tests."""
     from mg_core.training.execution import run_trial
 

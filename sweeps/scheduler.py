@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mg_core.config import Runtime
 from mg_core.errors import InputError
 from mg_core.training.execution import Outcome, record_lost
-from sweeps.runner import Listener, Queue
+from sweeps.runner import Listener, Queue, RunTrials
 from sweeps.spec import ResourceSpec, SweepSpec
+
+REACH_SECONDS = 10.0
 
 # Tune's own loggers and snapshots are not what this sweep is remembered by; Ctrl-C is ours.
 QUIET = {
@@ -37,18 +42,28 @@ from ray.tune.search import Searcher  # noqa: E402
 from sweeps.trainable import TrialTrainable  # noqa: E402
 
 
-class BaselineFirst(Searcher):
+class _OfThisProcess:
+    """Something that Tune may pickle and copy but that means nothing in another process.
+
+    Tune saves its searcher and callbacks for a restore that never happens here.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return self
+
+
+class BaselineFirst(_OfThisProcess, Searcher):
     """Suggests the queue's trials to Tune, each guided one once its baseline is complete."""
 
-    def __init__(
-        self, queue: Queue, runtime: Runtime, listener: Listener, max_concurrent: int | None
-    ) -> None:
+    def __init__(self, queue: Queue, runtime: Runtime, max_concurrent: int | None) -> None:
         super().__init__()
         self._queue = queue
         # Not Tune's own limit: its wrapper around a searcher swallows completions.
         self._max_concurrent = max_concurrent or float("inf")
         self._runtime = runtime
-        self._listener = listener
 
     def suggest(self, trial_id: str) -> Any:
         """Return the next trial, `None` while all that are left wait, `FINISHED` at the end."""
@@ -57,7 +72,6 @@ class BaselineFirst(Searcher):
         config = self._queue.next()
         if config is None:
             return Searcher.FINISHED if self._queue.is_done else None
-        self._listener.started(config.trial_id)
         return {
             "trial": config.model_dump_json(),
             "trial_id": config.trial_id,
@@ -73,14 +87,24 @@ class BaselineFirst(Searcher):
     ) -> None:
         """Leave it to the callback, which knows the trial's configuration too."""
 
+    def save(self, checkpoint_path: str) -> None:
+        """Save nothing: the store remembers."""
 
-class Reporter(tune.Callback):
+    def restore(self, checkpoint_path: str) -> None:
+        """Restore nothing."""
+
+
+class Reporter(_OfThisProcess, tune.Callback):
     """Passes on to the queue and the listener what Tune sees."""
 
     def __init__(self, queue: Queue, runtime: Runtime, listener: Listener) -> None:
         self._queue = queue
         self._runtime = runtime
         self._listener = listener
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Pass on that a trial has its resources."""
+        self._listener.started(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -105,32 +129,29 @@ class Reporter(tune.Callback):
         self._listener.outcome(record_lost(config, self._runtime, _reason(trial)))
 
 
-def run_on_ray(
-    spec: SweepSpec,
-    queue: Queue,
-    runtime: Runtime,
-    listener: Listener,
-    address: str | None = None,
-    num_gpus: int | None = None,
-) -> None:
-    """Run the trials of a queue on a Ray cluster.
+@contextmanager
+def on_ray(
+    spec: SweepSpec, address: str | None = None, num_gpus: int | None = None
+) -> Iterator[RunTrials]:
+    """Join or start a Ray cluster, and give what runs the trials of a queue there.
 
     Args:
         spec: resources and limits.
-        queue: trials that are left.
-        runtime: what trials need to know.
-        listener: told what happens.
         address: of a running cluster, `auto` for the one of this machine; none starts one here.
         num_gpus: logical GPUs of the one started here; none for those that Ray finds.
 
     Raises:
         InputError: the cluster is not there, or can never give a trial what it asks for.
     """
-    connect(address, num_gpus)
-    try:
-        check_resources(spec.resources)
+
+    def run_trials(queue: Queue, runtime: Runtime, listener: Listener) -> None:
         with tempfile.TemporaryDirectory(prefix="mg-sweep-") as folder:
             _fit(spec, queue, runtime, listener, folder)
+
+    try:
+        connect(address, num_gpus)
+        check_resources(spec.resources)
+        yield run_trials
     finally:
         ray.shutdown()
 
@@ -147,10 +168,18 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
         ray.init(address="local", include_dashboard=False, num_gpus=num_gpus, **common)
         return
     try:
+        _check_reachable(address)
         ray.init(address=address, **common)
-    except (ConnectionError, ValueError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"no Ray cluster at {address!r}: {reason}") from None
+
+
+def _check_reachable(address: str) -> None:
+    """Try the port itself: Ray would try for minutes, and say so in many lines."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
 
 
 def check_resources(wanted: ResourceSpec) -> None:
@@ -187,7 +216,7 @@ def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, listener: Listener, fo
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=BaselineFirst(queue, runtime, listener, spec.max_concurrent),
+            search_alg=BaselineFirst(queue, runtime, spec.max_concurrent),
             num_samples=-1,
             reuse_actors=True,
             trial_name_creator=lambda trial: trial.config["trial_id"],

@@ -1,9 +1,13 @@
 """What all tests share."""
 
+import copy
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import settings
 
 # Two test processes, or a trial beside a test, must not fight over the cores.
@@ -37,3 +41,90 @@ def real_data():
     if not folder:
         pytest.skip("MG_TEST_DATA names no folder of small real data sets")
     return Path(folder)
+
+
+# A sweep small enough to run in seconds.
+SWEEP = {
+    "name": "small",
+    "store": "store",
+    "data": {
+        "name": "shapes",
+        "image_size": 24,
+        "options": {"train": 24, "val": 12, "test": 12, "size": 24},
+    },
+    "baseline": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 8},
+    "guided": {"epochs": 2, "learning_rate": 1e-3, "batch_size": 8},
+    "grid": {
+        "model": "vanilla_tiny",
+        "attribution": ["ixg", "gradcam"],
+        "layer": ["input", "final"],
+        "loss": {"energy": [0.01, 0.1]},
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def small_sweep():
+    """Return the content of a sweep file; not to be changed."""
+    return copy.deepcopy(SWEEP)
+
+
+@pytest.fixture
+def sweep(small_sweep):
+    """Return the content of a sweep file, to be changed at will."""
+    return copy.deepcopy(small_sweep)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a sweep to a file and return its path."""
+
+    def to_file(content, name="sweep.yaml"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        return path
+
+    return to_file
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Return the arguments that start `mg-sweep` in a process of its own, as a user does."""
+    program = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
+    return [sys.executable, "-c", program]
+
+
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capsys):
+    """Give the command line arguments that it must refuse, and return what it says."""
+    from sweeps.cli import main
+
+    def run(*arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["mg-sweep", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        said = capsys.readouterr().err
+        assert "Traceback" not in said
+        return " ".join(said.split())
+
+    return run
+
+
+@pytest.fixture
+def mg_sweep(tmp_path, command):
+    """Run the command line, and check its exit code."""
+
+    def run(*arguments, code=0, **environment):
+        found = subprocess.run(
+            [*command, *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environment},
+        )
+        assert found.returncode == code, found.stdout + found.stderr
+        return found
+
+    return run

@@ -30,12 +30,12 @@ GUIDANCE = {
 }
 
 
-@pytest.fixture()
+@pytest.fixture
 def baseline():
     return TrialConfig.model_validate(BASELINE)
 
 
-@pytest.fixture()
+@pytest.fixture
 def guided(baseline):
     return TrialConfig.model_validate(
         {

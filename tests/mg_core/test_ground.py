@@ -43,7 +43,12 @@ def test_draws_depend_on_their_key_alone():
 def test_draws_are_those_of_the_first_version():
     # A resumed trial of an older store must go on with the same numbers.
     assert permutation(8, 0, "shuffle", 1).tolist() == [3, 6, 0, 5, 1, 4, 7, 2]
-    assert np.allclose(uniforms(3, 0, "class", 1), [0.09268589830293628, 0.38196208805824317, 0.8365402269857186], atol=0, rtol=0)
+    assert np.allclose(
+        uniforms(3, 0, "class", 1),
+        [0.09268589830293628, 0.38196208805824317, 0.8365402269857186],
+        atol=0,
+        rtol=0,
+    )
 
 
 def test_uniforms_are_uniform():
@@ -52,11 +57,13 @@ def test_uniforms_are_uniform():
     assert abs(counts - 2000).max() < 5 * np.sqrt(2000)
 
 
-@pytest.mark.parametrize("package", ["mg_core", "sweeps", "analysis", "sweeps.cli", "analysis.cli", "mg_core.data.cli"])
+@pytest.mark.parametrize(
+    "package", ["mg_core", "sweeps", "analysis", "sweeps.cli", "analysis.cli", "mg_core.data.cli"]
+)
 def test_importing_is_light(package):
     code = (
-        f"import sys, {package}; "
-        "print([m for m in ('torch', 'ray', 'pandas', 'pyarrow', 'matplotlib') if m in sys.modules])"
+        f"import sys, {package}; heavy = {{'torch', 'ray', 'pandas', 'pyarrow', 'matplotlib'}};"
+        "print(sorted(heavy & sys.modules.keys()))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

@@ -17,7 +17,8 @@ tolerances = st.sampled_from([0.0, 0.005, 0.1])
 
 
 def dominates(a, b):
-    return all(x >= y for x, y in zip(a, b)) and any(x > y for x, y in zip(a, b))
+    pairs = list(zip(a, b, strict=True))
+    return all(x >= y for x, y in pairs) and any(x > y for x, y in pairs)
 
 
 def by_definition(points, tolerance):

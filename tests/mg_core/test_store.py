@@ -1,11 +1,13 @@
 """The store and its commit protocol, on real files."""
 
+import contextlib
 import json
 import multiprocessing
 import os
 import signal
 import time
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -38,11 +40,12 @@ def run(store, config, until=None, scores=None):
     while not attempt.is_complete and (until is None or attempt.next_epoch <= until):
         epoch = attempt.next_epoch
         rows = rows_of(config, epoch, scores[epoch] if scores else None)
-        attempt.commit(epoch, rows, lambda: b"weights %d" % epoch, lambda: b"state %d" % epoch)
+        weights, state = b"weights %d" % epoch, b"state %d" % epoch
+        attempt.commit(epoch, rows, partial(bytes, weights), partial(bytes, state))
     return attempt
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path):
     return ResultStore(str(tmp_path / "store"))
 
@@ -137,10 +140,8 @@ def test_a_disk_that_fills_at_any_write_loses_no_committed_epoch(tmp_path, guide
     store = ResultStore(str(tmp_path))
     store.files = _FailingFiles(str(tmp_path), writes)
     store.put = store.files.put
-    try:
+    with contextlib.suppress(OSError):
         run(store, guided)
-    except OSError:
-        pass
     store = ResultStore(str(tmp_path))
     before = store.rows().num_rows
     run(store, guided)
@@ -296,7 +297,7 @@ def test_kept_epochs_are_the_union_of_the_pairs_fronts(points):
     table = pa.Table.from_pylist(rows, schema=schema.METRICS)
 
     def beaten(first, second):
-        return all(s >= f for f, s in zip(first, second)) and first != second
+        return all(s >= f for f, s in zip(first, second, strict=True)) and first != second
 
     expected = set()
     for which in (1, 2):

@@ -99,9 +99,11 @@ def test_one_forward_and_one_backward_serve_every_pair(inputs):
     model = network(inplace=True).eval()
     forwards, backwards = [], []
     model[0].register_forward_hook(lambda *_: forwards.append(1))
-    model[4].register_forward_hook(
-        lambda _module, _args, out: out.register_hook(lambda _: backwards.append(1)) and None
-    )
+
+    def count_backward(module, args, output):
+        output.register_hook(lambda gradient: backwards.append(1))
+
+    model[4].register_forward_hook(count_backward)
     pairs = [(m, layer) for m in ("ixg", "gradcam") for layer in ("input", "0", "3")]
     explanation = explain(model, inputs, pairs)
     for classes in (CLASSES, CLASSES.flip(0)):

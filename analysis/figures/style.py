@@ -1,0 +1,164 @@
+"""House style: legible at column width, in grey, and for the colour-blind.
+
+Every loss has a marker of its own and a colour of its own lightness, so that none of them is told
+apart by hue alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import matplotlib
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+Handle = Line2D | Patch
+
+COLUMN_WIDTH = 3.25
+"""Inches, of one column of a two-column paper."""
+TEXT_WIDTH = 6.875
+"""Inches, of both columns."""
+DPI = 200
+
+INK = "#222222"
+GRID = "#d9d9d9"
+BETTER = "#dcf0dc"
+WORSE = "#dadada"
+
+RC: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.4,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "legend.handletextpad": 0.4,
+    "legend.columnspacing": 1.4,
+    "lines.linewidth": 0.9,
+    "text.color": INK,
+    "pdf.fonttype": 42,
+    "savefig.dpi": DPI,
+}
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How one loss is drawn."""
+
+    label: str
+    marker: str
+    colour: str
+    size: float
+
+
+LOSSES = {
+    "energy": Mark("Energy", "o", "#d8372c", 4.6),
+    "l1": Mark("$L_1$", "^", "#2ca05a", 5.2),
+    "ppce": Mark("PPCE", "p", "#f4bd19", 5.8),
+    "rrr": Mark("RRR*", "D", "#1b4090", 4.2),
+}
+"""The paper's four, in its order; from dark to light: RRR*, Energy, L1, PPCE."""
+
+OTHER_MARKS = (("s", "#8a5aa8"), ("v", "#4fb3d9"), ("h", "#8c6d4f"), ("P", "#e58bb5"), ("<", INK))
+"""For losses that users register, in order of their names."""
+
+MODELS = {
+    "vanilla": "Vanilla",
+    "xdnn": "$\\mathcal{X}$-DNN",
+    "bcos": "B-cos",
+}
+BACKBONES = {
+    "resnet50": "ResNet-50",
+    "resnet18": "ResNet-18",
+    "densenet121": "DenseNet-121",
+    "vit_s": "ViT-S",
+    "tiny": "tiny",
+}
+ATTRIBUTIONS = {"ixg": "IxG", "intgrad": "IntGrad", "bcos": "B-cos", "gradcam": "GradCAM"}
+LAYERS = {"input": "Input", "mid1": "Mid1", "mid2": "Mid2", "mid3": "Mid3", "final": "Final"}
+NAMES = {"f1": "F1", "epg": "EPG", "iou": "IoU", "map": "mAP", "on_object": "On-object energy"}
+
+
+def marks(losses: Iterable[str]) -> dict[str, Mark]:
+    """Return how each loss is drawn, the paper's four first, others by name."""
+    names = set(losses)
+    known = {name: mark for name, mark in LOSSES.items() if name in names}
+    others = sorted(names - set(known))
+    return known | {
+        name: Mark(name, *OTHER_MARKS[number % len(OTHER_MARKS)], 4.6)
+        for number, name in enumerate(others)
+    }
+
+
+def model_label(model: str) -> str:
+    """Return a model's name as the paper prints it."""
+    family, _, backbone = model.partition("_")
+    if family not in MODELS:
+        return model
+    return f"{MODELS[family]} {BACKBONES.get(backbone, backbone)}".strip()
+
+
+def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """Sort names: those known in their order, then the others alphabetically."""
+    rank = {name: number for number, name in enumerate(known)}
+    return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+
+
+def loss_handle(mark: Mark) -> Line2D:
+    """Return a loss's line and marker for a legend."""
+    return Line2D(
+        [],
+        [],
+        color=mark.colour,
+        marker=mark.marker,
+        markersize=mark.size,
+        markeredgecolor=INK,
+        markeredgewidth=0.4,
+        label=mark.label,
+    )
+
+
+def in_rows(rows: Sequence[Sequence[Handle]]) -> list[Handle]:
+    """Order handles so that matplotlib, which fills a legend by column, shows these rows."""
+    width = max(map(len, rows))
+    padded = [
+        [*row, *[Line2D([], [], linestyle="none", label=" ")] * (width - len(row))] for row in rows
+    ]
+    return [row[column] for column in range(width) for row in padded]
+
+
+def baseline_handle() -> Line2D:
+    """Return the legend's white cross."""
+    return Line2D([], [], **BASELINE, linestyle="none", label="Baseline")
+
+
+BASELINE: dict[str, Any] = {
+    "marker": "X",
+    "markersize": 7.5,
+    "markerfacecolor": "white",
+    "markeredgecolor": INK,
+    "markeredgewidth": 0.9,
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Draw and save inside this, without touching anybody's matplotlib settings."""
+    with matplotlib.rc_context(cast("Any", RC)):
+        yield

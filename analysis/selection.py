@@ -1,0 +1,94 @@
+"""Which checkpoints are tested: chosen on validation, by functions that cannot see a test column.
+
+Every function here takes a frame and refuses one that has a column of the test split, so that no
+choice can be made on test results, by mistake or otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from analysis.frame import KEY
+from analysis.pareto import OBJECTIVES, front_ids, is_on_front
+
+REFERENCE_EPOCH = 0
+ROUNDING = 1e-9
+"""So that "at most 5 points" includes exactly 5, which has no exact binary value."""
+
+
+def select(
+    frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, tolerance: float = 0.0
+) -> pd.DataFrame:
+    """Return the rows whose checkpoints are tested: those on their fronts, and every epoch 0.
+
+    Args:
+        frame: as `load` gives it.
+        objectives: metrics without the split in front.
+        tolerance: width of the bins in which values count as equal, in fractions.
+
+    Returns:
+        Rows of `frame`, with `front` (its number, -1 at epoch 0) and `is_reference` (epoch 0).
+
+    Raises:
+        ValueError: a column belongs to the test split.
+    """
+    _refuse_test_columns(frame)
+    is_reference = references(frame)
+    chosen = is_on_front(frame, objectives, tolerance) | is_reference
+    selected = frame.assign(front=front_ids(frame), is_reference=is_reference)
+    found: pd.DataFrame = selected[chosen].reset_index(drop=True)
+    return found
+
+
+def best_within(
+    frame: pd.DataFrame, metric: str = "epg", constraint: str = "f1", slack: float = 0.05
+) -> pd.DataFrame:
+    """Return per front the row with the highest metric among those near the reference.
+
+    Near means that the constraint is at most `slack` below that of epoch 0, the baseline judged
+    with the same attribution and layer. Of equal rows the one with the better constraint is
+    taken, then the earlier epoch, then the smaller λ. A front without a row near its reference
+    has none in the result.
+
+    Args:
+        frame: as `load` gives it.
+        metric: without the split in front; larger is better.
+        constraint: likewise.
+        slack: in fractions.
+
+    Returns:
+        One row of `frame` per front, with `front` added.
+
+    Raises:
+        ValueError: a column belongs to the test split.
+    """
+    _refuse_test_columns(frame)
+    metric, constraint = f"val_{metric}", f"val_{constraint}"
+    key = [name for name in KEY if name != "epoch"]
+    start = frame.loc[references(frame), [*key, constraint]]
+    rows = frame.assign(front=front_ids(frame)).merge(
+        start.rename(columns={constraint: "least"}), on=key, how="left"
+    )
+    near = rows[(rows["front"] >= 0) & (rows[constraint] >= rows["least"] - slack - ROUNDING)]
+    order = [metric, constraint, "epoch", "localization_weight"]
+    ranked = near.dropna(subset=[metric]).sort_values(
+        order, ascending=[False, False, True, True], kind="stable"
+    )
+    best = ranked.drop_duplicates("front").sort_values("front")
+    found: pd.DataFrame = best.drop(columns="least").reset_index(drop=True)
+    return found
+
+
+def references(frame: pd.DataFrame) -> pd.Series:
+    """Mark epoch 0 of guided trials: the baseline as each evaluated pair judges it."""
+    return (frame["kind"] == "guided") & (frame["epoch"] == REFERENCE_EPOCH)
+
+
+def _refuse_test_columns(frame: pd.DataFrame) -> None:
+    seen = [name for name in map(str, frame) if name.startswith("test_")]
+    if seen:
+        raise ValueError(
+            f"checkpoints are selected on validation alone; the frame has {', '.join(seen)}"
+        )

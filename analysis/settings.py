@@ -1,0 +1,75 @@
+"""Naming the settings of a sweep: what its figures and tables are split by, and told apart by."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pandas as pd
+
+from analysis.pareto import CONFIGURATION
+
+PANELS = ["model", "weights", "guided_attribution", "guided_layer", "loss"]
+"""What one figure shows side by side; everything else of a configuration splits figures."""
+
+SETTING = [name for name in CONFIGURATION if name not in PANELS]
+
+DATASETS = {
+    "voc2007": "VOC2007",
+    "coco2014": "COCO2014",
+    "waterbirds100": "Waterbirds-100",
+    "shapes": "Shapes",
+}
+
+_PHRASES = {
+    "dataset_options": "options {}",
+    "image_size": "{} px",
+    "horizontal_flip": "horizontal flip {}",
+    "task": "{} task",
+    "reduction": "reduction {}",
+    "annotated_fraction": "{:.3g} of the boxes",
+    "box_dilation": "boxes dilated by {:.3g}",
+    "epochs": "{} epochs",
+    "learning_rate": "learning rate {:g}",
+    "batch_size": "batch size {}",
+    "precision": "precision {}",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Rows that belong into one figure.
+
+    Attributes:
+        label: data set and whatever else tells the setting from the store's others.
+        slug: the same for a file name; empty where the store has one setting only.
+        frame: its rows.
+    """
+
+    label: str
+    slug: str
+    frame: pd.DataFrame
+
+
+def by_setting(frame: pd.DataFrame) -> Iterator[Setting]:
+    """Split rows of guided trials into those that may stand in one figure."""
+    told_apart = varying(frame, SETTING)
+    for values, rows in frame.groupby(SETTING, dropna=False, sort=True):
+        setting = dict(zip(SETTING, cast("tuple[Any, ...]", values), strict=True))
+        differing = {name: setting[name] for name in told_apart}
+        dataset = str(setting["dataset"])
+        phrases = [_phrase(n, v) for n, v in differing.items() if n != "dataset" and not pd.isna(v)]
+        label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
+        slug = "-".join(f"{name}={value}" for name, value in differing.items())
+        yield Setting(label, re.sub(r"[^A-Za-z0-9.=_-]+", "_", slug), rows)
+
+
+def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return those columns that hold more than one value, missing ones counted."""
+    return [name for name in columns if frame[name].nunique(dropna=False) > 1]
+
+
+def _phrase(name: str, value: Any) -> str:
+    return _PHRASES.get(name, f"{name} {{}}").format(value)

@@ -1,0 +1,278 @@
+"""Tables of a study, computed as frames and written as Markdown, CSV or HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from analysis.frame import KEY, with_tests
+from analysis.pareto import PAIR
+from analysis.results import Results
+from analysis.selection import best_within
+from analysis.settings import SETTING, varying
+
+PERCENT = ("f1", "precision", "recall", "map", "epg", "iou", "on_object")
+SPLITS = {"val": "validation", "test": "test"}
+NAMES = {"f1": "F1", "map": "mAP", "epg": "EPG", "iou": "IoU", "on_object": "on object"}
+HEADERS = {
+    "guided_attribution": "guided",
+    "guided_layer": "at",
+    "attribution": "judged by",
+    "layer": "at",
+    "localization_weight": "λ",
+    "annotated_fraction": "boxes kept",
+    "box_dilation": "dilation",
+    "dataset_options": "options",
+    "best_by": "best by",
+    "is_reference": "reference",
+    "epg_ratio": "EPG ratio",
+    "n_points": "points",
+    "trial_id": "trial",
+}
+MISSING = "–"
+SLACK = 0.05
+"""Loss of F1 against the baseline that `guidance_gains` allows, in fractions."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of results.
+
+    Attributes:
+        name: for files.
+        title: what it shows, in a sentence.
+        frame: raw values, metrics as fractions; its columns decide headers and formats, in
+            which they are percent.
+    """
+
+    name: str
+    title: str
+    frame: pd.DataFrame
+
+    @property
+    def headers(self) -> list[str]:
+        """Column headers for people."""
+        return [" ".join(filter(None, heading(name))) for name in map(str, self.frame)]
+
+    @property
+    def cells(self) -> list[list[str]]:
+        """Rows of formatted values."""
+        columns = [
+            [cell(name, value) for value in self.frame[name]] for name in map(str, self.frame)
+        ]
+        return [list(row) for row in zip(*columns, strict=True)]
+
+    @property
+    def is_numeric(self) -> list[bool]:
+        """Which columns are aligned to the right."""
+        return [pd.api.types.is_numeric_dtype(dtype) for dtype in self.frame.dtypes]
+
+
+def tables(results: Results) -> list[Table]:
+    """Return all tables of a store."""
+    return [
+        guidance_gains(results),
+        best_by_metric(results),
+        baselines(results),
+        front_listing(results),
+    ]
+
+
+def front_listing(results: Results) -> Table:
+    """List every checkpoint that is on a front, with what it got on both splits."""
+    tested = results.tested[~results.tested["is_reference"]]
+    columns = [*_describing(tested), "localization_weight", "epoch", *_metrics(results), "trial_id"]
+    order = [*_describing(tested), "val_f1"]
+    frame = tested.sort_values(order, kind="stable")[columns]
+    title = (
+        f"Checkpoints that are non-dominated on validation in {_objectives(results)}, over λ and "
+        "epochs, per configuration and seed (%)."
+    )
+    return Table("fronts", title, frame.reset_index(drop=True))
+
+
+def front_sizes(results: Results) -> Table:
+    """Count the points of every front, and give the largest value of each objective on it."""
+    selected = results.selected[~results.selected["is_reference"]]
+    largest = {f"val_{name}": (f"val_{name}", "max") for name in results.objectives}
+    describing = _describing(selected)
+    frame = (
+        selected.groupby(["front", *describing], dropna=False, sort=False)
+        .agg(n_points=("epoch", "size"), **largest)
+        .reset_index()
+        .drop(columns="front")
+        .sort_values(describing, kind="stable")
+    )
+    title = "Points on each front, and the largest value of each objective on validation."
+    return Table("front_sizes", title, frame.reset_index(drop=True))
+
+
+def best_by_metric(results: Results) -> Table:
+    """For every front the checkpoint with the best value of each objective on validation.
+
+    Of equal values the earlier epoch is taken, then the smaller λ.
+    """
+    tested = results.tested[~results.tested["is_reference"]]
+    parts = []
+    for name in results.objectives:
+        ranked = tested.sort_values(
+            [f"val_{name}", "epoch", "localization_weight"],
+            ascending=[False, True, True],
+            kind="stable",
+        )
+        parts.append(ranked.drop_duplicates("front").assign(best_by=NAMES.get(name, name)))
+    best = pd.concat(parts).sort_values("front", kind="stable")
+    describing = _describing(tested)
+    columns = [*describing, "best_by", "localization_weight", "epoch", *_metrics(results)]
+    frame = best.sort_values(describing, kind="stable")[columns]
+    title = "The checkpoint of each front that is best on validation by each metric (%)."
+    return Table("best", title, frame.reset_index(drop=True))
+
+
+def baselines(results: Results) -> Table:
+    """Every baseline's checkpoint as each evaluated (attribution, layer) judges it."""
+    start = results.tested[results.tested["is_reference"]]
+    own = [*_describing(start, guided=False), "baseline"]
+    frame = start.drop_duplicates([*own, "seed"]).sort_values(own, kind="stable")
+    frame = frame[[*own, *_metrics(results)]]
+    title = "Baselines before guidance, as each attribution and layer judges them (%)."
+    return Table("baselines", title, frame.reset_index(drop=True))
+
+
+def guidance_gains(results: Results, slack: float = SLACK) -> Table:
+    """What guidance did to EPG at a bounded loss of F1, per configuration and seed.
+
+    The checkpoint is the one with the highest validation EPG among those whose validation F1 is
+    at most `slack` below the baseline's; baseline and checkpoint are judged where guidance acted.
+    """
+    selected = results.selected
+    guided_there = (selected["guided_attribution"] == selected["attribution"]) & (
+        selected["guided_layer"] == selected["layer"]
+    )
+    best = best_within(selected[guided_there], "epg", "f1", slack)
+    shown = [f"{split}_{metric}" for split in SPLITS for metric in ("f1", "epg")]
+    best = with_tests(best, results.tests)
+    start = with_tests(selected[selected["is_reference"]], results.tests)
+    key = [name for name in KEY if name != "epoch"]
+    best = best.merge(start[[*key, *shown]], on=key, how="left", suffixes=("", "_start"))
+    columns = [*_describing(best, judged=False), "localization_weight", "epoch"]
+    frame = best[columns].copy()
+    for split in SPLITS:
+        for metric in ("f1", "epg"):
+            frame[f"{split}_{metric}_start"] = best[f"{split}_{metric}_start"]
+            frame[f"{split}_{metric}"] = best[f"{split}_{metric}"]
+        frame[f"{split}_epg_ratio"] = best[f"{split}_epg"] / best[f"{split}_epg_start"]
+    title = (
+        f"The highest EPG at a loss of at most {100 * slack:g} points of F1 against the baseline, "
+        "both on validation, and what the same checkpoint gets on test (%)."
+    )
+    frame = frame.sort_values(_describing(best, judged=False), kind="stable")
+    return Table("gains", title, frame.reset_index(drop=True))
+
+
+def heading(name: str) -> tuple[str, str]:
+    """Return the group that a column stands under, empty for most, and its own header."""
+    split, _, metric = name.partition("_")
+    if split not in SPLITS or not metric:
+        return "", HEADERS.get(name, name.replace("_", " "))
+    base = metric.removesuffix("_start").removesuffix("_ratio")
+    label = NAMES.get(base, base)
+    if metric.endswith("_start"):
+        label = f"{label} before"
+    return SPLITS[split], f"{label} ratio" if metric.endswith("_ratio") else label
+
+
+def cell(name: str, value: Any) -> str:
+    """Format one value of a column."""
+    if value is None or value is pd.NA or value != value:
+        return MISSING
+    metric = name.partition("_")[2].removesuffix("_start")
+    if metric in PERCENT:
+        return f"{100 * value:.1f}"
+    if metric.endswith("ratio"):
+        return f"{value:.2f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def to_markdown(table: Table) -> str:
+    """Write a table as Markdown, its title above."""
+    rule = ["---:" if right else "---" for right in table.is_numeric]
+    lines = [table.headers, rule, *table.cells]
+    body = "\n".join("| " + " | ".join(_escaped(cells)) + " |" for cells in lines)
+    return f"{table.title}\n\n{body}\n"
+
+
+def to_text(table: Table) -> str:
+    """Write a table for a terminal, in columns."""
+    lines = [table.headers, *table.cells]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    aligned = (
+        "  ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, table.is_numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+    return "\n".join(aligned)
+
+
+def to_csv(table: Table) -> str:
+    """Write a table's raw values, metrics as fractions under their column names."""
+    return str(table.frame.to_csv(index=False))
+
+
+def to_html(table: Table) -> str:
+    """Write a table as HTML with its title as the caption; columns of a split share a header."""
+    headings = [heading(name) for name in map(str, table.frame)]
+    groups = [(group, len(list(same))) for group, same in groupby(headings, lambda pair: pair[0])]
+    above = "".join(
+        f'<th colspan="{span}" scope="colgroup" class="group">{group}</th>'
+        if group
+        else f'<td colspan="{span}"></td>'
+        for group, span in groups
+    )
+    sides = ["num" if right else "text" for right in table.is_numeric]
+    own = _html_cells("th", [label for _, label in headings], sides, ' scope="col"')
+    rows = "".join(f"<tr>{_html_cells('td', row, sides)}</tr>" for row in table.cells)
+    head = f"<tr>{above}</tr><tr>{own}</tr>" if any(g for g, _ in groups) else f"<tr>{own}</tr>"
+    caption = html.escape(table.title)
+    return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"
+
+
+def _html_cells(tag: str, texts: Sequence[str], sides: Sequence[str], extra: str = "") -> str:
+    return "".join(
+        f'<{tag}{extra} class="{side}">{html.escape(text)}</{tag}>'
+        for side, text in zip(sides, texts, strict=True)
+    )
+
+
+def _escaped(cells: Sequence[str]) -> list[str]:
+    return [text.replace("|", "\\|") for text in cells]
+
+
+def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -> list[str]:
+    """Return the columns that tell the configurations of a frame apart, and the usual ones."""
+    columns = [*varying(frame, SETTING), "model"]
+    columns += varying(frame, ["weights"])
+    elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
+    if guided:
+        columns += ["guided_attribution", "guided_layer"]
+    if judged and (elsewhere or not guided):
+        columns += PAIR
+    if guided:
+        columns += ["loss"]
+    return columns + varying(frame, ["seed"])
+
+
+def _metrics(results: Results) -> list[str]:
+    shown = dict.fromkeys(["f1", *results.objectives])
+    return [f"{split}_{name}" for split in SPLITS for name in shown]
+
+
+def _objectives(results: Results) -> str:
+    return ", ".join(NAMES.get(name, name) for name in results.objectives)

@@ -1,0 +1,70 @@
+"""Folders that are there completely or not at all, built by one process at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from mg_core.errors import InputError
+
+
+@contextlib.contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Let one process at a time build `target`; the system frees a dead owner's lock.
+
+    Raises:
+        InputError: the folder around it cannot be written.
+    """
+    lock = FileLock(target.with_name(f".{target.name}.lock"))
+    probe = target.with_name(f".{target.name}.probe-{secrets.token_hex(8)}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Where nothing can be created FileLock may wait for ever.
+        probe.mkdir()
+        probe.rmdir()
+        lock.acquire()
+    except OSError as error:
+        raise _cannot_write(target, error) from None
+    try:
+        yield
+    finally:
+        # The folder may be a user's own. Whoever waits on the file notices that it is gone:
+        # FileLock does not accept a lock on a file without a name (since filelock 3.24).
+        with contextlib.suppress(OSError):
+            Path(lock.lock_file).unlink()
+        lock.release()
+
+
+@contextlib.contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `target` at the end, or vanishes with an exception.
+
+    Call it under `locked(target)`: leftovers of builders that were killed are removed first. An
+    older folder or file at `target` is replaced.
+
+    Raises:
+        InputError: the disk is full, or the place cannot be written.
+    """
+    prefix = f".{target.name}.tmp-"
+    for stale in target.parent.glob(f"{prefix}*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    temporary = target.with_name(prefix + secrets.token_hex(8))
+    try:
+        temporary.mkdir()
+        yield temporary
+        if target.is_dir():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    except OSError as error:
+        raise _cannot_write(target, error) from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cannot_write(target: Path, error: OSError) -> InputError:
+    return InputError(f"cannot write {target}: {error.strerror or error}")

@@ -1,0 +1,88 @@
+"""Boxes as trained on: scaled, dilated, drawn as masks, and who may keep them."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mg_core.counter import permutation
+
+IntBoxes = NDArray[np.int32]
+"""(n, 4): xmin, ymin, xmax, ymax in pixels of the trained size; max is the first pixel outside."""
+
+
+def scale_boxes(boxes: NDArray[np.float64], width: int, height: int, size: int) -> IntBoxes:
+    """Scale boxes to an image resized to `size` × `size`: int(x · scale), inside, never empty.
+
+    Args:
+        boxes: (n, 4) xmin, ymin, xmax, ymax in pixels of the stored image.
+        width: of the stored image.
+        height: of the stored image.
+        size: side of the trained image.
+    """
+    scale = np.array([size / width, size / height] * 2)
+    # Clipping before the conversion: a huge coordinate has no integer.
+    scaled = np.clip(np.trunc(boxes.reshape(-1, 4) * scale), 0, size).astype(np.int32)
+    low = np.minimum(scaled[:, :2], size - 1)
+    high = np.maximum(scaled[:, 2:], low + 1)
+    return np.concatenate([low, high], axis=1)
+
+
+def dilate(boxes: IntBoxes, dilation: float, size: int) -> IntBoxes:
+    """Widen boxes by int(dilation · width) on either side and likewise in height, inside the image.
+
+    Args:
+        boxes: (n, 4) at the trained size.
+        dilation: share of the box's own width and height (R8).
+        size: side of the trained image.
+    """
+    extent = boxes[:, 2:] - boxes[:, :2]
+    # A margin beyond the image is as good as one that reaches its edge.
+    margin = np.minimum(np.trunc(dilation * extent), size).astype(np.int32)
+    return np.concatenate(
+        [np.maximum(boxes[:, :2] - margin, 0), np.minimum(boxes[:, 2:] + margin, size)], axis=1
+    )
+
+
+def rasterise(
+    boxes: IntBoxes, rows: NDArray[np.int64], n_images: int, size: int
+) -> NDArray[np.bool_]:
+    """Draw the union of each image's boxes.
+
+    Args:
+        boxes: (n, 4) at the trained size.
+        rows: (n,) image that each box belongs to, in [0, n_images).
+        n_images: how many masks.
+        size: side of the trained image.
+
+    Returns:
+        (n_images, size, size), all False for an image without a box.
+    """
+    masks = np.zeros((n_images, size, size), dtype=np.bool_)
+    for row, (xmin, ymin, xmax, ymax) in zip(rows.tolist(), boxes.tolist(), strict=True):
+        masks[row, ymin:ymax, xmin:xmax] = True
+    return masks
+
+
+def annotated_indices(
+    n_or_labels: int | NDArray[np.bool_], fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """Choose the training images that keep their boxes: int(fraction · N), at least one.
+
+    The subsets of one seed are nested and depend on nothing but the seed and the data set. Given
+    labels, images without any come last: a small subset spent on them would guide nothing.
+
+    Args:
+        n_or_labels: number of training images N, or their labels (N, K).
+        fraction: in (0, 1].
+        seed: of the trial.
+
+    Returns:
+        Sorted indices.
+    """
+    n_images = n_or_labels if isinstance(n_or_labels, int) else len(n_or_labels)
+    order = permutation(n_images, seed, "annotated")
+    if not isinstance(n_or_labels, int):
+        is_empty = ~n_or_labels[order].any(axis=1)
+        order = order[np.argsort(is_empty, kind="stable")]
+    return np.sort(order[: max(1, int(fraction * n_images))])

@@ -1,0 +1,241 @@
+"""The array cache: every image of a split decoded once per node, for all trials on it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mg_core.data.atomic import locked, new_folder
+from mg_core.data.boxes import scale_boxes
+from mg_core.data.images import read_image
+from mg_core.data.mapped import MappedRows
+from mg_core.data.reader import Reader, Record
+from mg_core.errors import InputError
+
+FORMAT_VERSION = 2
+"""Raised when files written before cannot be read any more; they are left alone."""
+PENDING_IMAGES = 64
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What the cache holds of a split of N images; offsets cut the rows of image i out of all.
+
+    Attributes:
+        images: (N, 3, S, S) on disk.
+        masks: (n, ⌈S²/8⌉) on disk: pixels of one class in one image, eight to a byte.
+        ids: (N,) of the images.
+        labels: (N, K) classes in an image.
+        boxes: (m, 4) at the trained size.
+        box_classes: (m,).
+        box_offsets: (N + 1,) into boxes.
+        is_segmented: (N,) whether the image has masks.
+        mask_classes: (n,).
+        mask_offsets: (N + 1,) into masks.
+        groups: (N,) of a data set with tasks, else empty.
+    """
+
+    images: MappedRows
+    masks: MappedRows
+    ids: NDArray[np.str_]
+    labels: NDArray[np.bool_]
+    boxes: NDArray[np.int32]
+    box_classes: NDArray[np.int64]
+    box_offsets: NDArray[np.int64]
+    is_segmented: NDArray[np.bool_]
+    mask_classes: NDArray[np.int64]
+    mask_offsets: NDArray[np.int64]
+    groups: NDArray[np.int64]
+
+
+def cache_folder(cache: str | None) -> Path:
+    """Return `cache`, else `$MG_CACHE`, else a folder of ours in the user's cache folder."""
+    if chosen := cache or os.environ.get("MG_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "model-guidance-sweeps"
+
+
+def cached_split(
+    reader: Reader, split: str, size: int, folder: Path, progress: Progress | None = None
+) -> Arrays:
+    """Open a split, building it first when it is not there completely.
+
+    Args:
+        reader: of the data set.
+        split: name of the split.
+        size: side of the trained images.
+        folder: that of this data set, fingerprint and size in the cache.
+        progress: called with the split, images done and images to do.
+
+    Raises:
+        InputError: an annotation or image cannot be read, or the cache cannot be written.
+    """
+    target = folder / split
+    found = _open(target, size, len(reader.classes))
+    if found is not None:
+        return found
+    with locked(target):
+        # Another trial may have built it while this one waited.
+        found = _open(target, size, len(reader.classes))
+        if found is not None:
+            return found
+        records = reader.records(split)
+        _check_space(target, len(records) * 3 * size * size)
+        with new_folder(target) as temporary:
+            report = progress or (lambda split, done, total: None)
+            _write(temporary, reader, records, size, lambda n: report(split, n, len(records)))
+        found = _open(target, size, len(reader.classes))
+    assert found is not None
+    return found
+
+
+def _open(folder: Path, size: int, n_classes: int) -> Arrays | None:
+    """Open what is there; none for anything half-written, foreign or of another version."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        if meta["version"] != FORMAT_VERSION:
+            return None
+        images = (int(meta["images"]), 3, size, size)
+        masks = (int(meta["masks"]), _packed_bytes(size))
+        for name, shape in (("images.u8", images), ("masks.u8", masks)):
+            if (folder / name).stat().st_size != np.prod(shape, dtype=np.int64):
+                return None
+        with (folder / "annotations.npz").open("rb") as file:
+            stored = np.load(file, allow_pickle=False)
+            tables = {name: stored[name] for name in stored.files}
+        if tables["labels"].shape != (images[0], n_classes):
+            return None
+        return Arrays(
+            images=MappedRows(folder / "images.u8", images),
+            masks=MappedRows(folder / "masks.u8", masks),
+            **tables,
+        )
+    # np.load raises BadZipFile, EOFError and others over bytes that are not its own.
+    except Exception:
+        return None
+
+
+def _check_space(target: Path, needed: int) -> None:
+    with contextlib.suppress(OSError):
+        free = shutil.disk_usage(target.parent).free
+        if free < needed:
+            raise InputError(
+                f"cannot write {target}: it takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB "
+                f"are free; choose another cache folder with MG_CACHE"
+            )
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    image: NDArray[np.uint8]
+    boxes: NDArray[np.int32]
+    masks: Mapping[int, NDArray[np.bool_]] | None
+
+
+def _decode(reader: Reader, record: Record, size: int) -> _Decoded:
+    image, width, height = read_image(record.image, size)
+    corners = np.array([box[1:] for box in record.boxes], dtype=np.float64)
+    return _Decoded(
+        image=image,
+        boxes=scale_boxes(corners, width, height, size),
+        masks=reader.segmentation(record, size) if record.segmentation is not None else None,
+    )
+
+
+def _decoded(reader: Reader, records: Sequence[Record], size: int) -> Iterator[_Decoded]:
+    """Decode on every CPU of this process, in order, a bounded number of images ahead."""
+    # Pillow lets go of the interpreter lock while it decodes and resizes.
+    with ThreadPoolExecutor(_cpu_count()) as pool:
+        pending: deque[Future[_Decoded]] = deque()
+        try:
+            for record in records:
+                pending.append(pool.submit(_decode, reader, record, size))
+                if len(pending) == PENDING_IMAGES:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def _cpu_count() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _write(
+    folder: Path,
+    reader: Reader,
+    records: Sequence[Record],
+    size: int,
+    progress: Callable[[int], None],
+) -> None:
+    """Write the files of a split, the small meta.json last."""
+    boxes: list[NDArray[np.int32]] = []
+    mask_classes: list[list[int]] = []
+    # Ordinary writes: a full disk is an error here, where writing to a mapping would be a crash.
+    with (folder / "images.u8").open("wb") as images, (folder / "masks.u8").open("wb") as masks:
+        for number, decoded in enumerate(_decoded(reader, records, size), start=1):
+            images.write(decoded.image.tobytes())
+            boxes.append(decoded.boxes)
+            mask_classes.append(list(decoded.masks or ()))
+            for mask in (decoded.masks or {}).values():
+                masks.write(np.packbits(mask).tobytes())
+            progress(number)
+        _flush(images)
+        _flush(masks)
+    labels = np.zeros((len(records), len(reader.classes)), dtype=np.bool_)
+    for row, record in enumerate(records):
+        labels[row, [box.class_index for box in record.boxes]] = True
+    with (folder / "annotations.npz").open("wb") as file:
+        np.savez(
+            file,
+            ids=np.array([record.id for record in records], dtype=np.str_),
+            labels=labels,
+            boxes=np.concatenate(boxes),
+            box_classes=_flat([[box.class_index for box in record.boxes] for record in records]),
+            box_offsets=_offsets([len(record.boxes) for record in records]),
+            is_segmented=np.array([record.segmentation is not None for record in records]),
+            mask_classes=_flat(mask_classes),
+            mask_offsets=_offsets([len(classes) for classes in mask_classes]),
+            groups=np.array([r.group for r in records if r.group is not None], dtype=np.int64),
+        )
+        _flush(file)
+    meta = {"version": FORMAT_VERSION, "images": len(records), "masks": sum(map(len, mask_classes))}
+    with (folder / "meta.json").open("w") as text:
+        text.write(json.dumps(meta))
+        _flush(text)
+
+
+def _flush(file: IO[Any]) -> None:
+    # On the disk before the rename: after a power cut a renamed folder must not be hollow.
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _flat(lists: list[list[int]]) -> NDArray[np.int64]:
+    return np.array([value for values in lists for value in values], dtype=np.int64)
+
+
+def _offsets(counts: list[int]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+
+def _packed_bytes(size: int) -> int:
+    return (size * size + 7) // 8

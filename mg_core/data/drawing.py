@@ -1,0 +1,236 @@
+"""Pictures of the synthetic set: coloured shapes over textures, one random generator each."""
+
+from __future__ import annotations
+
+import colorsys
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+SUPERSAMPLING = 4
+MAX_OBJECTS = 3
+N_OBJECTS = (0.4, 0.35, 0.25)
+"""Probabilities of 1, 2 and 3 objects."""
+SAME_CLASS = 0.6
+"""Probability that a further object is of the first one's class: the texture tells most labels."""
+OBJECT_SIZE = (0.28, 0.44)
+"""Longer side of an object before rotation, as a share of the image's."""
+MAX_OVERLAP = 0.15
+"""Of the smaller of two boxes, so that every object stays visible."""
+PLACEMENTS = 40
+OUTLINE = 0.016
+
+Polygon = NDArray[np.float64]
+Colour = tuple[float, float, float]
+
+
+class Scene(NamedTuple):
+    """A picture and what is in it.
+
+    Attributes:
+        image: (size, size, 3) uint8.
+        object_classes: (n,) class of each object, drawn in this order.
+        boxes: (n, 4) xmin, ymin, xmax, ymax around the visible pixels; max is outside.
+        class_ids: (size, size) uint8, class + 1 where an object is visible, else 0.
+        texture: class whose texture the background has.
+    """
+
+    image: NDArray[np.uint8]
+    object_classes: NDArray[np.int64]
+    boxes: NDArray[np.int64]
+    class_ids: NDArray[np.uint8]
+    texture: int
+
+
+def _regular(corners: int, inner: float = 1.0) -> Polygon:
+    angle = np.arange(corners) * 2 * np.pi / corners - np.pi / 2
+    radius = np.where(np.arange(corners) % 2, inner, 1.0)
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+
+
+def _heart() -> Polygon:
+    t = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+    x = 16 * np.sin(t) ** 3
+    y = -(13 * np.cos(t) - 5 * np.cos(2 * t) - 2 * np.cos(3 * t) - np.cos(4 * t))
+    return np.stack([x / 16, (y - 2.5) / 15], axis=1)
+
+
+def _crescent() -> Polygon:
+    t = np.linspace(0.28 * np.pi, 1.72 * np.pi, 40)
+    outer = np.stack([np.cos(t), np.sin(t)], axis=1)
+    s = np.linspace(1.58 * np.pi, 0.42 * np.pi, 40)
+    tip = outer[-1]
+    inner = np.stack([np.cos(s), np.sin(s)], axis=1)
+    inner = inner * (tip[1] / inner[0, 1])
+    inner[:, 0] += tip[0] - inner[0, 0]
+    outline: Polygon = np.concatenate([outer, inner]) + np.array([0.2, 0.0])
+    return outline
+
+
+_CROSS = np.array(
+    [(-1, -3), (1, -3), (1, -1), (3, -1), (3, 1), (1, 1),
+     (1, 3), (-1, 3), (-1, 1), (-3, 1), (-3, -1), (-1, -1)]
+) / 3.0  # fmt: skip
+
+SHAPES: dict[str, tuple[Polygon, ...]] = {
+    "ellipse": (_regular(48),),
+    "rectangle": (np.array([(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),),
+    "triangle": (np.array([(0, -1), (1, 0.85), (-1, 0.85)]),),
+    "star": (_regular(10, inner=0.42),),
+    "cross": (_CROSS,),
+    "ring": (_regular(48), 0.55 * _regular(48)),
+    "heart": (_heart(),),
+    "crescent": (_crescent(),),
+}
+"""Outlines in [-1, 1]²; a second polygon is a hole."""
+
+
+def draw_scene(rng: np.random.Generator, size: int, n_classes: int, correlation: float) -> Scene:
+    """Draw 1–3 objects over a background texture that mostly follows the class of one of them.
+
+    Args:
+        rng: this picture's own generator.
+        size: side of the picture in pixels.
+        n_classes: the first so many of `SHAPES`.
+        correlation: probability that the texture is that of an object's class; otherwise it is
+            that of a class which is not in the picture, as far as there is one.
+    """
+    n_objects = 1 + rng.choice(MAX_OBJECTS, p=N_OBJECTS)
+    classes = rng.integers(n_classes, size=n_objects)
+    classes[rng.random(n_objects) < SAME_CLASS] = classes[0]
+    outlines = [_outline(rng, size) for _ in classes]
+    texture = _texture_class(rng, classes, n_classes, correlation)
+    canvas = _background(rng, texture, size)
+    owner = np.full((size, size), -1)
+    names = list(SHAPES)
+    placed: list[int] = []
+    boxes: list[NDArray[np.float64]] = []
+    for index, transform in enumerate(outlines):
+        polygons = [polygon @ transform.T for polygon in SHAPES[names[classes[index]]]]
+        offset = _place(rng, polygons[0], boxes, size)
+        colour = _vivid(rng)
+        if offset is None:
+            continue
+        boxes.append(_bounds(polygons[0] + offset))
+        placed.append(index)
+        covered = _paint(canvas, [polygon + offset for polygon in polygons], colour)
+        owner[covered] = index
+    visible = [_visible_box(owner == index) for index in placed]
+    class_ids = np.where(owner >= 0, classes[owner] + 1, 0).astype(np.uint8)
+    image = np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
+    return Scene(image, classes[placed], np.array(visible), class_ids, texture)
+
+
+def _texture_class(
+    rng: np.random.Generator, classes: NDArray[np.int64], n_classes: int, correlation: float
+) -> int:
+    # The first object is always placed, so its class is always in the picture.
+    others = np.setdiff1d(np.arange(n_classes), classes)
+    if not len(others):
+        others = np.setdiff1d(np.arange(n_classes), classes[:1])
+    other = int(others[rng.integers(len(others))])
+    return int(classes[0]) if rng.random() < correlation else other
+
+
+def _outline(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+    longer = rng.uniform(*OBJECT_SIZE) * size / 2
+    aspect = rng.uniform(0.75, 1)
+    half = np.array([longer, longer * aspect])
+    if rng.random() < 0.5:
+        half = half[::-1]
+    angle = np.deg2rad(rng.uniform(-12, 12))
+    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    transform: NDArray[np.float64] = rotation * half
+    return transform
+
+
+def _place(
+    rng: np.random.Generator, polygon: Polygon, boxes: list[NDArray[np.float64]], size: int
+) -> NDArray[np.float64] | None:
+    low, high = np.split(_bounds(polygon), 2)
+    margin = OUTLINE * size
+    # All draws happen whether needed or not: what follows must not depend on how many were.
+    draws = rng.random((PLACEMENTS, 2))
+    for draw in draws:
+        offset: NDArray[np.float64] = margin - low + draw * (size - 2 * margin - (high - low))
+        box = _bounds(polygon + offset)
+        if all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
+            return offset
+    return None
+
+
+def _bounds(polygon: Polygon) -> NDArray[np.float64]:
+    return np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
+
+
+def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    shared = np.clip(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0, None).prod()
+    return float(shared / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
+
+
+def _paint(
+    canvas: NDArray[np.float64], polygons: list[Polygon], colour: Colour
+) -> NDArray[np.bool_]:
+    """Paint a shape with a dark outline; return the pixels it covers at least half."""
+    size = len(canvas)
+    side = size * SUPERSAMPLING
+    filled, edge = Image.new("L", (side, side)), Image.new("L", (side, side))
+    fill, line = ImageDraw.Draw(filled), ImageDraw.Draw(edge)
+    width = max(2, round(OUTLINE * side))
+    for polygon, value in zip(polygons, (255, 0), strict=False):
+        corners = [(float(x), float(y)) for x, y in polygon * SUPERSAMPLING]
+        fill.polygon(corners, fill=value)
+        line.line([*corners, *corners[:2]], fill=255, width=width, joint="curve")
+    alpha = np.asarray(filled.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+    outline = np.asarray(edge.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+    outline = np.minimum(outline, alpha)
+    shaded = np.asarray(colour, dtype=np.float64)
+    canvas += alpha[..., None] * (shaded - canvas)
+    canvas -= 0.55 * outline[..., None] * shaded
+    covered: NDArray[np.bool_] = alpha >= 0.5
+    return covered
+
+
+def _visible_box(visible: NDArray[np.bool_]) -> list[int]:
+    rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
+    return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
+
+
+def _vivid(rng: np.random.Generator) -> Colour:
+    hue, saturation, value = rng.random(), rng.uniform(0.8, 1), rng.uniform(0.75, 1)
+    return colorsys.hsv_to_rgb(hue, saturation, value)
+
+
+def _background(rng: np.random.Generator, texture: int, size: int) -> NDArray[np.float64]:
+    """Draw the texture of a class in two muted colours, (size, size, 3) in [0, 1].
+
+    In double precision, where the last bits that differ between processors never reach a pixel.
+    """
+    period = size * rng.uniform(0.10, 0.15)
+    angle, phase = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(0, 2 * np.pi, size=2)
+    centre = rng.uniform(0.2, 0.8, size=2) * size
+    hue, saturation = rng.random(), rng.uniform(0.08, 0.3)
+    dark, light = rng.uniform(0.35, 0.5), rng.uniform(0.68, 0.88)
+    grain = rng.normal(0, 0.025, (size, size, 1))
+    y, x = np.mgrid[:size, :size].astype(np.float64)
+    u = (x * math.cos(angle) + y * math.sin(angle)) * (2 * np.pi / period) + phase[0]
+    v = (y * math.cos(angle) - x * math.sin(angle)) * (2 * np.pi / period) + phase[1]
+    radius = np.hypot(x - centre[0], y - centre[1]) * (2 * np.pi / period)
+    waves = (
+        lambda: np.sin(v),
+        lambda: np.sin(u),
+        lambda: 1.6 * np.sin(0.8 * u) * np.sin(0.8 * v),
+        lambda: np.cos(u) + np.cos(v) - 0.7,
+        lambda: np.sin(radius),
+        lambda: np.sin((u + v) / math.sqrt(2)),
+        lambda: np.sin(v + 1.6 * np.sin(0.6 * u)),
+        lambda: np.maximum(np.cos(u), np.cos(v)) - 0.75,
+    )
+    blend = (0.5 + 0.5 * np.tanh(3 * waves[texture]()))[..., None]
+    low = np.array(colorsys.hsv_to_rgb(hue, saturation, dark), dtype=np.float64)
+    high = np.array(colorsys.hsv_to_rgb(hue, saturation / 2, light), dtype=np.float64)
+    field: NDArray[np.float64] = low + blend * (high - low) + grain
+    return field

@@ -1,0 +1,65 @@
+"""Arrays on disk that cost a trial's memory next to nothing."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+RESIDENT_LIMIT = 64 * 2**20
+"""Bytes of the file that may count as this process's memory before they are given back."""
+FAULT_AROUND = 64 * 2**10
+"""Linux maps this many bytes around every page that is touched, at either end of a row."""
+
+
+class MappedRows:
+    """Rows of a raw uint8 file, read by index.
+
+    Pages that were read stay in the system's page cache, which all trials of a node share; they are
+    dropped from this process once they add up to `RESIDENT_LIMIT`, so that its resident memory
+    does not grow with the data set.
+
+    Args:
+        path: file of exactly the bytes of `shape`.
+        shape: number of rows, then the shape of a row.
+    """
+
+    def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
+        self._row_shape = shape[1:]
+        self._row_cost = int(np.prod(self._row_shape)) + 2 * FAULT_AROUND
+        self._touched = 0
+        if shape[0] == 0:
+            # An empty file cannot be mapped.
+            self._map = mmap.mmap(-1, 1)
+            self._rows = np.zeros(shape, dtype=np.uint8)
+            return
+        with path.open("rb") as file:
+            self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._rows = np.frombuffer(self._map, dtype=np.uint8).reshape(shape)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Copy rows.
+
+        Returns:
+            (len(indices), *row shape), contiguous.
+        """
+        rows = np.empty((len(indices), *self._row_shape), dtype=np.uint8)
+        step = max(1, RESIDENT_LIMIT // self._row_cost)
+        for start in range(0, len(indices), step):
+            part = indices[start : start + step]
+            if self._touched + len(part) * self._row_cost > RESIDENT_LIMIT:
+                self._drop()
+            rows[start : start + step] = self._rows[part]
+            self._touched += len(part) * self._row_cost
+        return rows
+
+    def _drop(self) -> None:
+        self._touched = 0
+        # Read-only pages of a file: dropping them loses nothing. Not every system can.
+        if hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)

@@ -1,0 +1,89 @@
+"""Outlines of objects as COCO stores them, checked before any C code draws them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mg_core.errors import InputError
+
+Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64]
+"""Polygons (n, 2) of corners x, y, or run lengths (m,): pixels outside and inside in turn."""
+
+
+def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
+    """Check a `segmentation`: a list of polygons, or run lengths, compressed or not.
+
+    Args:
+        value: parsed JSON.
+        width: of the image.
+        height: of the image.
+        source: file and item, for sentences.
+
+    Raises:
+        InputError: it is neither, or does not fit the image.
+    """
+    if isinstance(value, list):
+        return tuple(_polygon(polygon, width, height, source) for polygon in value)
+    if not isinstance(value, dict) or value.get("size") != [height, width]:
+        raise InputError(f"{source}: segmentation is no outline of {width} × {height} pixels")
+    counts = value.get("counts")
+    runs = _decompressed(counts) if isinstance(counts, str) else counts
+    valid = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
+    if not valid or sum(runs) != width * height:
+        raise InputError(f"{source}: run lengths do not add up to {width} × {height} pixels")
+    return np.array(runs, dtype=np.int64)
+
+
+def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the pixels of an object, (height, width), as pycocotools draws them."""
+    if isinstance(outline, np.ndarray):
+        values = np.arange(len(outline)) % 2 == 1
+        # Column after column.
+        return np.repeat(values, outline).reshape(width, height).T
+    # Late: it is compiled code that only this data set needs.
+    from pycocotools import mask
+
+    polygons = [corners.reshape(-1).tolist() for corners in outline]
+    drawn = mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
+    return np.asarray(drawn).astype(np.bool_)
+
+
+def _polygon(value: Any, width: int, height: int, source: str) -> NDArray[np.float64]:
+    try:
+        corners = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        corners = np.array([math.nan])
+    if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all():
+        raise InputError(f"{source}: a polygon is no list of at least three corners x, y")
+    corners = corners.reshape(-1, 2)
+    # A point far away would cost memory in proportion: the whole outline is walked.
+    if (np.abs(corners) > 2 * np.array([width, height])).any():
+        raise InputError(f"{source}: a polygon leads far out of the {width} × {height} image")
+    return corners
+
+
+def _decompressed(text: str) -> list[int] | None:
+    """Read run lengths from the LEB128-like text of pycocotools; none where it is no such text.
+
+    Five bits a character, the sixth says that more follow; from the third run on the difference
+    to the run before the last is stored.
+    """
+    runs: list[int] = []
+    value = shift = 0
+    for character in text:
+        code = ord(character) - 48
+        if not 0 <= code < 64 or shift > 50:
+            return None
+        value |= (code & 31) << shift
+        shift += 5
+        if code & 32:
+            continue
+        if code & 16:
+            value -= 1 << shift
+        runs.append(value + runs[-2] if len(runs) > 2 else value)
+        value = shift = 0
+    return None if shift else runs

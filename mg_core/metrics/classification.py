@@ -1,0 +1,86 @@
+"""How well the labels of a whole split are predicted."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mg_core.errors import InputError
+
+
+@torch.no_grad()
+def classification(logits: Tensor, labels: Tensor) -> dict[str, float | int]:
+    """Return F1, precision and recall over all decisions, mean average precision and BCE.
+
+    Decisions are micro-averaged over all (image, class) pairs, at logit ≥ 0 and with integer
+    counts; 0/0 is 0. Every float is NaN if a logit is.
+
+    Args:
+        logits: (N, K).
+        labels: (N, K), bool or 0/1.
+
+    Returns:
+        `f1`, `precision`, `recall`, `map`, `bce` and the counts `n_images` and
+        `n_classes_without_positives`, which `map` leaves out.
+
+    Raises:
+        InputError: logits and labels of different shapes.
+    """
+    if logits.ndim != 2 or logits.shape != labels.shape:
+        raise InputError(
+            "logits and labels must both have shape (N, K), not "
+            f"{tuple(logits.shape)} and {tuple(labels.shape)}"
+        )
+    logits, labels = logits.double(), labels.to(logits.device) != 0
+    predicted = logits >= 0
+    hits = int((predicted & labels).sum())
+    n_predicted, n_positive = int(predicted.sum()), int(labels.sum())
+    precisions, has_positives = average_precision(logits, labels)
+    scores = {
+        "f1": _ratio(2 * hits, n_predicted + n_positive),
+        "precision": _ratio(hits, n_predicted),
+        "recall": _ratio(hits, n_positive),
+        "map": float(precisions[has_positives].mean()) if has_positives.any() else 0.0,
+        "bce": float(F.binary_cross_entropy_with_logits(logits, labels.double()))
+        if logits.numel()
+        else 0.0,
+    }
+    if logits.isnan().any():
+        scores = dict.fromkeys(scores, float("nan"))
+    return {
+        **scores,
+        "n_images": len(logits),
+        "n_classes_without_positives": int((~has_positives).sum()),
+    }
+
+
+def average_precision(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the area under each class's precision-recall steps, without interpolation.
+
+    AP = Σ_i (R_i − R_{i−1}) P_i over the distinct scores, descending: equal scores are one
+    threshold, so that the order of the images does not matter.
+
+    Args:
+        scores: (N, K).
+        labels: (N, K) bool.
+
+    Returns:
+        (K,) float64, 0 for a class without positives, and (K,) bool, which have some.
+    """
+    positives = labels.sum(0)
+    if not len(scores):
+        return scores.new_zeros(scores.shape[1], dtype=torch.float64), positives > 0
+    ranked, order = scores.sort(0, descending=True)
+    hit = labels.gather(0, order)
+    rank = torch.arange(len(scores), device=scores.device)[:, None].expand_as(ranked)
+    # A score's threshold admits everything up to its last occurrence.
+    last = torch.ones_like(hit)
+    last[:-1] = ranked[:-1] != ranked[1:]
+    end = rank.masked_fill(~last, len(scores)).flip(0).cummin(0).values.flip(0)
+    precision = hit.cumsum(0).gather(0, end).double() / (end + 1)
+    return (precision * hit).sum(0) / positives.clamp_min(1), positives > 0
+
+
+def _ratio(numerator: int, denominator: int) -> float:
+    return numerator / denominator if denominator else 0.0

@@ -1,0 +1,118 @@
+"""How well maps agree with boxes (Sec. 3.3), one number an image.
+
+All of them see raw maps at input resolution, take the positive part and normalise it themselves.
+A map has positive energy if its maximum is above the smallest normal number of its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mg_core.errors import InputError
+
+IOU_THRESHOLDS = (
+    *(0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075),
+    *(0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9),
+)
+"""Binarisation thresholds that are tried; input-layer maps are sparse and need the small ones."""
+
+
+def has_energy(attributions: Tensor) -> Tensor:
+    """Say which maps (B, H, W) have positive energy, (B,) bool; the others score 0 below."""
+    # A NaN is passed on, so that a diverged model scores NaN and never enters a front.
+    tiny = torch.finfo(_at_least_float32(attributions)).tiny
+    return ~(attributions.detach().amax((1, 2)) <= tiny)
+
+
+@torch.no_grad()
+def epg(attributions: Tensor, masks: Tensor) -> Tensor:
+    """Return the energy-based pointing game (Eq. 2): the share of positive attribution in the mask.
+
+    Args:
+        attributions: (B, H, W) raw maps at input resolution.
+        masks: (B, H, W) union of the boxes, bool or 0/1.
+
+    Returns:
+        (B,) in [0, 1]; 0 without positive energy and for an empty mask.
+
+    Raises:
+        InputError: maps and masks of different shapes.
+    """
+    positive, masks = _normalised(attributions, masks)
+    inside, total = (positive * masks).sum((1, 2)), positive.sum((1, 2))
+    return (inside / total.masked_fill(total == 0, 1.0)).to(_at_least_float32(attributions))
+
+
+@torch.no_grad()
+def iou(attributions: Tensor, masks: Tensor, thresholds: Sequence[float] | Tensor) -> Tensor:
+    """Return the intersection over union of mask and Â⁺ > t at every threshold t.
+
+    Args:
+        attributions: (B, H, W) raw maps at input resolution.
+        masks: (B, H, W) union of the boxes, bool or 0/1.
+        thresholds: T numbers of at least 0, in any order.
+
+    Returns:
+        (B, T) in [0, 1]; 0 without positive energy and for an empty mask.
+
+    Raises:
+        InputError: maps and masks of different shapes.
+    """
+    positive, masks = _normalised(attributions, masks)
+    levels = torch.as_tensor(thresholds, dtype=torch.float64, device=positive.device)
+    levels, order = levels.sort()
+    # Each pixel is sorted once into the number of thresholds below it, instead of T comparisons.
+    images, bins = len(positive), len(levels) + 1
+    level = torch.bucketize(positive.flatten(1), levels)
+    offset = torch.arange(0, 2 * images * bins, 2 * bins, device=level.device)[:, None]
+    cell = level + offset + bins * masks.flatten(1)
+    counts = torch.bincount(cell.flatten(), minlength=2 * images * bins).view(images, 2, bins)
+    above = counts.flip(2).cumsum(2).flip(2)[:, :, 1:]
+    outside, inside = above.unbind(1)
+    union = outside + masks.sum((1, 2))[:, None]
+    result = torch.zeros_like(inside, dtype=_at_least_float32(attributions))
+    result[:, order] = (inside / union.clamp_min(1)).to(result.dtype)
+    return result.masked_fill_(positive.flatten(1)[:, :1].isnan(), float("nan"))
+
+
+@torch.no_grad()
+def on_object(attributions: Tensor, masks: Tensor, segmentation: Tensor) -> Tensor:
+    """Return the share of in-box positive attribution that lies on the object itself (R3).
+
+    Args:
+        attributions: (B, H, W) raw maps at input resolution.
+        masks: (B, H, W) union of the boxes, bool or 0/1.
+        segmentation: (B, H, W) pixels of the class, bool or 0/1.
+
+    Returns:
+        (B,) in [0, 1]; NaN where the boxes hold no positive attribution.
+
+    Raises:
+        InputError: maps and masks of different shapes.
+    """
+    positive, masks = _normalised(attributions, masks)
+    _, segmentation = _normalised(attributions, segmentation)
+    in_box = positive * masks
+    share = (in_box * segmentation).sum((1, 2)) / in_box.sum((1, 2))
+    return share.to(_at_least_float32(attributions))
+
+
+def _normalised(attributions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return Â⁺, all zero for a map without positive energy, in float64, and masks as bool."""
+    if attributions.ndim != 3 or attributions.shape != masks.shape:
+        raise InputError(
+            "attributions and masks must both have shape (B, H, W), not "
+            f"{tuple(attributions.shape)} and {tuple(masks.shape)}"
+        )
+    # float64, so that Â⁺ > t holds exactly where it should.
+    energy = has_energy(attributions)[:, None, None]
+    positive = attributions.double().relu().masked_fill(~energy, 0.0)
+    peak = positive.amax((1, 2), keepdim=True).masked_fill(~energy, 1.0)
+    return positive.div_(peak), masks if masks.dtype == torch.bool else masks != 0
+
+
+def _at_least_float32(values: Tensor) -> torch.dtype:
+    return torch.promote_types(values.dtype, torch.float32)

@@ -1,0 +1,132 @@
+"""Tables: what they hold and how they are written."""
+
+import csv
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+
+import pandas as pd
+import pytest
+
+from analysis import tables
+from analysis.results import read_results
+from analysis.selection import best_within
+
+
+@pytest.fixture(scope="module")
+def results(demo):
+    return read_results(demo)
+
+
+def test_front_listing_has_every_selected_checkpoint(results):
+    frame = tables.front_listing(results).frame
+    assert len(frame) == (~results.selected["is_reference"]).sum()
+    assert frame["test_f1"].notna().all()
+
+
+def test_front_sizes_add_up(results):
+    frame = tables.front_sizes(results).frame
+    assert len(frame) == 8
+    assert frame["n_points"].sum() == len(tables.front_listing(results).frame)
+
+
+def test_the_best_by_each_metric_is_the_best_on_validation(results):
+    frame = tables.best_by_metric(results).frame
+    assert len(frame) == 8 * 3
+    rows = results.rows[(results.rows["epoch"] >= 1) & (results.rows["kind"] == "guided")]
+    largest = rows.groupby(["guided_attribution", "guided_layer", "loss"])["val_epg"].max()
+    best = frame[frame["best_by"] == "EPG"]
+    found = best.set_index(["guided_attribution", "guided_layer", "loss"])["val_epg"]
+    pd.testing.assert_series_equal(found.sort_index(), largest.sort_index())
+
+
+def test_baselines_stand_once_per_judged_pair(results):
+    frame = tables.baselines(results).frame
+    assert frame[["attribution", "layer"]].duplicated().sum() == 0
+    assert len(frame) == 4
+
+
+def test_gains_are_ratios_to_the_baseline_at_a_bounded_loss_of_f1(results):
+    table = tables.guidance_gains(results)
+    frame = table.frame
+    assert len(frame) == 8
+    assert (frame["val_f1"] >= frame["val_f1_start"] - 0.05 - 1e-9).all()
+    assert (frame["val_epg_ratio"] == frame["val_epg"] / frame["val_epg_start"]).all()
+    assert (frame["test_epg_ratio"] == frame["test_epg"] / frame["test_epg_start"]).all()
+    energy = frame.query("loss == 'energy' and guided_layer == 'final'")
+    assert (energy["test_epg_ratio"] > 2).all()
+    chosen = best_within(results.selected)
+    assert sorted(frame["val_epg"]) == sorted(chosen["val_epg"])
+
+
+def test_gains_judge_where_guidance_acted(sweep, make_grid, tmp_path):
+    from mg_core.config import EvaluationPair
+
+    pairs = tuple(EvaluationPair(attribution="ixg", layer=layer) for layer in ("final", "input"))
+    configs = make_grid({"vanilla_tiny": ("ixg",)}, ("final",), ("energy",), evaluate=pairs)
+    found = read_results(sweep(tmp_path, configs))
+    assert len(tables.guidance_gains(found).frame) == 1
+    assert set(tables.front_listing(found).frame["layer"]) == {"final", "input"}
+
+
+def test_settings_that_differ_are_columns(sweep, make_grid, tmp_path):
+    configs = make_grid({"vanilla_tiny": ("ixg",)}, seeds=(0, 1))
+    configs += make_grid({"vanilla_tiny": ("ixg",)}, seeds=(0, 1), annotated_fraction=0.1)
+    frame = tables.front_sizes(read_results(sweep(tmp_path, configs))).frame
+    assert {"annotated_fraction", "seed"} <= set(frame)
+    assert not {"box_dilation", "dataset", "attribution"} & set(frame)
+
+
+def test_csv_holds_raw_values(results):
+    table = tables.front_listing(results)
+    rows = list(csv.DictReader(io.StringIO(tables.to_csv(table))))
+    assert [float(row["test_epg"]) for row in rows] == table.frame["test_epg"].tolist()
+
+
+def test_markdown_has_a_line_per_row(results):
+    table = tables.guidance_gains(results)
+    lines = tables.to_markdown(table).splitlines()
+    assert lines[0] == table.title
+    assert len(lines) == 2 + 2 + len(table.frame)
+    assert len({line.count("|") for line in lines[2:]}) == 1
+    assert "validation EPG before" in lines[2]
+
+
+def test_html_is_well_formed_and_every_row_is_as_wide(results):
+    for table in tables.tables(results):
+        root = ElementTree.fromstring(tables.to_html(table))
+        assert root.findtext("caption") == table.title
+        widths = [sum(int(cell.get("colspan", 1)) for cell in row) for row in root.iter("tr")]
+        assert set(widths) == {len(table.frame.columns)}
+        assert len(root.findall("tbody/tr")) == len(table.frame)
+
+
+def test_text_is_escaped():
+    frame = pd.DataFrame({"model": ["<b>&|"], "val_f1": [0.5]})
+    table = tables.Table("x", "a < b", frame)
+    assert "&lt;b&gt;&amp;|" in tables.to_html(table)
+    assert "<b>&\\|" in tables.to_markdown(table)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("val_f1", 0.71234, "71.2"),
+        ("test_epg_start", 0.25, "25.0"),
+        ("test_epg_ratio", 2.126, "2.13"),
+        ("val_epg", float("nan"), "–"),
+        ("task", None, "–"),
+        ("localization_weight", 5e-4, "0.0005"),
+        ("localization_weight", 5e-6, "5e-06"),
+        ("epoch", 3, "3"),
+        ("n_points", pd.NA, "–"),
+    ],
+)
+def test_values_as_people_read_them(name, value, text):
+    assert tables.cell(name, value) == text
+
+
+def test_text_tables_are_aligned(results):
+    lines = tables.to_text(tables.front_sizes(results)).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert re.match(r"model +guided +at +loss +points", lines[0])

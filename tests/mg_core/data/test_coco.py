@@ -1,0 +1,283 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from mg_core.config import DataConfig
+from mg_core.data import open_data
+from mg_core.data.boxes import annotated_indices
+from mg_core.data.coco import COCO_CLASSES, Coco, CocoOptions, stratified_draw
+from mg_core.data.polygons import draw, parse_outline
+from mg_core.errors import InputError
+
+SIZE = 48
+
+
+def config(size=SIZE, **options):
+    return DataConfig(name="coco2014", image_size=size, horizontal_flip=False, options=options)
+
+
+class CocoFolder:
+    """Twelve training and two test images of 40 × 20 pixels, to be broken by a test."""
+
+    def __init__(self, root):
+        self.root = root
+        (root / "annotations").mkdir(parents=True)
+        self.content = {}
+        for part, count in (("train", 12), ("val", 2)):
+            (root / f"{part}2014").mkdir()
+            self.content[part] = {
+                "images": [
+                    {"id": 100 + i, "file_name": f"{part}_{i}.png", "width": 40, "height": 20}
+                    for i in range(count)
+                ],
+                "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
+                "annotations": [
+                    {
+                        "id": i + 1,
+                        "image_id": 100 + i,
+                        "category_id": 18,
+                        "bbox": [4.0, 2.0, 8.0, 7.0],
+                        "segmentation": [[4, 2, 12, 2, 12, 9, 4, 9]],
+                        "iscrowd": 0,
+                    }
+                    for i in range(count)
+                ],
+            }
+            for i in range(count):
+                pixels = np.full((20, 40, 3), 9 * i, dtype=np.uint8)
+                Image.fromarray(pixels).save(self.image(part, i))
+        self.write()
+
+    def image(self, part, number):
+        return self.root / f"{part}2014" / f"{part}_{number}.png"
+
+    def write(self):
+        for part, content in self.content.items():
+            text = json.dumps(content)
+            (self.root / "annotations" / f"instances_{part}2014.json").write_text(text)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return CocoFolder(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def mini(real_data, tmp_path_factory):
+    root = real_data / "coco2014_mini"
+    return open_data(config(), str(root), str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_real_images_read_as_pycocotools_and_pillow_do(real_data, mini, split, capsys):
+    part = "val" if split == "test" else "train"
+    root = real_data / "coco2014_mini"
+    reference = COCO(str(root / "annotations" / f"instances_{part}2014.json"))
+    dense = {key: k for k, key in enumerate(sorted(reference.getCatIds()))}
+    assert len(dense) == 80
+    assert [reference.cats[key]["name"] for key in sorted(dense)] == list(COCO_CLASSES)
+    found = mini.split(split)
+    assert len(found) == {"train": 176, "val": 19, "test": 120}[split]
+    everything = list(range(80))
+    for index, name in enumerate(found.ids):
+        info = reference.imgs[int(name)]
+        with Image.open(root / f"{part}2014" / info["file_name"]) as image:
+            resized = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1)
+        assert torch.equal(found.images([index])[0], pixels)
+        boxes = np.zeros((80, SIZE, SIZE), dtype=bool)
+        stored = np.zeros((80, info["height"], info["width"]), dtype=bool)
+        labels = np.zeros(80, dtype=bool)
+        for thing in reference.loadAnns(reference.getAnnIds(int(name), iscrowd=None)):
+            k = dense[thing["category_id"]]
+            labels[k] = True
+            x, y, w, h = thing["bbox"]
+            x0, x1 = (int(v * (SIZE / info["width"])) for v in (x, x + w))
+            y0, y1 = (int(v * (SIZE / info["height"])) for v in (y, y + h))
+            x0, y0 = min(x0, SIZE - 1), min(y0, SIZE - 1)
+            boxes[k, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)] = True
+            stored[k] |= reference.annToMask(thing).astype(bool)
+        assert np.array_equal(found.labels[index], labels)
+        assert np.array_equal(found.masks([index] * 80, everything).numpy(), boxes)
+        objects = found.segmentation([index] * 80, everything).numpy()
+        for k in everything:
+            whole = Image.fromarray(stored[k].astype(np.uint8))
+            small = np.array(whole.resize((SIZE, SIZE), Image.Resampling.NEAREST))
+            assert np.array_equal(objects[k], small.astype(bool))
+        assert bool(found.segmented([index])[0]) == labels.any()
+
+
+def test_images_without_annotations_are_negatives_without_boxes(mini):
+    splits = [mini.split(name) for name in ("train", "val")]
+    empty = [split.labels[~split.labels.any(axis=1)] for split in splits]
+    assert sum(map(len, empty)) == 2
+    train = splits[0]
+    chosen = annotated_indices(train.labels, 0.1, 0)
+    assert train.labels[chosen].any(axis=1).all()
+
+
+def test_validation_is_drawn_by_seed_or_named_by_a_list(folder, tmp_path):
+    def ids(**options):
+        return [record.id for record in Coco(folder.root, CocoOptions(**options)).records("val")]
+
+    assert len(ids(val_fraction=0.25)) == 3
+    assert ids(val_fraction=0.25) == ids(val_fraction=0.25)
+    assert len({tuple(ids(val_fraction=0.25, val_seed=seed)) for seed in range(5)}) > 1
+    (folder.root / "mine.txt").write_text("103\n100\n")
+    assert ids(val_list="mine.txt") == ["100", "103"]
+    reader = Coco(folder.root, CocoOptions(val_list="mine.txt"))
+    assert len(reader.records("train")) == 10
+    before = reader.fingerprint()
+    (folder.root / "mine.txt").write_text("103\n")
+    assert reader.fingerprint() != before
+
+
+@given(
+    st.lists(st.sets(st.integers(0, 5), max_size=3), min_size=1, max_size=300),
+    st.floats(0.01, 0.99),
+    st.integers(0, 5),
+)
+def test_every_stratum_keeps_its_share(sets, fraction, seed):
+    labels = np.zeros((len(sets), 6), dtype=bool)
+    for row, classes in enumerate(sets):
+        labels[row, list(classes)] = True
+    drawn = stratified_draw(labels, fraction, seed)
+    assert drawn.sum() == int(fraction * len(sets) + 1e-9)
+    counts = labels.sum(axis=0).tolist()
+    strata = [min(s, key=lambda k: (counts[k], k)) if s else None for s in sets]
+    for stratum in set(strata):
+        members = np.array([s == stratum for s in strata])
+        assert abs(drawn[members].sum() - fraction * members.sum()) < 1 + 1e-6
+
+
+def test_a_tenth_of_train2014_keeps_rare_classes():
+    rng = np.random.default_rng(0)
+    labels = rng.random((82_783, 80)) < np.geomspace(0.45, 0.002, 80)
+    drawn = stratified_draw(labels, 0.1, 0)
+    assert drawn.sum() == 8278
+    share = labels[drawn].sum(axis=0) / labels.sum(axis=0)
+    assert abs(share - 0.1).max() < 0.03
+
+
+def test_classes_and_folders_of_ones_own(tmp_path):
+    root = tmp_path / "data"
+    (root / "annotations").mkdir(parents=True)
+    (root / "train" / "deep").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(root / "train" / "deep" / "a.png")
+    Image.new("RGB", (8, 8)).save(root / "train" / "b.png")
+    content = {
+        "images": [
+            {"id": 7, "file_name": "deep/a.png", "width": 8, "height": 8},
+            {"id": 3, "file_name": "b.png", "width": 8, "height": 8},
+        ],
+        "categories": [{"id": 0, "name": "wug"}],
+        "annotations": [{"image_id": 7, "category_id": 0, "bbox": [0, 0, 4, 4]}],
+    }
+    (root / "annotations" / "instances_train.json").write_text(json.dumps(content))
+    options = {"year": "", "classes": "blicket, wug", "val_fraction": 0.5}
+    data = open_data(config(8, **options), str(root), str(tmp_path / "cache"))
+    found = [data.split(name) for name in ("train", "val")]
+    assert sorted(i for split in found for i in split.ids) == ["3", "7"]
+    assert data.classes == ("blicket", "wug")
+    assert sum(split.labels[:, 1].sum() for split in found) == 1
+    assert not any(split.has_segmentation for split in found)
+    with pytest.raises(InputError, match=r"instances_val\.json is missing"):
+        data.split("test")
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 30))
+def test_run_lengths_are_those_of_pycocotools(seed, width, height):
+    rng = np.random.default_rng(seed)
+    pixels = rng.random((height, width)) < rng.random()
+    encoded = coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+    size = [height, width]
+    compressed = {"size": size, "counts": encoded["counts"].decode()}
+    outline = parse_outline(compressed, width, height, "here")
+    assert np.array_equal(draw(outline, width, height), pixels)
+    plain = {"size": size, "counts": outline.tolist()}
+    assert np.array_equal(draw(parse_outline(plain, width, height, "here"), width, height), pixels)
+
+
+def test_fingerprint_follows_content_and_not_the_place(folder, tmp_path):
+    before = Coco(folder.root, CocoOptions()).fingerprint()
+    folder.image("train", 0).touch()
+    folder.root.rename(tmp_path / "elsewhere")
+    assert Coco(tmp_path / "elsewhere", CocoOptions()).fingerprint() == before
+    image = tmp_path / "elsewhere" / "train2014" / "train_0.png"
+    image.write_bytes(image.read_bytes() + b"x")
+    assert Coco(tmp_path / "elsewhere", CocoOptions()).fingerprint() != before
+
+
+def annotation(**changes):
+    return lambda f: f.content["train"]["annotations"][1].update(changes)
+
+
+def image(**changes):
+    return lambda f: f.content["train"]["images"][1].update(changes)
+
+
+def _duplicate(f):
+    f.content["train"]["images"][1]["id"] = 100
+
+
+def _no_images(f):
+    del f.content["train"]["images"]
+
+
+BROKEN = {
+    _no_images: r"instances_train2014\.json has no list 'images'",
+    _duplicate: r"images\[1\] repeats id 100 of .*images\[0\]",
+    image(file_name="../annotations/x.png"): r"images\[1\] names '\.\./annotations/x\.png', which",
+    image(file_name="/etc/passwd"): r"images\[1\] names '/etc/passwd', which is no file below",
+    image(file_name="a\0b"): r"images\[1\] names 'a\\x00b', which is no file below",
+    image(file_name="\ud800"): r"images\[1\] names .*, which is no file below",
+    image(file_name="x" * 5000): r"images\[1\] names 'xxx.*, which is no file below",
+    image(file_name="gone.png"): r"gone\.png, named by .*images\[1\], is missing",
+    image(width=0): r"images\[1\]: 0 × 20 is no size of an image",
+    image(width=41): r"png has 40 × 20 pixels, but its annotations are for 41 × 20",
+    annotation(image_id=5): r"annotations\[1\] is about image 5, which is not listed",
+    annotation(category_id=99): r"annotations\[1\]: category 99 is not one of person, .*toothbrush",
+    annotation(id=1): r"annotations\[1\] repeats id 1",
+    annotation(bbox=[1, 2, 3]): r"annotations\[1\]: bbox is \[1, 2, 3\], not four numbers",
+    annotation(bbox=[1, 2, float("nan"), 4]): r"annotations\[1\]: bbox is .*, not four numbers",
+    annotation(bbox=[1, 2, 10**400, 4]): r"annotations\[1\]: bbox is .*, not four numbers",
+    annotation(segmentation=[[1, 2, 3]]): r"annotations\[1\]: a polygon is no list of at least",
+    annotation(segmentation=[[0, 0, 9, 9, 1e9, 3]]): r"annotations\[1\]: a polygon leads far out",
+    annotation(segmentation={"size": [20, 40], "counts": [5]}): r"run lengths do not add up to",
+    annotation(segmentation={"size": [20, 40], "counts": "\x7f"}): r"run lengths do not add up",
+    annotation(segmentation={"size": [9, 9], "counts": [81]}): r"is no outline of 40 × 20 pixels",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(BROKEN)))
+def test_broken_files_are_named_in_one_sentence(folder, tmp_path, number):
+    damage, sentence = list(BROKEN.items())[number]
+    damage(folder)
+    folder.write()
+    cache = tmp_path / "cache"
+    with pytest.raises(InputError, match=sentence) as caught:
+        data = open_data(config(16, val_fraction=0.1), str(folder.root), str(cache))
+        data.split("train")
+        data.split("val")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "[" * 100_000, "\ufeff{}", '{"images": 3}'])
+def test_files_that_are_no_annotations(folder, content):
+    (folder.root / "annotations" / "instances_train2014.json").write_text(content)
+    with pytest.raises(InputError, match=r"instances_train2014\.json (is not|holds no|has no)"):
+        Coco(folder.root, CocoOptions()).records("train")
+
+
+def test_folders_that_are_no_coco(tmp_path):
+    with pytest.raises(InputError, match=r"holds no COCO: .*instances_train2014\.json is missing"):
+        open_data(config(), str(tmp_path))

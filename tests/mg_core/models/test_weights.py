@@ -1,0 +1,307 @@
+"""Weights from files made on the spot and served from a loopback address."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import torch
+from bcos.models import pretrained
+from safetensors.torch import save_file
+from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18
+
+from mg_core.errors import InputError
+from mg_core.models import MODELS, WeightFile, build_model
+
+
+class Publisher:
+    """Serve bytes by path; a path in `torn` breaks off half way."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.torn: set[str] = set()
+        self.requests: list[str] = []
+        publisher = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # the name http.server looks for
+                publisher.requests.append(self.path)
+                content = publisher.files.get(self.path)
+                if content is None:
+                    self.send_error(404)
+                    return
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                torn = self.path in publisher.torn
+                self.wfile.write(content[: len(content) // 2] if torn else content)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def publish(self, path: str, content: bytes) -> str:
+        self.files[path] = content
+        return self.address + path
+
+
+@pytest.fixture
+def publisher():
+    publisher = Publisher()
+    yield publisher
+    publisher.server.shutdown()
+    publisher.server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    return tmp_path / "hub" / "checkpoints"
+
+
+def saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def tiny_state(num_classes: int = 1000) -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    return build_model("vanilla_tiny", num_classes).state_dict()
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def assert_backbone_is(model, state):
+    for key, value in model.state_dict().items():
+        if key.startswith("fc."):
+            assert value.shape != state[key].shape
+        else:
+            assert torch.equal(value, state[key]), key
+
+
+def test_torchvision_file_by_name(publisher, cache, monkeypatch):
+    theirs = resnet18().state_dict()
+    content = saved(theirs)
+    url = publisher.publish(f"/models/resnet18-{digest(content)[:8]}.pth", content)
+    monkeypatch.setitem(MODELS["vanilla_resnet18"].pretrained, "imagenet", WeightFile.named(url))
+    for _ in range(2):
+        assert_backbone_is(build_model("vanilla_resnet18", 20, weights="imagenet"), theirs)
+    assert len(publisher.requests) == 1
+    assert (cache / url.rsplit("/", 1)[1]).read_bytes() == content
+
+
+def test_published_addresses_are_torchvisions():
+    for name, weights in (
+        ("vanilla_resnet18", ResNet18_Weights.IMAGENET1K_V1),
+        ("vanilla_resnet50", ResNet50_Weights.IMAGENET1K_V1),
+    ):
+        file = MODELS[name].pretrained["IMAGENET1K_V1"]
+        assert file == MODELS[name].pretrained["imagenet"]
+        assert file.url == weights.url
+        assert file.sha256 == weights.url[-12:-4]
+
+
+@pytest.mark.parametrize("wrap", ["bare", "module", "state_dict", "safetensors"])
+def test_local_file_in_every_wrapping(wrap, tmp_path):
+    state = tiny_state()
+    path = tmp_path / ("file.safetensors" if wrap == "safetensors" else "file.pth")
+    if wrap == "safetensors":
+        save_file(state, path)
+    elif wrap == "bare":
+        torch.save(state, path)
+    else:
+        inner = {f"module.{key}": value for key, value in state.items()}
+        torch.save({"state_dict": inner, "epoch": 3} if wrap == "state_dict" else inner, path)
+    assert_backbone_is(build_model("vanilla_tiny", 5, weights=str(path)), state)
+
+
+def published_xdnn() -> object:
+    """A file as Hesse et al. publish it: no norms, biases or scales, one convolution to resize."""
+    state = {"conv1.weight": torch.randn(64, 3, 7, 7), "fc.weight": torch.randn(1000, 2048)}
+    channels = 64
+    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+        width = 32 * 2**stage
+        for i in range(blocks):
+            key = f"layer{stage}.{i}"
+            state[f"{key}.conv1.weight"] = torch.randn(width, channels, 1, 1)
+            state[f"{key}.conv2.weight"] = torch.randn(width, width, 3, 3)
+            state[f"{key}.conv3.weight"] = torch.randn(4 * width, width, 1, 1)
+            if i == 0:
+                state[f"{key}.downsample.weight"] = torch.randn(4 * width, channels, 1, 1)
+            channels = 4 * width
+    state = {f"module.{key}": value for key, value in state.items()}
+    return {
+        "epoch": 90,
+        "arch": "xfixup_resnet50",
+        "state_dict": state,
+        "best_acc1": torch.tensor(1.0),
+    }
+
+
+def released_bcos(name: str) -> dict[str, torch.Tensor]:
+    return getattr(pretrained, name)(pretrained=False).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("xdnn_resnet50", published_xdnn),
+        ("bcos_resnet50", lambda: released_bcos("resnet50")),
+        ("bcos_densenet121", lambda: released_bcos("densenet121")),
+        ("bcos_vit_s", lambda: released_bcos("simple_vit_s_patch16_224")),
+        ("bcos_vitc_s", lambda: released_bcos("vitc_s_patch1_14")),
+    ],
+)
+def test_published_formats_by_name(name, content, publisher, cache, monkeypatch):
+    content = content()
+    state = {k.removeprefix("module."): v for k, v in content.get("state_dict", content).items()}
+    published = MODELS[name].pretrained["imagenet"]
+    file = saved(content)
+    path = f"/{name}-{digest(file)[:10]}.pth" if published.sha256 else f"/{name}.pth.tar"
+    url = publisher.publish(path, file)
+    served = WeightFile.named(url) if published.sha256 else WeightFile(url, None)
+    monkeypatch.setitem(MODELS[name].pretrained, "imagenet", served)
+    model = build_model(name, 20, weights="imagenet")
+    for key, value in model.state_dict().items():
+        if key.startswith(f"{MODELS[name].head}."):
+            assert key not in state or value.shape != state[key].shape
+        else:
+            assert torch.equal(value, state.pop(key)), key
+    assert all(key.startswith(f"{MODELS[name].head}.") for key in state)
+
+
+def test_published_addresses_are_those_of_the_bcos_package():
+    for name, theirs in (
+        ("bcos_resnet50", pretrained.URLS["bcos_final"]["resnet_50"]),
+        ("bcos_resnet18", pretrained.URLS["bcos_final"]["resnet_18"]),
+        ("bcos_densenet121", pretrained.URLS["bcos_final"]["densenet_121"]),
+        ("bcos_vit_s", pretrained.URLS["vit_final"]["bcos_simple_vit_s_patch16_224"]),
+        ("bcos_vitc_s", pretrained.URLS["vit_final"]["bcos_vitc_s_patch1_14"]),
+    ):
+        assert MODELS[name].pretrained["imagenet"].url == theirs
+
+
+def test_head_is_the_same_with_and_without_weights(tmp_path):
+    torch.save(tiny_state(), tmp_path / "file.pth")
+    heads = []
+    for weights in (None, str(tmp_path / "file.pth")):
+        torch.manual_seed(0)
+        heads.append(build_model("vanilla_tiny", 5, weights).fc.weight)
+    assert torch.equal(*heads)
+
+
+def test_checksum_of_a_local_file(tmp_path):
+    path = tmp_path / "file.pth"
+    torch.save(tiny_state(), path)
+    build_model("vanilla_tiny", 5, weights=f"{path}#sha256={digest(path.read_bytes())}")
+    with pytest.raises(InputError, match="wrong checksum"):
+        build_model("vanilla_tiny", 5, weights=f"{path}#sha256={'0' * 64}")
+    with pytest.raises(InputError, match="8 to 64 hex digits"):
+        build_model("vanilla_tiny", 5, weights=f"{path}#sha256=xyz")
+
+
+def test_wrong_checksum_is_refused_and_leaves_nothing(publisher, cache):
+    content = saved(tiny_state())
+    url = publisher.publish("/tiny-0123456789.pth", content)
+    with pytest.raises(InputError, match=r"wrong checksum.*instead of 0123456789"):
+        build_model("vanilla_tiny", 5, weights=url)
+    assert not list(cache.iterdir())
+    with pytest.raises(InputError, match="wrong checksum"):
+        build_model("vanilla_tiny", 5, weights=f"{url}#sha256={'ab' * 32}")
+    build_model("vanilla_tiny", 5, weights=f"{url}#sha256={digest(content)}")
+
+
+def test_damaged_cache_is_noticed(publisher, cache):
+    content = saved(tiny_state())
+    url = publisher.publish(f"/tiny-{digest(content)[:10]}.pth", content)
+    build_model("vanilla_tiny", 5, weights=url)
+    (file,) = cache.glob("*.pth")
+    file.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"{file.name}.*wrong checksum"):
+        build_model("vanilla_tiny", 5, weights=url)
+
+
+def test_broken_download_leaves_nothing_and_can_be_repeated(publisher, cache):
+    content = saved(tiny_state())
+    path = f"/tiny-{digest(content)[:10]}.pth"
+    url = publisher.publish(path, content)
+    publisher.torn.add(path)
+    with pytest.raises(InputError, match=r"broke off|failed"):
+        build_model("vanilla_tiny", 5, weights=url)
+    assert not list(cache.iterdir())
+    publisher.torn.clear()
+    build_model("vanilla_tiny", 5, weights=url)
+    assert [p.name for p in cache.iterdir()] == [path[1:]]
+
+
+def test_what_a_killed_download_left_is_overwritten(publisher, cache):
+    content = saved(tiny_state())
+    url = publisher.publish(f"/tiny-{digest(content)[:10]}.pth", content)
+    cache.mkdir(parents=True)
+    (cache / (url.rsplit("/", 1)[1] + ".partial")).write_bytes(b"half")
+    build_model("vanilla_tiny", 5, weights=url)
+    assert not list(cache.glob("*.partial"))
+
+
+def test_missing_address_fails_with_a_sentence(publisher, cache):
+    with pytest.raises(InputError, match=r"download failed.*404"):
+        build_model("vanilla_tiny", 5, weights=f"{publisher.address}/none-01234567.pth")
+
+
+def test_address_without_checksum_is_refused():
+    with pytest.raises(InputError, match=r"no checksum.*#sha256="):
+        build_model("vanilla_tiny", 5, weights="http://127.0.0.1:9/file.pth")
+
+
+def test_unknown_name_lists_the_choices():
+    with pytest.raises(InputError, match=r"'imagnet'.*imagenet, IMAGENET1K_V1"):
+        build_model("vanilla_resnet18", 5, weights="imagnet")
+    with pytest.raises(InputError, match="no names for this model"):
+        build_model("vanilla_tiny", 5, weights="imagenet")
+
+
+def test_keys_and_shapes_must_fit(tmp_path):
+    path, state = tmp_path / "file.pth", tiny_state()
+
+    def error() -> str:
+        torch.save(state, path)
+        with pytest.raises(InputError) as caught:
+            build_model("vanilla_tiny", 5, weights=str(path))
+        return str(caught.value)
+
+    weight = state.pop("conv1.weight")
+    assert "the file lacks conv1.weight" in error()
+    state |= {"conv1.weight": weight, "conv9.weight": weight}
+    assert "the file has unknown conv9.weight" in error()
+    del state["conv9.weight"]
+    state["conv1.weight"] = weight[:, :1]
+    assert "size mismatch for conv1.weight" in error()
+
+
+class Payload:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code in the file was run')",))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not a checkpoint", saved(Payload()), saved([1]), saved({"a": 1}), saved({})]
+)
+def test_files_that_are_no_state_dict_are_refused(content, tmp_path):
+    path = tmp_path / "file.pth"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot be read|not a state dict") as caught:
+        build_model("vanilla_tiny", 5, weights=str(path))
+    assert "\n" not in str(caught.value)
+    broken = tmp_path / "file.safetensors"
+    broken.write_bytes(content)
+    with pytest.raises(InputError, match="cannot be read"):
+        build_model("vanilla_tiny", 5, weights=str(broken))

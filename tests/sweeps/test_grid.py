@@ -1,0 +1,120 @@
+"""Grids: products, what is left out, and what is refused."""
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mg_core.errors import InputError
+from sweeps.grid import expand
+from sweeps.spec import SweepSpec, load_spec
+
+BASE = {
+    "name": "g",
+    "store": "s",
+    "data": {"name": "shapes"},
+    "baseline": {"epochs": 1},
+    "guided": {"epochs": 1},
+}
+
+
+def subsets(values):
+    return st.lists(st.sampled_from(values), min_size=1, unique=True)
+
+
+@given(
+    subsets(["vanilla_tiny", "vanilla_resnet18"]),
+    subsets(["ixg", "gradcam"]),
+    subsets(["input", "mid1", "final"]),
+    st.dictionaries(
+        st.sampled_from(["energy", "l1", "ppce", "rrr"]),
+        subsets([0.0, 1e-3, 0.5]),
+        min_size=1,
+    ),
+    subsets([0, 1, 2]),
+    subsets([1.0, 0.1]),
+    subsets([0, 0.5]),
+)
+def test_a_block_is_a_product_of_different_trials(
+    model, attribution, layer, loss, seed, fraction, dilation
+):
+    block = {
+        "model": model,
+        "attribution": attribution,
+        "layer": layer,
+        "loss": loss,
+        "seed": seed,
+        "annotated_fraction": fraction,
+        "box_dilation": dilation,
+    }
+    grid = expand(SweepSpec.model_validate({**BASE, "grid": block}))
+    n_losses = sum(map(len, loss.values()))
+    n_settings = len(seed) * len(fraction) * len(dilation)
+    n_places = len(model) * len(attribution) * len(layer)
+    assert len(grid.guided) == n_places * n_losses * n_settings
+    assert len(grid.baselines) == len(model) * len(seed)
+    assert all(trial_id == config.trial_id for trial_id, config in grid.trials.items())
+    assert {c.baseline for c in grid.guided.values()} == set(grid.baselines)
+    kinds = [config.kind for config in grid.trials.values()]
+    assert kinds == sorted(kinds)  # baselines first
+
+
+def test_a_baseline_knows_nothing_of_guidance(sweep, write):
+    file = write(sweep)
+    first = expand(load_spec(file, []))
+    settings = ["grid.layer=mid2", "grid.box_dilation=0.5", "guided.epochs=9", "evaluate=[]"]
+    second = expand(load_spec(file, settings))
+    assert first.baselines == second.baselines
+    assert not first.guided.keys() & second.guided.keys()
+    other = expand(load_spec(file, ["baseline.epochs=3"]))
+    assert not first.trials.keys() & other.trials.keys()
+
+
+def test_resources_and_places_are_no_part_of_an_id(sweep, write):
+    file = write(sweep)
+    settings = ["resources.cpu=2", "data.root=/elsewhere", "max_retries=0", "device=cpu", "name=n"]
+    assert expand(load_spec(file, [])).trials == expand(load_spec(file, settings)).trials
+
+
+def test_further_pairs_are_evaluated_where_they_fit(sweep, write):
+    sweep["evaluate"] = [{"attribution": "ixg", "layer": "input"}]
+    grid = expand(load_spec(write(sweep), []))
+    for config in grid.guided.values():
+        assert "ixg@input" in [str(pair) for pair in config.evaluate]
+        assert len(set(config.evaluate)) == len(config.evaluate)
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("grid.model=vanila_tiny", "grid.0.model: unknown model 'vanila_tiny' (did you mean"),
+        ("grid.loss={engy: 1}", "grid.0.loss: unknown loss 'engy'"),
+        ("grid.attribution=lime", "grid.0.attribution: unknown attribution 'lime'; choose from"),
+        ("grid.layer=[input, mid9]", None),
+        ("grid.layer=mid9", "grid.0: no valid combination; model 'vanilla_tiny' has no layer"),
+        ("data.name=imagenet", "data.name: unknown data set 'imagenet'; choose from"),
+        ("data.options={trian: 3}", "data.options: unknown key 'trian'; allowed here: train"),
+        ("imports=[no_such_package]", "imports: module 'no_such_package' cannot be imported"),
+        (
+            "evaluate=[{attribution: ixg, layer: nowhere}]",
+            "evaluate.0: model 'vanilla_tiny' has no layer 'nowhere'; choose from input, mid1",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_refused_with_the_choices(sweep, write, setting, sentence):
+    spec = load_spec(write(sweep), [setting])
+    if sentence is None:
+        grid = expand(spec)
+        assert len(grid.guided) == 4
+        assert sum(grid.dropped.values()) == 4
+        return
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        expand(spec)
+
+
+def test_two_blocks_may_not_share_a_combination(sweep, write):
+    block = sweep["grid"]
+    sweep["grid"] = [block, {**block, "layer": ["final", "mid1"]}]
+    with pytest.raises(InputError, match=r"grid\.1: the combination vanilla_tiny ixg@final"):
+        expand(load_spec(write(sweep), []))
