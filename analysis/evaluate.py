@@ -126,9 +126,10 @@ class _Bench:
             )
         data = self._open(job.config)
         n_classes = len(data.classes)
+        task = job.config.guidance.task if job.config.guidance else None
         evaluation = evaluate(
             self._load(job, n_classes),
-            data.split("test"),
+            data.split("test", task),
             job.pairs,
             job.config.batch_size,
             self._device,

@@ -35,6 +35,8 @@ HEADERS = {
     "trial_id": "trial",
 }
 MISSING = "–"
+BASELINE_SETTING = ("dataset", "dataset_options", "image_size", "horizontal_flip")
+"""What a baseline shares with the guided trials that start from it, besides model and weights."""
 SLACK = 0.05
 """Loss of F1 against the baseline that `guidance_gains` allows, in fractions."""
 
@@ -135,10 +137,22 @@ def best_by_metric(results: Results) -> Table:
 
 
 def baselines(results: Results) -> Table:
-    """Every baseline's checkpoint as each evaluated (attribution, layer) judges it."""
+    """Every baseline's checkpoint as each evaluated (attribution, layer) judges it.
+
+    One that no guided trial has started from has its classification alone.
+    """
     start = results.tested[results.tested["is_reference"]]
-    own = [*_describing(start, guided=False), "baseline"]
-    frame = start.drop_duplicates([*own, "seed"]).sort_values(own, kind="stable")
+    best = {t: epoch for t, found in results.progress.items() for epoch in found.checkpoints}
+    alone = results.rows[
+        (results.rows["kind"] == "baseline")
+        & (results.rows["epoch"] == results.rows["trial_id"].map(best))
+        & ~results.rows["trial_id"].isin(start["baseline"])
+    ]
+    alone = with_tests(alone, results.tests).assign(baseline=alone["trial_id"].to_numpy())
+    parts = [part for part in (start, alone) if len(part)]
+    found = pd.concat(parts, ignore_index=True) if parts else start
+    own = [*_describing(found, guided=False), "baseline"]
+    frame = found.drop_duplicates(own).sort_values(own, kind="stable")
     frame = frame[[*own, *_metrics(results)]]
     title = "Baselines before guidance, as each attribution and layer judges them (%)."
     return Table("baselines", title, frame.reset_index(drop=True))
@@ -257,7 +271,8 @@ def _escaped(cells: Sequence[str]) -> list[str]:
 
 def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -> list[str]:
     """Return the columns that tell the configurations of a frame apart, and the usual ones."""
-    columns = [*varying(frame, SETTING), "model"]
+    settings = SETTING if guided else [name for name in SETTING if name in BASELINE_SETTING]
+    columns = [*varying(frame, settings), "model"]
     columns += varying(frame, ["weights"])
     elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
     if guided:

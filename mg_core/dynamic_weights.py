@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -37,6 +38,14 @@ class DynamicWeights:
             yield
         finally:
             self.is_held = False
+
+
+_current: ContextVar[DynamicWeights | None] = ContextVar("dynamic_weights", default=None)
+
+
+def current_weights() -> DynamicWeights | None:
+    """Return the switch of the forward pass that is running, for layers that need no gates."""
+    return _current.get()
 
 
 class _Gate(torch.autograd.Function):
@@ -73,8 +82,12 @@ class _GatedDetach(TorchFunctionMode):
 
 def _gated(forward: Callable[..., Any], weights: DynamicWeights) -> Callable[..., Any]:
     def gated_forward(*args: Any, **kwargs: Any) -> Any:
-        with _GatedDetach(weights):
-            return forward(*args, **kwargs)
+        token = _current.set(weights)
+        try:
+            with _GatedDetach(weights):
+                return forward(*args, **kwargs)
+        finally:
+            _current.reset(token)
 
     return gated_forward
 

@@ -30,8 +30,8 @@ def non_dominated(points: ArrayLike, tolerance: float = 0.0) -> NDArray[np.bool_
         raise ValueError(f"points must be a table (N, objectives), not of shape {table.shape}")
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a number of at least 0, not {tolerance}")
-    valid = ~np.isnan(table).any(axis=1)
-    front = valid.copy()
+    valid: NDArray[np.bool_] = ~np.isnan(table).any(axis=1)
+    front: NDArray[np.bool_] = valid.copy()
     # Every front with a tolerance is a subset of the raw one, so the raw one comes first.
     front[valid] = _strict(table[valid])
     if tolerance > 0:
@@ -45,7 +45,8 @@ def _strict(table: NDArray[np.float64]) -> NDArray[np.bool_]:
         return np.ones(len(table), dtype=bool)
     from paretoset import paretoset
 
-    # `distinct=False`: equal rows do not dominate each other.
-    mask: NDArray[np.bool_]
-    mask = np.asarray(paretoset(table, sense=["max"] * table.shape[1], distinct=False), dtype=bool)
+    # `distinct=False`: equal rows do not dominate each other. Without numba: every process would
+    # compile for seconds before its first epoch is committed, for fronts that take a millisecond.
+    sense = ["max"] * table.shape[1]
+    mask: NDArray[np.bool_] = paretoset(table, sense=sense, distinct=False, use_numba=False)
     return mask

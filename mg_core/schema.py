@@ -60,6 +60,17 @@ CLASSIFICATION_FIELDS: list[tuple[str, Any]] = [
     ("n_classes_without_positives", pa.int64()),
 ]
 
+GROUP_FIELDS: list[tuple[str, Any]] = [
+    ("accuracy", pa.float64()),
+    ("accuracy_group_0", pa.float64()),
+    ("accuracy_group_1", pa.float64()),
+    ("accuracy_group_2", pa.float64()),
+    ("accuracy_group_3", pa.float64()),
+    ("accuracy_worst_group", pa.float64()),
+    ("accuracy_min_group", pa.float64()),
+]
+"""Null for data sets without groups, and for groups without images in the split."""
+
 LOCALIZATION_FIELDS: list[tuple[str, Any]] = [
     ("epg", pa.float64()),
     ("iou", pa.float64()),
@@ -98,6 +109,7 @@ METRICS = pa.schema(
         *KEY_FIELDS,
         *TRAIN_FIELDS,
         *_of_split("val", CLASSIFICATION_FIELDS),
+        *_of_split("val", GROUP_FIELDS),
         *_of_split("val", LOCALIZATION_FIELDS),
         *TIME_FIELDS,
     ]
@@ -109,6 +121,7 @@ TEST = pa.schema(
         ("trial_id", pa.string()),
         *KEY_FIELDS,
         *_of_split("test", CLASSIFICATION_FIELDS),
+        *_of_split("test", GROUP_FIELDS),
         *_of_split("test", LOCALIZATION_FIELDS),
         *_of_split("test", TEST_ONLY_FIELDS),
     ]

@@ -184,7 +184,7 @@ class _BatchNormGradient(torch.autograd.Function):
         # ∂x is a symmetric linear map of g, so its adjoint is the same kernel again; the kernel's
         # reductions over v come with it.
         of_gradient, v_dot_x, sum_v = _batch_norm_backward(v, x, weight, mean, r, ctx.eps)
-        dot = _dot(v, g)
+        dot = channel_dot(v, g)
         remainder = dot - sum_g * sum_v / count - g_dot_x * v_dot_x / count
         of_weight = r * remainder
         # The derivative of Σ v ∂x by x, a combination of x, g and v with one number a channel.
@@ -194,13 +194,13 @@ class _BatchNormGradient(torch.autograd.Function):
         if along_weight is not None:
             by_x = by_x - along_weight * r * r * g_dot_x / count
             by_g = by_g + along_weight * r
-            of_gradient = of_gradient + _combination(
+            of_gradient = of_gradient + combination(
                 [(x, along_weight * r)], -along_weight * r * mean
             )
         if along_bias is not None:
             of_gradient = of_gradient + _per_channel(along_bias, g)
         constant = -by_x * mean - by_g * sum_g / count - by_v * sum_v / count
-        of_inputs = _combination([(x, by_x), (g, by_g), (v, by_v)], constant)
+        of_inputs = combination([(x, by_x), (g, by_g), (v, by_v)], constant)
         return of_gradient, of_inputs, of_weight, None, None, None
 
 
@@ -213,7 +213,7 @@ def _batch_norm_backward(
     return found
 
 
-def _dot(a: Tensor, b: Tensor) -> Tensor:
+def channel_dot(a: Tensor, b: Tensor) -> Tensor:
     """Return Σ ab for each channel, in one pass: what batch norm of mean 0 and std 1 reduces."""
     zeros = a.new_zeros(a.shape[1], dtype=torch.promote_types(a.dtype, torch.float32))
     found: tuple[Tensor, Tensor, Tensor] = aten.native_batch_norm_backward(
@@ -222,7 +222,7 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
     return found[1]
 
 
-def _combination(terms: Sequence[tuple[Tensor, Tensor]], constant: Tensor) -> Tensor:
+def combination(terms: Sequence[tuple[Tensor, Tensor]], constant: Tensor) -> Tensor:
     """Return constant + Σ tensor · coefficient, with coefficients for each channel."""
     (first, coefficient), *others = terms
     total = torch.addcmul(_per_channel(constant, first), first, _per_channel(coefficient, first))

@@ -63,6 +63,7 @@ def expand(spec: SweepSpec) -> Grid:
     grid = Grid()
     for number, block in enumerate(spec.grid):
         _check_names(block, f"grid.{number}")
+        _check_tasks(block, spec.data.name, f"grid.{number}")
         before = len(guided)
         for model, seed, guidance in _combinations(spec, block):
             reason = _misfit(model, guidance.attribution, guidance.layer)
@@ -110,6 +111,16 @@ def _check_names(block: BlockSpec, where: str) -> None:
                 registry[name]
             except InputError as error:
                 raise InputError(f"{where}.{key}: {error}") from None
+
+
+def _check_tasks(block: BlockSpec, dataset: str, where: str) -> None:
+    tasks = DATASETS[dataset].tasks
+    for task in block.task or ():
+        if task not in tasks:
+            raise InputError(
+                f"{where}.task: data set {dataset} has no task {task!r}; "
+                f"choose from {', '.join(tasks) or 'none'}"
+            )
 
 
 def _data_config(spec: SweepSpec) -> DataConfig:

@@ -10,7 +10,7 @@ from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import Progress, ResultStore
 from sweeps.grid import Grid, expand
-from sweeps.spec import SweepSpec, absolute, differences
+from sweeps.spec import SweepSpec, differences
 
 TrialState = Literal["waiting", "running", "complete", "failed"]
 STATES: tuple[TrialState, ...] = ("complete", "running", "failed", "waiting")
@@ -82,7 +82,7 @@ def make_plan(spec: SweepSpec) -> Plan:
         InputError: the sweep is wrong, or the store cannot be read.
     """
     grid = expand(spec)
-    store = ResultStore(absolute(spec.store))
+    store = ResultStore(spec.store)
     progress = {key: p for key, p in store.progress().items() if key in grid.trials}
     open_trials = grid.trials.keys() - {key for key, p in progress.items() if p.is_complete}
     records = store.attempts(open_trials)

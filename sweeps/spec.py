@@ -41,9 +41,19 @@ def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
+def absolute(path: str) -> str:
+    """Return a path as it is from anywhere; a URI stays as it is.
+
+    So does what begins with `~`, which each node resolves to its own.
+    """
+    path = os.path.expandvars(path)
+    return path if "://" in path or path.startswith("~") else str(Path(path).absolute())
+
+
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
 """One value or a list of different ones; the grid is the product of its axes."""
 
+Place = Annotated[str, AfterValidator(absolute)]
 Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[Integer, Field(ge=0)]
 
@@ -52,8 +62,8 @@ class DataSpec(Frozen):
     """The data set; `root` says where it lies and may differ between machines."""
 
     name: Name
-    root: str | None = None
-    cache: str | None = None
+    root: Place | None = None
+    cache: Place | None = None
     image_size: PositiveInt = 224
     horizontal_flip: bool = False
     options: dict[str, Scalar] = Field(default_factory=dict)
@@ -119,7 +129,7 @@ class SweepSpec(Frozen):
     """
 
     name: Name
-    store: str
+    store: Place
     data: DataSpec
     baseline: StageSpec
     guided: StageSpec
@@ -143,9 +153,9 @@ class SweepSpec(Frozen):
     def runtime(self, run: str = "") -> Runtime:
         """Return what trials need to know besides their configurations."""
         return Runtime(
-            store=absolute(self.store),
-            data_root=absolute(self.data.root) if self.data.root else None,
-            cache=absolute(self.data.cache) if self.data.cache else None,
+            store=self.store,
+            data_root=self.data.root,
+            cache=self.data.cache,
             device=self.device,
             threads=self.threads,
             objectives=self.objectives,
@@ -175,13 +185,6 @@ NOT_SEMANTIC = frozenset(
     }
 )
 """Keys that change neither which trials there are nor what is kept of them."""
-
-
-def absolute(path: str) -> str:
-    """Return a URI as it is, and a path as it is from anywhere, its `~` and variables resolved."""
-    if "://" in path:
-        return path
-    return str(Path(os.path.expandvars(path)).expanduser().absolute())
 
 
 def load_spec(path: Path, settings: list[str], store: str | None = None) -> SweepSpec:

@@ -76,39 +76,31 @@ def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> p
     return found
 
 
-def draw_tradeoff(data: pd.DataFrame, metric: str, title: str = "") -> Figure:
+def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
     """Draw the points of `tradeoff_data`: columns are models, rows layers.
 
-    Green is what strictly dominates the baseline of every start, grey what each of them strictly
-    dominates.
+    A row shares its vertical axis, so that models compare. F1 has a range of its own in each
+    panel: one collapsed model would squeeze the fronts of a whole column. Green is what strictly
+    dominates the baseline of every start, grey what each of them strictly dominates.
     """
     columns = _columns(data)
     layers = style.in_order(data["layer"], style.LAYERS)
     with style.house_style():
         figure = Figure(figsize=_size(len(columns), len(layers)), layout="constrained")
-        grid = figure.subplots(len(layers), len(columns), sharex="col", sharey="row", squeeze=False)
+        grid = figure.subplots(len(layers), len(columns), sharey="row", squeeze=False)
         marks = style.marks(data["loss"].dropna())
-        rows = [data["layer"] == layer for layer in layers]
-        stacks = [(data["model"] == m) & (data["attribution"] == a) for m, a in columns]
-        x_limits = [_limits(data.loc[stack, "f1"]) for stack in stacks]
-        y_limits = [_limits(data.loc[row, metric]) for row in rows]
-        for r, row in enumerate(rows):
-            for c, stack in enumerate(stacks):
-                axes = grid[r, c]
-                axes.set(xlim=x_limits[c], ylim=y_limits[r])
-                for axis in (axes.xaxis, axes.yaxis):
-                    axis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
-                _draw_panel(axes, data[row & stack], metric, marks)
-        for axes, (model, attribution) in zip(grid[0], columns, strict=True):
+        for layer, row in zip(layers, grid, strict=True):
+            in_row = data[data["layer"] == layer]
+            for (model, attribution), axes in zip(columns, row, strict=True):
+                here = (in_row["model"] == model) & (in_row["attribution"] == attribution)
+                _draw_panel(axes, in_row[here], metric, marks, _limits(in_row[metric]))
+            _row_title(row[-1], style.LAYERS.get(layer, layer))
+        for (model, attribution), axes in zip(columns, grid[0], strict=True):
             method = style.ATTRIBUTIONS.get(attribution, attribution)
             axes.set_title(f"{style.model_label(model)}\n{method}", fontweight="bold")
-        for axes, layer in zip(grid[:, -1], layers, strict=True):
-            _row_title(axes, style.LAYERS.get(layer, layer))
         figure.supxlabel("F1 (%)", fontsize=8)
         figure.supylabel(f"{style.NAMES[metric]} (%)", fontsize=8)
         _legend(figure, marks, len(columns))
-        if title:
-            figure.suptitle(title, fontsize=8.5)
     return figure
 
 
@@ -134,7 +126,7 @@ def _size(columns: int, rows: int) -> tuple[float, float]:
     if columns == 2:
         width *= 0.75
     width = max(width, 1.35 * columns)
-    return width, 0.85 + rows * min(1.9, max(1.45, 0.8 * width / columns))
+    return width, 0.85 + rows * min(1.95, max(1.5, 0.85 * width / columns))
 
 
 def _limits(values: pd.Series) -> tuple[float, float]:
@@ -144,11 +136,23 @@ def _limits(values: pd.Series) -> tuple[float, float]:
     return middle - spread / 2, middle + spread / 2
 
 
-def _draw_panel(axes: Axes, data: pd.DataFrame, metric: str, marks: dict[str, style.Mark]) -> None:
+def _draw_panel(
+    axes: Axes,
+    data: pd.DataFrame,
+    metric: str,
+    marks: dict[str, style.Mark],
+    y_limits: tuple[float, float],
+) -> None:
+    axes.set_ylim(y_limits)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    if data.empty:
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "no trials", transform=axes.transAxes, ha="center", va="center")
+        return
+    axes.set_xlim(_limits(data["f1"]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], min_n_ticks=2))
     crosses = data[data["is_reference"]]
     _draw_regions(axes, crosses["f1"], crosses[metric])
-    if data.empty:
-        axes.text(0.5, 0.5, "no trials", transform=axes.transAxes, ha="center", va="center")
     for loss, mark in marks.items():
         for _, front in data[data["loss"] == loss].groupby(["seed", "baseline"], dropna=False):
             line = front[front["is_on_line"]].sort_values(["f1", metric])

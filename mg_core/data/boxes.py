@@ -9,6 +9,13 @@ from mg_core.counter import permutation
 
 IntBoxes = NDArray[np.int32]
 """(n, 4): xmin, ymin, xmax, ymax in pixels of the trained size; max is the first pixel outside."""
+FLAWS = (
+    "without area",
+    "outside their image",
+    "partly outside their image",
+    "under a pixel as trained on",
+)
+"""What may be odd about a box; the first two are no boxes at all until they are repaired."""
 
 
 def scale_boxes(boxes: NDArray[np.float64], width: int, height: int, size: int) -> IntBoxes:
@@ -86,3 +93,29 @@ def annotated_indices(
         is_empty = ~n_or_labels[order].any(axis=1)
         order = order[np.argsort(is_empty, kind="stable")]
     return np.sort(order[: max(1, int(fraction * n_images))])
+
+
+def box_flaws(boxes: NDArray[np.float64], width: int, height: int, size: int) -> dict[str, int]:
+    """Count the boxes of an image that are odd, each under the first of `FLAWS` that it has.
+
+    Args:
+        boxes: (n, 4) xmin, ymin, xmax, ymax in pixels of the stored image.
+        width: of the stored image.
+        height: of the stored image.
+        size: side of the trained image.
+    """
+    boxes = boxes.reshape(-1, 4)
+    image = np.array([width, height], dtype=np.float64)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    found = np.stack(
+        [
+            (high <= low).any(axis=1),
+            ((low >= image) | (high <= 0)).any(axis=1),
+            ((low < 0) | (high > image)).any(axis=1),
+            ((high - low) * size / image < 1).any(axis=1),
+        ],
+        axis=1,
+    )
+    first = found & (found.cumsum(axis=1) == 1)
+    counts = zip(FLAWS, first.sum(axis=0).tolist(), strict=True)
+    return {flaw: count for flaw, count in counts if count}

@@ -28,20 +28,25 @@ class Split:
     Args:
         arrays: the split in the cache.
         size: S.
+        classes: of the data set.
         task: what is asked about the images, for a data set with tasks.
 
     Attributes:
         ids: of the images.
         labels: (N, K), whether an image has a box of a class, or its class in the task.
+        classes: names of the label columns.
         groups: (N,) group of each image; none for a data set without tasks.
         has_segmentation: whether any image has masks.
     """
 
-    def __init__(self, arrays: Arrays, size: int, task: Task | None = None) -> None:
+    def __init__(
+        self, arrays: Arrays, size: int, classes: tuple[str, ...], task: Task | None = None
+    ) -> None:
         self._arrays = arrays if task is None else _relabelled(arrays, task)
         self._size = size
         self._is_outside = task is not None and task.is_outside
         self.groups = None if task is None else arrays.groups
+        self.classes = classes if task is None else task.names
         self.ids: Sequence[str] = arrays.ids.tolist()
         self.labels = self._arrays.labels
         self.has_segmentation = bool(arrays.is_segmented.any())
@@ -118,6 +123,7 @@ class Data:
         classes: names, in the order of the label columns.
         tasks: names of its tasks, the usual one first; most data sets have none.
         fingerprint: hash of the files, the same on every node.
+        folder: where its decoded arrays lie or will lie.
     """
 
     def __init__(
@@ -136,7 +142,7 @@ class Data:
         self._splits: dict[tuple[str, str | None], Split] = {}
         content = [FORMAT_VERSION, config.key, self.classes, self.fingerprint]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
-        self._folder = cache_folder(cache) / f"{config.name}-{config.image_size}px-{key}"
+        self.folder = cache_folder(cache) / f"{config.name}-{config.image_size}px-{key}"
 
     def split(self, name: str, task: str | None = None) -> Split:
         """Open a split, decoding its images first when this node has not done so yet.
@@ -156,9 +162,9 @@ class Data:
             )
         key = (name, task or next(iter(self.tasks), None))
         if key not in self._splits:
-            arrays = cached_split(self._reader, name, self._size, self._folder, self._progress)
+            arrays = cached_split(self._reader, name, self._size, self.folder, self._progress)
             asked = self._reader.tasks[key[1]] if key[1] else None
-            self._splits[key] = Split(arrays, self._size, asked)
+            self._splits[key] = Split(arrays, self._size, self.classes, asked)
         return self._splits[key]
 
 

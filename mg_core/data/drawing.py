@@ -111,14 +111,14 @@ def draw_scene(rng: np.random.Generator, size: int, n_classes: int, correlation:
     for index, transform in enumerate(outlines):
         polygons = [polygon @ transform.T for polygon in SHAPES[names[classes[index]]]]
         offset = _place(rng, polygons[0], boxes, size)
-        colour = _vivid(rng)
+        colour = vivid(rng)
         if offset is None:
             continue
         boxes.append(_bounds(polygons[0] + offset))
         placed.append(index)
-        covered = _paint(canvas, [polygon + offset for polygon in polygons], colour)
+        covered = paint(canvas, [polygon + offset for polygon in polygons], colour)
         owner[covered] = index
-    visible = [_visible_box(owner == index) for index in placed]
+    visible = [visible_box(owner == index) for index in placed]
     class_ids = np.where(owner >= 0, classes[owner] + 1, 0).astype(np.uint8)
     image = np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
     return Scene(image, classes[placed], np.array(visible), class_ids, texture)
@@ -171,7 +171,7 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(shared / min((a[2:] - a[:2]).prod(), (b[2:] - b[:2]).prod()))
 
 
-def _paint(
+def paint(
     canvas: NDArray[np.float64], polygons: list[Polygon], colour: Colour
 ) -> NDArray[np.bool_]:
     """Paint a shape with a dark outline; return the pixels it covers at least half."""
@@ -194,12 +194,14 @@ def _paint(
     return covered
 
 
-def _visible_box(visible: NDArray[np.bool_]) -> list[int]:
+def visible_box(visible: NDArray[np.bool_]) -> list[int]:
+    """Return xmin, ymin, xmax, ymax around all true pixels; max is outside."""
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
     return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
 
 
-def _vivid(rng: np.random.Generator) -> Colour:
+def vivid(rng: np.random.Generator) -> Colour:
+    """Draw a strong colour of any hue."""
     hue, saturation, value = rng.random(), rng.uniform(0.8, 1), rng.uniform(0.75, 1)
     return colorsys.hsv_to_rgb(hue, saturation, value)
 

@@ -32,8 +32,11 @@ def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
         raise InputError(f"{source}: segmentation is no outline of {width} × {height} pixels")
     counts = value.get("counts")
     runs = _decompressed(counts) if isinstance(counts, str) else counts
-    valid = isinstance(runs, list) and all(type(run) is int and run >= 0 for run in runs)
-    if not valid or sum(runs) != width * height:
+    if (
+        not isinstance(runs, list)
+        or not all(type(run) is int and run >= 0 for run in runs)
+        or sum(runs) != width * height
+    ):
         raise InputError(f"{source}: run lengths do not add up to {width} × {height} pixels")
     return np.array(runs, dtype=np.int64)
 
@@ -43,13 +46,16 @@ def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
     if isinstance(outline, np.ndarray):
         values = np.arange(len(outline)) % 2 == 1
         # Column after column.
-        return np.repeat(values, outline).reshape(width, height).T
+        columns = np.repeat(values, outline).reshape(width, height)
+        rows: NDArray[np.bool_] = columns.T
+        return rows
     # Late: it is compiled code that only this data set needs.
     from pycocotools import mask
 
     polygons = [corners.reshape(-1).tolist() for corners in outline]
     drawn = mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
-    return np.asarray(drawn).astype(np.bool_)
+    pixels: NDArray[np.bool_] = drawn.astype(np.bool_)
+    return pixels
 
 
 def _polygon(value: Any, width: int, height: int, source: str) -> NDArray[np.float64]:

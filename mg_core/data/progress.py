@@ -25,7 +25,7 @@ def progress_bars(verb: str) -> Iterator[Callable[[str, int, int], None]]:
 
         def report(split: str, done: int, total: int) -> None:
             if split not in tasks:
-                tasks[split] = bars.add_task(f"{verb} {split}", total=total)
+                tasks[split] = bars.add_task(f"{verb} {split}".strip(), total=total)
             bars.update(tasks[split], completed=done)  # type: ignore[arg-type]
 
         yield report

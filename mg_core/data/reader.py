@@ -67,10 +67,12 @@ class Task:
 
     Attributes:
         classes: the class of an image, by its group.
+        names: of the classes in this task.
         is_outside: whether the evidence is what the boxes leave out.
     """
 
     classes: tuple[int, ...]
+    names: tuple[str, ...]
     is_outside: bool = False
 
 
@@ -177,13 +179,15 @@ def existing_file(folder: Path, name: str, source: str) -> Path:
     Raises:
         InputError: it is missing, or the name leads elsewhere.
     """
-    if not name or name.startswith(("/", "\\")) or ".." in Path(name).parts:
-        raise InputError(f"{source} names {name!r}, which is no file below {folder}")
     path = folder / name
+    # Control characters and halves of surrogate pairs are in no encoding of file names.
+    is_name = bool(name) and not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name)
     try:
-        is_there = path.is_file()
-    except (OSError, ValueError):  # Too long, or no name of a file in any encoding.
-        raise InputError(f"{source} names {name!r}, which is no file below {folder}") from None
+        is_there = is_name and path.is_file()
+    except OSError:  # Too long, or in a folder that cannot be entered.
+        is_name = False
+    if not is_name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise InputError(f"{source} names {name[:200]!r}, which is no file below {folder}")
     if not is_there:
         raise InputError(f"{path}, named by {source}, is missing")
     return path

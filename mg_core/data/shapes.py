@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -15,14 +15,12 @@ from pydantic import BaseModel, Field
 
 from mg_core.config import Frozen, Integer, Number, PositiveInt
 from mg_core.counter import generator
-from mg_core.data.atomic import locked, new_folder
 from mg_core.data.drawing import SHAPES, Scene, draw_scene
+from mg_core.data.generated import Generated
 from mg_core.data.voc import Voc, VocOptions
-from mg_core.errors import InputError
 
 GENERATOR_VERSION = 1
 """Raised when the same options would give other bytes."""
-MARKER = "shapes.json"
 JPEG_QUALITY = 95
 
 Progress = Callable[[str, int, int], None]
@@ -100,46 +98,16 @@ def write_shapes(folder: Path, options: ShapesOptions, progress: Progress | None
     Raises:
         InputError: the folder holds something else, or cannot be written.
     """
-    if _is_there(folder, options):
-        return False
-    with locked(folder):
-        if _is_there(folder, options):
-            return False
-        with new_folder(folder) as temporary:
-            _write_devkit(temporary / "VOCdevkit" / "VOC2007", options, progress)
-            marker = {
-                "version": GENERATOR_VERSION,
-                "options": options.model_dump(),
-                "fingerprint": Shapes(temporary, options).fingerprint(),
-            }
-            (temporary / MARKER).write_text(json.dumps(marker, indent=2) + "\n")
-    return True
-
-
-def _is_there(folder: Path, options: ShapesOptions) -> bool:
-    try:
-        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-            return False
-        marker = json.loads((folder / MARKER).read_text())
-        version, found = marker["version"], marker["options"]
-    except (OSError, ValueError, TypeError, KeyError):
-        raise InputError(
-            f"{folder} is neither empty nor a generated set of shapes; choose another folder"
-        ) from None
-    if version != GENERATOR_VERSION or found != options.model_dump():
-        raise InputError(
-            f"{folder} holds another set of shapes ({_spelled(found)}), not the one asked for "
-            f"({_spelled(options.model_dump())})"
-        )
-    if Shapes(folder, options).fingerprint() != marker.get("fingerprint"):
-        raise InputError(f"{folder} was changed after it was generated; remove it and generate it")
-    return True
-
-
-def _spelled(options: Any) -> str:
-    if not isinstance(options, dict):
-        return "unreadable options"
-    return ", ".join(f"{key} {value}" for key, value in options.items())
+    shapes = Generated(
+        what="shapes",
+        version=GENERATOR_VERSION,
+        options=options.model_dump(),
+        fingerprint=lambda folder: Shapes(folder, options).fingerprint(),
+    )
+    return shapes.write(
+        folder,
+        lambda temporary: _write_devkit(temporary / "VOCdevkit" / "VOC2007", options, progress),
+    )
 
 
 def _write_devkit(folder: Path, options: ShapesOptions, progress: Progress | None) -> None:

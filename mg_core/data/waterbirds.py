@@ -60,8 +60,8 @@ class Waterbirds(Reader):
     """
 
     tasks: ClassVar[Mapping[str, Task]] = {
-        "conventional": Task(classes=(0, 0, 1, 1)),
-        "reversed": Task(classes=(0, 1, 0, 1), is_outside=True),
+        "conventional": Task(classes=(0, 0, 1, 1), names=("landbird", "waterbird")),
+        "reversed": Task(classes=(0, 1, 0, 1), names=("land", "water"), is_outside=True),
     }
     classes = ("landbird", "waterbird")
 

@@ -1,6 +1,15 @@
 """What is measured: classification, localization, and on-object energy."""
 
 from mg_core.metrics.classification import classification
+from mg_core.metrics.groups import group_accuracy
 from mg_core.metrics.localization import IOU_THRESHOLDS, epg, has_energy, iou, on_object
 
-__all__ = ["IOU_THRESHOLDS", "classification", "epg", "has_energy", "iou", "on_object"]
+__all__ = [
+    "IOU_THRESHOLDS",
+    "classification",
+    "epg",
+    "group_accuracy",
+    "has_energy",
+    "iou",
+    "on_object",
+]

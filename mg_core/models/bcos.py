@@ -9,17 +9,18 @@ import torch
 from bcos.models import pretrained as entrypoints
 from bcos.models.densenet import BcosDenseNet
 from bcos.models.resnet import BasicBlock, BcosResNet, Bottleneck
-from bcos.modules import BcosConv2d, BcosSequential, norms
+from bcos.modules import BcosSequential, norms
 from torch import Tensor, nn
 
 from mg_core.models.base import MODELS, Model, unit_range
+from mg_core.models.bcos_layers import FusedBatchNormUncentered2d, FusedBcosConv2d
 from mg_core.models.resnet import RESNET_LAYERS
 from mg_core.models.weights import WeightFile
 
 LOGIT_BIAS = math.log(0.001 / 0.999)
 """Fixed output bias of the ImageNet models, kept for any number of classes, as published."""
 
-norm_layer = norms.NoBias(norms.BatchNormUncentered2d)
+norm_layer = norms.NoBias(FusedBatchNormUncentered2d)
 
 
 class BcosModel(Model):
@@ -55,7 +56,13 @@ class PackageResNet(BcosModel, BcosResNet):  # type: ignore[misc]  # the package
         self, block: type[nn.Module], layers: list[int], num_classes: int, **options: object
     ) -> None:
         super().__init__(
-            block, layers, num_classes, norm_layer=norm_layer, logit_bias=LOGIT_BIAS, **options
+            block,
+            layers,
+            num_classes,
+            norm_layer=norm_layer,
+            conv_layer=FusedBcosConv2d,
+            logit_bias=LOGIT_BIAS,
+            **options,
         )
 
 
@@ -85,7 +92,7 @@ class BcosTiny(PackageResNet):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(BasicBlock, [1, 1, 1], num_classes, inplanes=16, small_inputs=True)
-        self.conv1 = BcosConv2d(6, 16, kernel_size=3, stride=2, padding=1)
+        self.conv1 = FusedBcosConv2d(6, 16, kernel_size=3, stride=2, padding=1)
         self.layer4 = self._make_layer(BasicBlock, 64, 1)
 
 
@@ -101,7 +108,12 @@ class BcosDenseNet121(BcosModel, BcosDenseNet):  # type: ignore[misc]
     pretrained = _imagenet("densenet_121-b8daf96afb.pth")
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes=num_classes, norm_layer=norm_layer, logit_bias=LOGIT_BIAS)
+        super().__init__(
+            num_classes=num_classes,
+            norm_layer=norm_layer,
+            conv_layer=FusedBcosConv2d,
+            logit_bias=LOGIT_BIAS,
+        )
 
 
 def _quarters(depth: int) -> dict[str, str]:

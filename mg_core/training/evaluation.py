@@ -50,7 +50,8 @@ class Evaluation:
     """A model's metrics on one split.
 
     Attributes:
-        classification: as `metrics.classification` names them.
+        classification: as `metrics.classification` names them, and `metrics.group_accuracy` for
+            a data set with groups.
         scores: by evaluated pair.
     """
 
@@ -123,10 +124,15 @@ def _evaluate(
             logits[indices] = explanation.logits.detach().float().cpu().numpy()
         if on_batch:
             on_batch(len(indices))
-    classification = metrics.classification(
-        torch.from_numpy(logits), torch.from_numpy(split.labels)
-    )
-    return Evaluation(classification, _collect(pairs, found, where))
+    return Evaluation(_classification(logits, split), _collect(pairs, found, where))
+
+
+def _classification(logits: NDArray[np.float32], split: Split) -> dict[str, Any]:
+    scores, labels = torch.from_numpy(logits), torch.from_numpy(split.labels)
+    found: dict[str, Any] = {**metrics.classification(scores, labels)}
+    if split.groups is not None:
+        found |= metrics.group_accuracy(scores, labels, torch.from_numpy(split.groups))
+    return found
 
 
 def batches_by_label_count(

@@ -89,11 +89,11 @@ class Trial:
         middle = time.perf_counter()
         evaluation = evaluate(
             self.model,
-            self.data.split("val"),
+            self._split("val"),
             self.config.evaluate,
             self.config.batch_size,
             self.device,
-            self._counted("validate", len(self.data.split("val"))),
+            self._counted("validate", len(self._split("val"))),
         )
         if not np.isfinite(evaluation.classification["bce"]):
             raise NumericalError(f"epoch {epoch}: the validation logits are not finite")
@@ -104,6 +104,11 @@ class Trial:
             weights=lambda: checkpoint.weights_bytes(self.model),
             state=lambda: checkpoint.state_bytes(self.model, self.optimizer),
         )
+
+    def _split(self, name: str) -> Split:
+        # A baseline has the data set's usual task: in training all of them have the same labels.
+        task = self.config.guidance.task if self.config.guidance else None
+        return self.data.split(name, task)
 
     def _start_model(self, store: ResultStore) -> torch.nn.Module:
         model = checkpoint.initial_model(self.config, len(self.data.classes))
@@ -117,7 +122,7 @@ class Trial:
         checkpoint.seed_torch(self.config.seed, "stochastic layers", epoch)
         self.model.train()
         guidance = guidance_of(self.config)
-        split = self.data.split("train")
+        split = self._split("train")
         counted = self._counted("train", len(split))
         losses: list[StepLosses] = []
         n_annotated = 0

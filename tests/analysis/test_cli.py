@@ -19,6 +19,8 @@ from mg_core.cli import run
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
 
+ONE = {"layers": ("final",), "losses": ("energy",)}
+
 
 @pytest.fixture
 def mg_analysis(monkeypatch, capsys):
@@ -181,8 +183,9 @@ def test_fronts_prints_sizes_and_writes_the_listing(demo, mg_analysis, tmp_path)
     assert "val_iou" not in listing[0]
 
 
-def test_figures_of_one_name_only(demo, mg_analysis, tmp_path):
-    code, out, _ = mg_analysis("figures", demo.uri, "--only", "fig6", "--out", tmp_path)
+def test_figures_of_one_name_only(sweep, make_grid, mg_analysis, tmp_path):
+    store = sweep(tmp_path / "store", make_grid({"vanilla_tiny": ("ixg",)}, **ONE))
+    code, out, _ = mg_analysis("figures", store.uri, "--only", "fig6", "--out", tmp_path)
     assert code == 0
     assert out.strip() == str(tmp_path / "figures" / "fig6.png")
     assert {p.name for p in (tmp_path / "figures").iterdir()} == {
@@ -190,7 +193,6 @@ def test_figures_of_one_name_only(demo, mg_analysis, tmp_path):
     }
 
 
-ONE = {"layers": ("final",), "losses": ("energy",)}
 STORES = {
     "empty": ({}, {}),
     "only a baseline": ({"vanilla_tiny": ()}, {}),

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.pareto import CONFIGURATION, front_ids, fronts, is_on_front, non_dominated
@@ -71,6 +71,7 @@ def test_a_front_is_its_definition(points, tolerance):
     assert mask.tolist() == by_definition(points, tolerance)
 
 
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(VALUE, VALUE, st.integers(0, 5)), max_size=40),
     TOLERANCE,

@@ -46,6 +46,13 @@ def test_baselines_stand_once_per_judged_pair(results):
     assert len(frame) == 4
 
 
+def test_a_baseline_without_guided_trials_has_its_classification(sweep, make_grid, tmp_path):
+    frame = tables.baselines(read_results(sweep(tmp_path, make_grid({"vanilla_tiny": ()})))).frame
+    assert len(frame) == 1
+    assert frame["test_f1"].notna().all()
+    assert frame[["attribution", "layer", "test_epg"]].isna().all(axis=None)
+
+
 def test_gains_are_ratios_to_the_baseline_at_a_bounded_loss_of_f1(results):
     table = tables.guidance_gains(results)
     frame = table.frame

@@ -142,8 +142,9 @@ def test_models_of_users_have_labels(model):
     assert style.model_label(model) == expected
 
 
-def test_files_are_the_same_bytes_for_the_same_data(demo):
-    (drawing,) = drawings(read_results(demo), ["fig5"])
+def test_files_are_the_same_bytes_for_the_same_data(sweep, make_grid, tmp_path):
+    store = sweep(tmp_path, make_grid({"vanilla_tiny": ("ixg",)}, ("final",)))
+    (drawing,) = drawings(read_results(store), ["fig5"])
     first, second = render(drawing), render(drawing)
     assert first == second
     assert first["png"].startswith(b"\x89PNG")

@@ -1,6 +1,7 @@
 """Sweep files: what they may hold and what is said of those that do not."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -88,7 +89,16 @@ def test_settings_and_store_override_the_file(sweep, write):
     settings = ["guided.epochs=7", "grid.0.layer=[mid1]"]
     spec = load_spec(write(sweep), settings, store="elsewhere")
     assert (spec.guided.epochs, spec.grid[0].layer) == (7, ("mid1",))
-    assert spec.store == "elsewhere"
+    assert spec.store == str(Path("elsewhere").absolute())
+
+
+def test_places_are_the_same_from_anywhere(sweep, write, monkeypatch):
+    monkeypatch.setenv("DATA", "/data")
+    sweep["data"] |= {"root": "$DATA/voc", "cache": "~/cache"}
+    spec = load_spec(write(sweep), [])
+    assert (spec.data.root, spec.data.cache) == ("/data/voc", "~/cache")
+    assert Path(spec.store).is_absolute()
+    assert load_spec(write(sweep), [], store="s3://bucket/x").store == "s3://bucket/x"
 
 
 def test_a_resolved_spec_is_the_same_spec(sweep, write):

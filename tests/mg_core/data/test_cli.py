@@ -5,9 +5,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import mg_core
+from mg_core.data.birds import BirdsOptions, write_birds
 from mg_core.data.cli import main
 
 MAIN = "import sys; sys.argv[0] = 'mg-data'; from mg_core.data.cli import main; main()"
@@ -76,3 +79,100 @@ def test_help_is_quick_and_light():
     ).stdout.split()
     assert "mg_core.data.cli" in loaded
     assert not {"torch", "ray", "pandas", "numpy", "PIL"} & set(loaded)
+
+
+@pytest.fixture(scope="module")
+def birds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sets") / "birds"
+    write_birds(folder, BirdsOptions(train=12, val=10, test=10, size=24))
+    return folder
+
+
+def test_generated_birds_are_waterbirds(tmp_path, monkeypatch, capsys):
+    few = ("--train", 10, "--val", 10, "--test", 10, "--size", 24)
+    assert called(monkeypatch, "generate", "waterbirds", tmp_path / "set", *few) == 0
+    assert capsys.readouterr().out == f"wrote 30 images of 24 × 24 pixels to {tmp_path / 'set'}\n"
+    assert called(monkeypatch, "verify", "waterbirds100", "--root", tmp_path / "set") == 0
+    output = capsys.readouterr().out
+    assert "train: 10 images, 10 boxes" in output
+    assert "groups 0: 8, 3: 2" in output
+    assert "0 problems" in output
+
+
+def test_verify_lists_problems_and_leaves_with_1(devkit, monkeypatch, capsys):
+    devkit.image("val-0").write_text("no image")
+    devkit.annotation("test-1").write_text("no annotation")
+    assert called(monkeypatch, "verify", "voc2007", "--root", devkit.root) == 1
+    output = capsys.readouterr().out
+    assert output.count("problem: ") == 2
+    assert "2 problems" in output
+    assert called(monkeypatch, "verify", "voc2007", "--root", devkit.root / "gone") == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [([], "landbird"), (["--task", "reversed", "--dilation", "0.2"], "land")],
+)
+def test_show_writes_a_sheet(birds, tmp_path, monkeypatch, capsys, options, names):
+    file = tmp_path / "sheet.png"
+    arguments = ("show", "waterbirds100", file, "--root", birds, "--image-size", 24, *options)
+    assert called(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out == f"wrote {file}\n"
+    with Image.open(file) as sheet:
+        # Two rows of six, each image enlarged eightfold over two lines of text.
+        assert sheet.size == (6 * 196 + 4, 2 * (192 + 24 + 4) + 4)
+        pixels = np.asarray(sheet)
+    # The edge of the first mask has the strong colour of its class.
+    assert (pixels[4:196, 4:196] == (255, 25, 25)).all(axis=2).any()
+
+
+def test_show_refuses_what_it_cannot_write(birds, tmp_path, monkeypatch, capsys):
+    for file in ("sheet.nothing", "gone/sheet.png"):
+        arguments = ("show", "waterbirds100", tmp_path / file, "--root", birds, "--image-size", 24)
+        assert called(monkeypatch, *arguments) == 2
+        assert "error: cannot write" in capsys.readouterr().err
+
+
+def test_prepare_says_what_is_missing_and_from_where(tmp_path, monkeypatch, capsys):
+    assert called(monkeypatch, "prepare", "coco2014", "--root", tmp_path / "data") == 2
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert len(lines) == 3
+    assert lines[1].endswith("train2014: from http://images.cocodataset.org/zips/train2014.zip")
+    assert captured.err.endswith("--download gets what has an address\n")
+    assert called(monkeypatch, "prepare", "coco2014") == 2
+    assert "give it with --root" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
+
+
+def test_prepare_decodes_what_is_there(birds, tmp_path, monkeypatch, capsys):
+    where = ("--root", birds, "--cache", tmp_path, "--image-size", 24)
+    assert called(monkeypatch, "prepare", "waterbirds100", *where) == 0
+    output = capsys.readouterr().out
+    assert output.startswith("train 12, val 5, test 10\n")
+    assert len(list(tmp_path.glob("waterbirds100-24px-*/*/images.u8"))) == 3
+
+
+def test_prepare_makes_a_synthetic_set(tmp_path, monkeypatch, capsys):
+    few = ["--set", "train=4", "--set", "val=3", "--set", "test=2", "--set", "size=24"]
+    arguments = ("prepare", "shapes", *few, "--image-size", 24, "--cache", tmp_path)
+    assert called(monkeypatch, *arguments) == 0
+    assert capsys.readouterr().out.startswith("train 4, val 3, test 2\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("verify", "voc2008"), "unknown data set 'voc2008' (did you mean 'voc2007'?)"),
+        (("verify", "voc2007"), "this data set needs the folder it lies in"),
+        (("verify", "voc2007", "--set", "classes"), "--set 'classes' is no KEY=VALUE"),
+        (("verify", "shapes", "--set", "sise=3"), "options of data set shapes: unknown key"),
+        (("show", "shapes", "x.png", "--split", "all", "--image-size", 8), "unknown split 'all'"),
+        (("verify", "shapes", "--image-size", "0"), "mg-data: image_size: "),
+    ],
+)
+def test_wrong_arguments_are_one_line_and_code_2(monkeypatch, capsys, arguments, sentence):
+    assert called(monkeypatch, *arguments) == 2
+    errors = capsys.readouterr().err
+    assert sentence in errors
+    assert errors.count("\n") == 1

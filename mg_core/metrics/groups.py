@@ -1,0 +1,55 @@
+"""How well each group of a data set with spurious correlations is classified (Sec. 5.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mg_core.errors import InputError
+
+N_GROUPS = 4
+"""Group = 2 · kind of bird + background."""
+WORST_GROUP = 2
+"""Waterbirds on land: what Table 1 calls the worst group, in both tasks."""
+
+
+@torch.no_grad()
+def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, float | None]:
+    """Return accuracy by argmax, over all images as they are and in each group.
+
+    Args:
+        logits: (N, K).
+        labels: (N, K), bool or 0/1, one class an image.
+        groups: (N,) integers in [0, 4).
+
+    Returns:
+        `accuracy`, `accuracy_group_0` to `_3`, `accuracy_worst_group` (that of waterbirds on land)
+        and `accuracy_min_group` (the lowest there is). None for a group without images; NaN
+        wherever a logit of the images is.
+
+    Raises:
+        InputError: logits, labels and groups do not belong together.
+    """
+    if logits.ndim != 2 or logits.shape != labels.shape or groups.shape != logits.shape[:1]:
+        raise InputError(
+            "logits and labels must both have shape (N, K) and groups (N,), not "
+            f"{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(groups.shape)}"
+        )
+    groups = groups.to(logits.device)
+    if len(groups) and (int(groups.min()) < 0 or int(groups.max()) >= N_GROUPS):
+        raise InputError(f"groups must be in [0, {N_GROUPS})")
+    hits = (logits.argmax(1) == labels.to(logits.device).int().argmax(1)).double()
+    hits = hits.masked_fill(logits.isnan().any(1), float("nan"))
+    by_group = [_mean(hits[groups == group]) for group in range(N_GROUPS)]
+    present = [value for value in by_group if value is not None]
+    return {
+        "accuracy": _mean(hits),
+        **{f"accuracy_group_{group}": value for group, value in enumerate(by_group)},
+        "accuracy_worst_group": by_group[WORST_GROUP],
+        # Through a tensor: Python's min would drop or keep a NaN by its place.
+        "accuracy_min_group": float(torch.tensor(present).double().min()) if present else None,
+    }
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if len(values) else None
