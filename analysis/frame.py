@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import pandas as pd
 import pyarrow as pa
-import yaml
 
 from mg_core import schema
 from mg_core.errors import InputError
-from mg_core.store import ResultStore
+from mg_core.store import ResultStore, reading
 
 StoreLike = str | os.PathLike[str] | ResultStore
 
@@ -112,20 +109,6 @@ def open_store(store: StoreLike) -> ResultStore:
     with reading(opened):
         opened.spec()
     return opened
-
-
-@contextmanager
-def reading(store: ResultStore) -> Iterator[None]:
-    """Say in a sentence what makes a store unreadable: its files, never our code.
-
-    Raises:
-        InputError: a file is missing, torn, or not what its name says.
-    """
-    try:
-        yield
-    except (OSError, pa.ArrowException, json.JSONDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"store {store.uri!r} cannot be read: {reason}") from None
 
 
 def load(store: StoreLike, columns: Sequence[str] | None = None) -> pd.DataFrame:

@@ -9,12 +9,12 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from analysis.frame import StoreLike, load, load_tests, open_store, reading, with_tests
+from analysis.frame import StoreLike, load, load_tests, open_store, with_tests
 from analysis.pareto import OBJECTIVES
 from analysis.selection import select
 from mg_core.config import Objective, TrialConfig
 from mg_core.errors import InputError
-from mg_core.store import Progress, ResultStore
+from mg_core.store import Progress, ResultStore, reading
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,9 @@ def read_results(
         left = set(trials) - {t for t, found in progress.items() if found.is_complete}
         attempts = opened.attempts(left | set(sorted(trials)[:1]))
         tests = load_tests(opened)
+    nameless = sorted(progress.keys() - trials.keys())
+    if nameless:
+        raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
     return Results(
         store=opened,
         spec=spec,

@@ -2,9 +2,10 @@
 
 Why nothing is lost and nothing overwritten, without any lock: an attempt announces itself before
 it reads its predecessor's results. A predecessor that still runs (its node was thought dead)
-commits, then looks for a successor, and only then removes what its commit no longer names. If it
-sees no successor, then the successor was announced after the commit and has read, or will read,
-that commit, which does not name what is removed. If it sees one, it stops and removes nothing.
+commits, lists what is there, looks for a successor, and only then removes what was listed and its
+commit does not name. If it sees no successor, then nothing listed is a successor's, and whoever
+comes later reads a commit that does not name what is removed. If it sees one, it stops and
+removes nothing.
 """
 
 from __future__ import annotations
@@ -108,11 +109,20 @@ class Attempt:
         if not progress.is_complete:
             progress = replace(progress, state=self._object(f"state-{epoch:04d}.pt"))
             self.store.put(str(progress.state), state())
+        self._publish(progress)
+        return progress
+
+    def settle(self) -> None:
+        """Take over a complete trial as it is, fencing off whoever may still be writing to it."""
+        assert self.progress is not None
+        self._publish(replace(self.progress, attempt=str(self.key)))
+        self.end("complete")
+
+    def _publish(self, progress: Progress) -> None:
         table = self.rows.replace_schema_metadata({FOOTER: progress.footer()})
         self.store.put(f"metrics/{self.trial_id}/{self.key}.parquet", to_parquet(table))
         self.progress = progress
         self._prune()
-        return progress
 
     def end(self, how: str, **details: Any) -> None:
         """Record how the attempt ended: `complete`, `failed`, `interrupted` or `superseded`."""
@@ -145,8 +155,7 @@ class Attempt:
             number += 1
 
     def _attempts(self) -> list[AttemptKey]:
-        keys = self.store.files.keys(f"attempts/{self.trial_id}")
-        return [AttemptKey.of(key.split("/")[-1]) for key in keys]
+        return self.store.attempt_keys(self.trial_id)
 
     def _is_superseded(self) -> bool:
         return any(key > self.key for key in self._attempts())
@@ -162,15 +171,26 @@ class Attempt:
 
     def _prune(self) -> None:
         assert self.progress is not None
-        if self._is_superseded():
+        garbage = self.store.garbage(self.trial_id, self.progress)
+        if self._is_superseded():  # After the listing: see above.
             raise SupersededError(f"trial {self.trial_id} goes on in another attempt")
-        kept = self.progress.references | {f"metrics/{self.trial_id}/{self.key}.parquet"}
-        present = [
-            key
-            for folder in ("metrics", "checkpoints")
-            for key in self.store.files.keys(f"{folder}/{self.trial_id}")
-        ]
-        self.store.files.delete(key for key in present if key not in kept)
+        self.store.files.delete(garbage)
+
+
+def sweep(store: ResultStore, run: str) -> None:
+    """Remove what nothing refers to; no trial may be running, as far as the caller knows.
+
+    A trial that is still to go on is left to its next attempt, which alone knows what it takes
+    over. A complete one whose last attempt did not complete it is settled first: that attempt
+    may only seem dead.
+    """
+    for trial_id, (progress, last) in store.settled().items():
+        if progress.is_complete and last != progress.attempt:
+            (config,) = store.trials([trial_id]).values()
+            Attempt(store, config, (), run).settle()
+        else:
+            store.files.delete(store.garbage(trial_id, progress))
+    store.files.sweep_temporary()
 
 
 def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:

@@ -42,9 +42,10 @@ def _not_bool(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number), BeforeValidator(_not_bool)]
 Integer = Annotated[int, BeforeValidator(_not_bool), Field(strict=True)]
-PositiveInt = Annotated[Integer, Field(gt=0)]
+PositiveInt = Annotated[Integer, Field(gt=0, lt=2**31)]
 PositiveNumber = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
+Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_.\-]+$")]
 
 
@@ -138,7 +139,7 @@ class TrialConfig(Frozen):
     data: DataConfig
     model: Name
     weights: str | None
-    seed: Annotated[Integer, Field(ge=0)]
+    seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     epochs: PositiveInt
     learning_rate: PositiveNumber
     batch_size: PositiveInt
@@ -195,7 +196,7 @@ class Runtime(Frozen):
     store: str
     data_root: str | None = None
     cache: str | None = None
-    device: str = "auto"
+    device: Device = "auto"
     threads: PositiveInt = 1
     objectives: tuple[Objective, ...] = ("f1", "epg", "iou")
     imports: tuple[str, ...] = ()

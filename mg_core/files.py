@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from mg_core.errors import InputError
 
 TEMPORARY = ".tmp"
 PARALLEL_REQUESTS = 16
+RENAME_RETRIES = 10
 
 
 class Files:
@@ -42,7 +44,11 @@ class Files:
                 f"store {uri!r} is not a folder or a URI of pyarrow.fs: {error}"
             ) from None
         self._root = root.rstrip("/")
+        if not self._root:
+            raise InputError(f"store {uri!r} names no folder or bucket")
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        # A command that is refused leaves no empty store behind, but keeps what a user made.
+        self._end = Path(self._root) if self.is_local and Path(self._root).exists() else None
 
     @property
     def filesystem(self) -> Any:
@@ -80,11 +86,13 @@ class Files:
             with self._fs.open_output_stream(self.path(key)) as stream:
                 stream.write(data)
             return
-        try:
-            self._replace(key, data)
-        except FileNotFoundError:
-            # Somebody swept the temporary folder or an empty directory at this very moment.
-            self._replace(key, data)
+        for _ in range(RENAME_RETRIES):
+            try:
+                return self._replace(key, data)
+            except FileNotFoundError:
+                # Somebody swept the temporary folder or an empty one at this very moment.
+                continue
+        return self._replace(key, data)
 
     def _replace(self, key: str, data: bytes) -> None:
         target = Path(self.path(key))
@@ -92,7 +100,11 @@ class Files:
         temporary.parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            temporary.write_bytes(data)
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                # Else a power cut may leave the new name with nothing behind it.
+                os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -116,8 +128,7 @@ class Files:
                 self._remove_empty_parents(Path(self.path(key)).parent)
 
     def _remove_empty_parents(self, folder: Path) -> None:
-        # The root too: a command that was refused leaves no empty store behind.
-        end = Path(self._root).parent
+        end = self._end or Path(self._root).parent
         with contextlib.suppress(OSError):
             while folder != end:
                 folder.rmdir()
@@ -127,8 +138,12 @@ class Files:
         """Remove what killed writers left under temporary names."""
         if self.is_local:
             self.delete(self.keys(TEMPORARY))
-            with contextlib.suppress(OSError):
-                Path(self.path(TEMPORARY)).rmdir()
+            self.remove_empty_temporary()
+
+    def remove_empty_temporary(self) -> None:
+        """Remove the folder of temporary names if nobody is writing."""
+        if self.is_local:
+            self._remove_empty_parents(Path(self.path(TEMPORARY)))
 
     def get_many(self, keys: Iterable[str]) -> list[bytes]:
         """Read several objects at once, in the order of the keys."""

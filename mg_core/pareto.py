@@ -30,8 +30,8 @@ def non_dominated(points: ArrayLike, tolerance: float = 0.0) -> NDArray[np.bool_
         raise ValueError(f"points must be a table (N, objectives), not of shape {table.shape}")
     if not (np.isfinite(tolerance) and tolerance >= 0):
         raise ValueError(f"tolerance must be a number of at least 0, not {tolerance}")
-    valid: NDArray[np.bool_] = ~np.isnan(table).any(axis=1)
-    front: NDArray[np.bool_] = valid.copy()
+    valid = ~np.isnan(table).any(axis=1)
+    front = np.zeros(len(table), dtype=np.bool_)
     # Every front with a tolerance is a subset of the raw one, so the raw one comes first.
     front[valid] = _strict(table[valid])
     if tolerance > 0:

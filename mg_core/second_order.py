@@ -5,6 +5,7 @@ norm is some fifteen elementwise passes, and that of a convolution computes the 
 weights as another convolution with huge kernels. Inside `second_order` a forward pass uses
 functions with the same values and first derivatives (the same kernels), whose second derivatives
 are a few passes and the ordinary weight-gradient kernel. Any model profits; none has to know.
+Nothing here asks for a device; it has been tested and measured on CPUs only.
 """
 
 from __future__ import annotations
@@ -266,7 +267,8 @@ class _SecondOrder(TorchFunctionMode):
         dilation: int | Pair = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        if input.ndim != 4 or isinstance(padding, str):
+        # Frozen weights, as in evaluation, have no second derivative that is worth the detour.
+        if input.ndim != 4 or isinstance(padding, str) or not weight.requires_grad:
             return None
         geometry = (_pair(stride), _pair(padding), _pair(dilation), groups)
         operands = _autocast(input, weight, bias)

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -61,6 +63,35 @@ class AttemptKey:
         """Read the key back from a file or folder name."""
         number, nonce = name.split(".")[0].split("-")
         return cls(int(number), nonce)
+
+
+_KEY = re.compile(r"(metrics|attempts)/([^/]+)/(\d+-[0-9a-f]+)\.(parquet|json)")
+
+
+def _attempts_of(keys: Iterable[str]) -> Iterator[tuple[str, AttemptKey]]:
+    """Yield trial and attempt of every object; what others put there (.nfs…) is not ours."""
+    for key in keys:
+        match = _KEY.fullmatch(key)
+        if match:
+            yield match[2], AttemptKey.of(match[3])
+
+
+@contextmanager
+def reading(store: ResultStore) -> Iterator[None]:
+    """Say in a sentence what makes a store unreadable: its files, never our code.
+
+    Raises:
+        InputError: a file is missing, torn, or not what its name says.
+    """
+    import yaml
+
+    try:
+        yield
+    except (OSError, pa.ArrowException, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"store {store.uri!r} cannot be read: {reason}") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"store {store.uri!r} cannot be read: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -158,8 +189,14 @@ class ResultStore:
         text = self.spec_text()
         if text is None:
             raise InputError(f"{self.uri!r} is not a result store: it holds no {SPEC}")
-        spec: dict[str, Any] = yaml.safe_load(text)
+        spec = yaml.safe_load(text)
+        if not isinstance(spec, dict):
+            raise InputError(f"store {self.uri!r} cannot be read: its {SPEC} is no mapping")
         return spec
+
+    def remove_trials(self, trial_ids: Iterable[str]) -> None:
+        """Remove configurations."""
+        self.files.delete(f"trials/{trial_id}.json" for trial_id in trial_ids)
 
     def put_spec(self, text: str) -> None:
         """Write the resolved spec."""
@@ -187,22 +224,24 @@ class ResultStore:
     def record_fingerprint(self, data_key: str, fingerprint: str, where: str) -> None:
         """Record what a data set was when first read, and hold every later reader to it.
 
-        Fingerprints are file names: two nodes that come first together with different copies
-        both leave theirs, and the one that sorts last withdraws.
+        Fingerprints are file names: of two nodes that come first together with different copies
+        at least one sees the other's, withdraws its own and fails.
 
         Raises:
             InputError: this node's copy differs from the one recorded.
         """
         folder, own = f"data/{data_key}", f"data/{data_key}/{fingerprint}"
         known = self.files.keys(folder)
-        if not known:
+        is_first = not known
+        if is_first:
             self.put(own, b"")
             known = self.files.keys(folder)
-        if known[0] != own:
-            self.files.delete([own] if own in known else [])
+        others = [key for key in known if key != own]
+        if others and (is_first or own not in known):
+            self.files.delete([own] if is_first else [])
             raise InputError(
                 f"the data in {where} differ from those this sweep was started with "
-                f"(fingerprint {fingerprint}, not {known[0].split('/')[-1]}); "
+                f"(fingerprint {fingerprint}, not {others[0].split('/')[-1]}); "
                 "give every node the same copy"
             )
 
@@ -211,9 +250,8 @@ class ResultStore:
     def metrics_keys(self, trial_id: str | None = None) -> dict[str, str]:
         """Return, by trial, the key of the metrics file that counts."""
         highest: dict[str, AttemptKey] = {}
-        for key in self.files.keys(f"metrics/{trial_id}" if trial_id else "metrics"):
-            _, trial, name = key.split("/")
-            attempt = AttemptKey.of(name)
+        found = self.files.keys(f"metrics/{trial_id}" if trial_id else "metrics")
+        for trial, attempt in _attempts_of(found):
             if trial not in highest or attempt > highest[trial]:
                 highest[trial] = attempt
         return {trial: f"metrics/{trial}/{highest[trial]}.parquet" for trial in sorted(highest)}
@@ -271,13 +309,16 @@ class ResultStore:
         """Return the record of the highest attempt of each trial, or of some."""
         wanted = set(trial_ids) if trial_ids is not None else None
         highest: dict[str, AttemptKey] = {}
-        for key in self.files.keys("attempts"):
-            _, trial, name = key.split("/")
-            attempt = AttemptKey.of(name)
+        for trial, attempt in _attempts_of(self.files.keys("attempts")):
             if (wanted is None or trial in wanted) and attempt >= highest.get(trial, attempt):
                 highest[trial] = attempt
         keys = [f"attempts/{trial}/{attempt}.json" for trial, attempt in highest.items()]
         return dict(zip(highest, map(json.loads, self.files.get_many(keys)), strict=True))
+
+    def attempt_keys(self, trial_id: str) -> list[AttemptKey]:
+        """Return the attempts of a trial that have been announced."""
+        found = self.files.keys(f"attempts/{trial_id}")
+        return [attempt for _, attempt in _attempts_of(found)]
 
     def weights(self, key: str) -> dict[str, Tensor]:
         """Return a state dict.
@@ -316,26 +357,31 @@ class ResultStore:
 
     # Garbage
 
-    def sweep(self) -> int:
-        """Remove what nothing refers to in complete trials, and return how many objects it was.
+    def garbage(self, trial_id: str, progress: Progress) -> list[str]:
+        """Return what a trial has besides the metrics file that counts and what that names."""
+        kept = progress.references | {f"metrics/{trial_id}/{progress.attempt}.parquet"}
+        folders = (f"metrics/{trial_id}", f"checkpoints/{trial_id}")
+        return [key for folder in folders for key in self.files.keys(folder) if key not in kept]
 
-        A trial that is still to go on is swept by its next attempt, which alone knows what it
-        has taken over (`mg_core.attempt`).
+    def settled(self) -> dict[str, tuple[Progress, str]]:
+        """Return the trials that have garbage and are complete, or failed in their last attempt.
+
+        Each comes with its progress and the name of the last attempt that was announced.
         """
-        self.files.sweep_temporary()
-        progress = self.progress()
-        kept: set[str] = set()
+        progress, records = self.progress(), self.attempts()
+        present: dict[str, int] = {}
+        for folder in ("metrics", "checkpoints"):
+            for key in self.files.keys(folder):
+                trial = key.split("/")[1]
+                present[trial] = present.get(trial, 0) + 1
+        found = {}
         for trial, item in progress.items():
-            kept |= item.references | {f"metrics/{trial}/{item.attempt}.parquet"}
-        complete = {trial for trial, item in progress.items() if item.is_complete}
-        garbage = [
-            key
-            for folder in ("metrics", "checkpoints")
-            for key in self.files.keys(folder)
-            if key not in kept and key.split("/")[1] in complete
-        ]
-        self.files.delete(garbage)
-        return len(garbage)
+            record = records.get(trial, {})
+            is_settled = item.is_complete or record.get("how") == "failed"
+            if is_settled and present[trial] > 1 + len(item.references):
+                last = AttemptKey(record["attempt"], record["nonce"]) if record else item.attempt
+                found[trial] = (item, str(last))
+        return found
 
 
 def to_parquet(table: pa.Table) -> bytes:

@@ -94,6 +94,7 @@ def status(
     store: Annotated[
         str, typer.Argument(metavar="FILE-or-STORE", help="A result store, or its sweep file.")
     ],
+    override: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show how far a sweep is and what failed."""
@@ -102,8 +103,8 @@ def status(
     from mg_core.store import ResultStore
     from sweeps.status import read_status
 
-    is_file = Path(store).is_file()
-    found = read_status(ResultStore(_spec(store, None, None).runtime().store if is_file else store))
+    uri = override or (_spec(store, None, None).store if Path(store).is_file() else store)
+    found = read_status(ResultStore(uri))
     if as_json:
         typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import signal
 import sys
@@ -10,6 +11,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from mg_core.attempt import sweep
 from mg_core.cli import INTERRUPTED
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
@@ -57,12 +59,36 @@ def drive(
         check_admission(plan, store, extend)
         todo = plan.todo(retry_failed)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
-        if not todo:
+        if todo:
+            if address is None and "RAY_ADDRESS" not in os.environ:
+                # The trials will read here what a remote cluster has of its own.
+                prepare_data(plan, todo)
+            with _ready(spec, runner, address, num_gpus) as run_trials:
+                admit(plan, store)
+                code = _run(plan, todo, run_trials, runtime, console)
+            if code == INTERRUPTED:
+                return code  # Trials elsewhere may still be writing; the next start sweeps.
+        else:
             admit(plan, store)
-            return _exit_code(plan)
-        with _ready(spec, runner, address, num_gpus) as run_trials:
-            admit(plan, store)
-            return _run(plan, todo, run_trials, runtime, console)
+        sweep(store, run)
+        return _exit_code(make_plan(spec))
+
+
+def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
+    """Open the data set here, so that what is wrong with it is said before anything starts.
+
+    Raises:
+        InputError: names the file and what is wrong.
+    """
+    from mg_core.data import open_data
+    from mg_core.data.progress import progress_bars
+
+    spec = plan.spec
+    with progress_bars("decoding") as progress:
+        for config in {trial.data.key: trial.data for trial in todo.values()}.values():
+            data = open_data(config, spec.data.root, spec.data.cache, progress)
+            for name in ("train", "val"):
+                data.split(name)
 
 
 def _ready(
@@ -82,8 +108,7 @@ def _run(
     runtime: Runtime,
     console: Console,
 ) -> int:
-    store = ResultStore(runtime.store)
-    store.sweep()
+    sweep(ResultStore(runtime.store), runtime.run)
     display = Display(plan, set(todo), console)
     complete = {trial for trial in plan.grid.trials if plan.is_complete(trial)}
     queue = Queue.of(todo, complete)
@@ -92,15 +117,14 @@ def _run(
         with display:
             run_trials(queue, runtime, display)
     except KeyboardInterrupt:
-        console.print(f"stopped: {display.summary()}; the same command goes on from here")
+        text = f"stopped: {display.summary()}; the same command goes on from here"
+        console.print(text, soft_wrap=True)
         return INTERRUPTED
-    finally:
-        store.sweep()
     console.print(display.summary())
     for trial in sorted(queue.blocked):
         label = plan.grid.trials[trial].label
-        console.print(f"not started, its baseline failed: {trial} {label}", soft_wrap=True)
-    return _exit_code(make_plan(plan.spec))
+        console.print(f"not started, its baseline is not complete: {trial} {label}", soft_wrap=True)
+    return 0
 
 
 def _opening(plan: Plan, n_todo: int) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
 
-from mg_core.attributions import ATTRIBUTIONS
+from mg_core.attributions import ATTRIBUTIONS, INPUT
 from mg_core.config import (
     NUMERICS_VERSION,
     DataConfig,
@@ -63,6 +63,7 @@ def expand(spec: SweepSpec) -> Grid:
     grid = Grid()
     for number, block in enumerate(spec.grid):
         _check_names(block, f"grid.{number}")
+        _check_layers(block, f"grid.{number}")
         _check_tasks(block, spec.data.name, f"grid.{number}")
         before = len(guided)
         for model, seed, guidance in _combinations(spec, block):
@@ -79,6 +80,7 @@ def expand(spec: SweepSpec) -> Grid:
         if len(guided) == before:
             raise InputError(f"grid.{number}: no valid combination; {'; '.join(grid.dropped)}")
     _check_evaluate(spec, baselines)
+    _check_weights(spec, {config.model for config in baselines.values()})
     grid.trials = baselines | guided
     return grid
 
@@ -92,7 +94,7 @@ def import_variants(modules: tuple[str, ...]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except ModuleNotFoundError as error:
+        except (ImportError, TypeError, ValueError) as error:
             raise InputError(
                 f"imports: module {module!r} cannot be imported ({error}); "
                 "install it on every node or put it on PYTHONPATH"
@@ -111,6 +113,37 @@ def _check_names(block: BlockSpec, where: str) -> None:
                 registry[name]
             except InputError as error:
                 raise InputError(f"{where}.{key}: {error}") from None
+
+
+def _check_layers(block: BlockSpec, where: str) -> None:
+    """Refuse a layer that none of the block's models has: a misspelt name is no combination."""
+    for layer in block.layer:
+        known = [INPUT, *(name for m in block.model for name in MODELS[m].guidance_layers)]
+        if layer not in known:
+            names = ", ".join(dict.fromkeys(known))
+            raise InputError(
+                f"{where}.layer: no model of this block has layer {layer!r}; choose from {names}"
+            )
+
+
+def _check_weights(spec: SweepSpec, models: set[str]) -> None:
+    """Refuse weights of models that are not in the grid, and names that a model does not have."""
+    weights = spec.weights
+    for model in weights if isinstance(weights, dict) else ():
+        if model not in models:
+            raise InputError(
+                f"weights: model {model!r} is not in the grid; choose from "
+                f"{', '.join(sorted(models))}"
+            )
+    for model in sorted(models):
+        name = weights.get(model) if isinstance(weights, dict) else weights
+        published = MODELS[model].pretrained
+        # A path or address is for the nodes to find; a bare name must be one of the model's.
+        if name is not None and name not in published and "/" not in name:
+            raise InputError(
+                f"weights: model {model!r} has no weights called {name!r}; choose from "
+                f"{', '.join(published) or 'none'}, or give a path or an http(s) address"
+            )
 
 
 def _check_tasks(block: BlockSpec, dataset: str, where: str) -> None:

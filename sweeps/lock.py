@@ -70,8 +70,8 @@ class StoreLock:
         self._thread.join()
         holder = read_lock(self._store)
         if holder is not None and holder["run"] == self._record["run"]:
-            self._store.files.sweep_temporary()
             self._store.files.delete([LOCK])
+            self._store.files.remove_empty_temporary()
 
     def _write(self) -> None:
         self._record["beat"] = secrets.token_hex(4)
@@ -88,10 +88,11 @@ class StoreLock:
 def read_lock(store: ResultStore) -> dict[str, Any] | None:
     """Return the lock's record, none where there is no lock."""
     try:
-        record: dict[str, Any] = json.loads(store.get(LOCK))
+        record = json.loads(store.get(LOCK))
     except (FileNotFoundError, ValueError):
         return None
-    return record
+    is_lock = isinstance(record, dict) and {"run", "host", "pid", "born", "beat"} <= record.keys()
+    return record if is_lock else None
 
 
 def is_held(store: ResultStore, holder: dict[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
-from mg_core.store import Progress, ResultStore
+from mg_core.store import Progress, ResultStore, reading
 from sweeps.grid import Grid, expand
 from sweeps.spec import SweepSpec, differences
 
@@ -66,6 +66,15 @@ class Plan:
         return config.epochs - (done.epoch if done else config.first_epoch - 1)
 
 
+RETRIED = frozenset({"lost", "storage"})
+"""Kinds of failures that are the machine's and not the trial's: the next run tries again."""
+
+
+def has_failed(record: dict[str, Any]) -> bool:
+    """Whether an attempt's record says that its trial is not to be tried again unasked."""
+    return record["how"] == "failed" and record.get("kind") not in RETRIED
+
+
 DEPTHS = ("input", "mid1", "mid2", "mid3", "final")
 
 
@@ -83,10 +92,11 @@ def make_plan(spec: SweepSpec) -> Plan:
     """
     grid = expand(spec)
     store = ResultStore(spec.store)
-    progress = {key: p for key, p in store.progress().items() if key in grid.trials}
-    open_trials = grid.trials.keys() - {key for key, p in progress.items() if p.is_complete}
-    records = store.attempts(open_trials)
-    failures = {key: record for key, record in records.items() if record["how"] == "failed"}
+    with reading(store):
+        progress = {key: p for key, p in store.progress().items() if key in grid.trials}
+        open_trials = grid.trials.keys() - {key for key, p in progress.items() if p.is_complete}
+        records = store.attempts(open_trials)
+    failures = {key: record for key, record in records.items() if has_failed(record)}
     return Plan(spec, grid, progress, failures)
 
 
@@ -101,11 +111,12 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
     Raises:
         InputError: the store holds another sweep; the sentence lists the differences.
     """
-    if store.spec_text() is None:
-        return
-    stored, present = store.spec(), store.trial_ids()
+    with reading(store):
+        if store.spec_text() is None:
+            return
+        stored, present = store.spec(), store.trial_ids()
     added, lost = plan.grid.trials.keys() - present, present - plan.grid.trials.keys()
-    is_other = lost or tuple(stored.get("objectives", ())) != plan.spec.objectives
+    is_other = lost or set(stored.get("objectives") or ()) != set(plan.spec.objectives)
     if is_other or (added and not extend):
         hint = "name another store with --store" if is_other else "--extend adds what is new"
         changes = "; ".join(differences(stored, plan.spec)) or "the code's numerics version"
@@ -114,7 +125,11 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
 
 def admit(plan: Plan, store: ResultStore) -> None:
     """Write a sweep that was not refused into its store."""
-    added = plan.grid.trials.keys() - store.trial_ids()
+    present = store.trial_ids()
+    added = plan.grid.trials.keys() - present
+    if store.spec_text() is None:
+        # Written by a driver that was killed before it wrote its spec, and so before any trial.
+        store.remove_trials(present - plan.grid.trials.keys())
     # Trials first, so that a store with a spec has all of that spec's trials.
     store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})
     text = plan.spec.to_yaml()

@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from mg_core.config import (
+    Device,
     EvaluationPair,
     Fraction,
     Frozen,
@@ -28,6 +29,12 @@ from sweeps.yaml_file import override, read_sweep
 T = TypeVar("T")
 
 
+def _share(amount: float) -> float:
+    if amount > 1 and amount != int(amount):
+        raise ValueError(f"a share of one device or whole devices, not {amount:g}")
+    return amount
+
+
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
@@ -35,9 +42,14 @@ def _as_list(value: Any) -> Any:
 def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
     if not values:
         raise ValueError("at least one value is wanted")
+    return _different(values)
+
+
+def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
     for number, value in enumerate(values):
         if value in values[:number]:
-            raise ValueError(f"the value {value!r} stands twice in a list")
+            shown = repr(value) if isinstance(value, (str, int, float)) else f"'{value}'"
+            raise ValueError(f"the value {shown} stands twice in a list")
     return values
 
 
@@ -53,9 +65,9 @@ def absolute(path: str) -> str:
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
 """One value or a list of different ones; the grid is the product of its axes."""
 
-Place = Annotated[str, AfterValidator(absolute)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
 Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
-Seed = Annotated[Integer, Field(ge=0)]
+Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 
 
 class DataSpec(Frozen):
@@ -101,7 +113,7 @@ class ResourceSpec(Frozen):
     """What Ray reserves for one trial; fractions share a device."""
 
     cpu: PositiveNumber = 1
-    gpu: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = 0
+    gpu: Annotated[Number, Field(ge=0, allow_inf_nan=False), AfterValidator(_share)] = 0
     memory_gb: PositiveNumber | None = None
 
 
@@ -136,12 +148,12 @@ class SweepSpec(Frozen):
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
     weights: str | dict[Name, str | None] | None = None
-    evaluate: tuple[EvaluationPair, ...] = ()
+    evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(_different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
     resources: ResourceSpec = ResourceSpec()
     max_concurrent: PositiveInt | None = None
     max_retries: Annotated[Integer, Field(ge=0)] = 3
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Device = "auto"
     deterministic: bool = True
     imports: tuple[str, ...] = ()
 
@@ -156,7 +168,8 @@ class SweepSpec(Frozen):
             store=self.store,
             data_root=self.data.root,
             cache=self.data.cache,
-            device=self.device,
+            # A share of no GPU is not the first GPU, shared with whoever else has none.
+            device="cpu" if self.device == "auto" and not self.resources.gpu else self.device,
             threads=self.threads,
             objectives=self.objectives,
             imports=self.imports,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mg_core.config import TrialConfig
-from mg_core.store import Progress, ResultStore
+from mg_core.store import Progress, ResultStore, reading
 from sweeps.lock import is_held, read_lock
 
 
@@ -64,6 +64,11 @@ def read_status(store: ResultStore) -> Status:
     Raises:
         InputError: this is no store.
     """
+    with reading(store):
+        return _read_status(store)
+
+
+def _read_status(store: ResultStore) -> Status:
     store.spec()
     holder = read_lock(store)
     driver = holder if holder is not None and is_held(store, holder) else None

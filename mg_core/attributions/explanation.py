@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -14,7 +14,7 @@ from torch.func import functional_call
 from mg_core.attributions.methods import ATTRIBUTIONS, Attribution
 from mg_core.dynamic_weights import DynamicWeights, dynamic_weights
 from mg_core.errors import InputError
-from mg_core.second_order import second_order
+from mg_core.second_order import Explaining, second_order
 
 INPUT = "input"
 
@@ -25,13 +25,21 @@ Hook = Callable[[Tensor], Tensor]
 class _ForwardPass:
     """Logits whose explanations can be differentiated at no more than the necessary cost.
 
+    Args:
+        forward: makes the logits.
+        model: that `forward` runs.
+        kinds: of gradients that will be wanted: ordinary ones, those with W(x) held, or both.
+
     Attributes:
         logits: (B, K), with their graph.
     """
 
-    def __init__(self, forward: Callable[[], Tensor], model: nn.Module, hold: bool) -> None:
-        holdable = dynamic_weights(model) if hold else nullcontext(DynamicWeights())
-        with second_order() as self._explaining, holdable as self._weights:
+    def __init__(
+        self, forward: Callable[[], Tensor], model: nn.Module, kinds: Collection[bool]
+    ) -> None:
+        differentiable = second_order() if kinds else nullcontext(Explaining())
+        holdable = dynamic_weights(model) if True in kinds else nullcontext(DynamicWeights())
+        with differentiable as self._explaining, holdable as self._weights:
             self.logits = forward()
 
     def gradients(
@@ -69,9 +77,9 @@ class Explanation:
             if any(layer == INPUT for _, layer in methods):
                 inputs = self._tap(INPUT, inputs)
             hooks = {layer: self._recorder(layer) for layer in self._modules}
-            hold = any(method.holds_weights for method, _ in methods)
+            kinds = {method.holds_weights for method, _ in methods}
             with _hooked(self._modules, hooks):
-                self._pass = _ForwardPass(lambda: model(inputs), model, hold)
+                self._pass = _ForwardPass(lambda: model(inputs), model, kinds)
         for layer in self._modules:
             if layer not in self._taps:
                 raise InputError(f"layer {layer!r} takes no part in the model's forward pass")
@@ -156,7 +164,7 @@ class Explanation:
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         with self._autocast(), _hooked(self._modules, hooks):
             return _ForwardPass(
-                lambda: functional_call(self._model, buffers, (inputs,)), self._model, hold
+                lambda: functional_call(self._model, buffers, (inputs,)), self._model, {hold}
             )
 
     def _score(self, logits: Tensor, target_classes: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from mg_core.counter import permutation
 
 IntBoxes = NDArray[np.int32]
 """(n, 4): xmin, ymin, xmax, ymax in pixels of the trained size; max is the first pixel outside."""
+Side = int | NDArray[np.int64]
+
 FLAWS = (
     "without area",
     "outside their image",
@@ -18,21 +20,29 @@ FLAWS = (
 """What may be odd about a box; the first two are no boxes at all until they are repaired."""
 
 
-def scale_boxes(boxes: NDArray[np.float64], width: int, height: int, size: int) -> IntBoxes:
-    """Scale boxes to an image resized to `size` × `size`: int(x · scale), inside, never empty.
+def scale_boxes(boxes: NDArray[np.float64], width: Side, height: Side, size: int) -> IntBoxes:
+    """Scale boxes to images resized to `size` × `size`: int(x · scale), inside, never empty.
 
     Args:
         boxes: (n, 4) xmin, ymin, xmax, ymax in pixels of the stored image.
-        width: of the stored image.
-        height: of the stored image.
+        width: of the stored image, or (n,) of each box's.
+        height: likewise.
         size: side of the trained image.
     """
-    scale = np.array([size / width, size / height] * 2)
+    boxes = boxes.reshape(-1, 4)
+    scale = size / _sides(width, height, len(boxes))
     # Clipping before the conversion: a huge coordinate has no integer.
-    scaled = np.clip(np.trunc(boxes.reshape(-1, 4) * scale), 0, size).astype(np.int32)
+    scaled = np.clip(np.trunc(boxes * np.tile(scale, 2)), 0, size).astype(np.int32)
     low = np.minimum(scaled[:, :2], size - 1)
     high = np.maximum(scaled[:, 2:], low + 1)
     return np.concatenate([low, high], axis=1)
+
+
+def _sides(width: Side, height: Side, n_boxes: int) -> NDArray[np.float64]:
+    """Return (n, 2) width and height of each box's image."""
+    sides = np.empty((n_boxes, 2), dtype=np.float64)
+    sides[:, 0], sides[:, 1] = width, height
+    return sides
 
 
 def dilate(boxes: IntBoxes, dilation: float, size: int) -> IntBoxes:
@@ -95,17 +105,17 @@ def annotated_indices(
     return np.sort(order[: max(1, int(fraction * n_images))])
 
 
-def box_flaws(boxes: NDArray[np.float64], width: int, height: int, size: int) -> dict[str, int]:
-    """Count the boxes of an image that are odd, each under the first of `FLAWS` that it has.
+def box_flaws(boxes: NDArray[np.float64], width: Side, height: Side, size: int) -> dict[str, int]:
+    """Count the boxes that are odd, each under the first of `FLAWS` that it has.
 
     Args:
         boxes: (n, 4) xmin, ymin, xmax, ymax in pixels of the stored image.
-        width: of the stored image.
-        height: of the stored image.
+        width: of the stored image, or (n,) of each box's.
+        height: likewise.
         size: side of the trained image.
     """
     boxes = boxes.reshape(-1, 4)
-    image = np.array([width, height], dtype=np.float64)
+    image = _sides(width, height, len(boxes))
     low, high = boxes[:, :2], boxes[:, 2:]
     found = np.stack(
         [

@@ -7,12 +7,11 @@ import json
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -142,23 +141,16 @@ def _check_space(target: Path, needed: int) -> None:
             )
 
 
-@dataclass(frozen=True)
-class _Decoded:
+class _Decoded(NamedTuple):
     image: NDArray[np.uint8]
-    boxes: NDArray[np.int32]
-    masks: Mapping[int, NDArray[np.bool_]] | None
-    flaws: Mapping[str, int]
+    width: int
+    height: int
+    masks: Mapping[int, NDArray[np.bool_]]
 
 
 def _decode(reader: Reader, size: int, record: Record) -> _Decoded:
-    image, width, height = read_image(record.image, size)
-    corners = np.array([box[1:] for box in record.boxes], dtype=np.float64)
-    return _Decoded(
-        image=image,
-        boxes=scale_boxes(corners, width, height, size),
-        masks=reader.segmentation(record, size) if record.segmentation is not None else None,
-        flaws=box_flaws(corners, width, height, size),
-    )
+    masks = reader.segmentation(record, size) if record.segmentation is not None else {}
+    return _Decoded(*read_image(record.image, size), masks)
 
 
 def _write(
@@ -169,29 +161,20 @@ def _write(
     progress: Callable[[int], None],
 ) -> None:
     """Write the files of a split, the small meta.json last."""
-    boxes: list[NDArray[np.int32]] = []
+    sides: list[tuple[int, int]] = []
     mask_classes: list[list[int]] = []
-    flaws: Counter[str] = Counter()
     # Ordinary writes: a full disk is an error here, where writing to a mapping would be a crash.
     with (folder / "images.u8").open("wb") as images, (folder / "masks.u8").open("wb") as masks:
         decode = partial(_decode, reader, size)
         for number, decoded in enumerate(in_parallel(decode, records), start=1):
             images.write(decoded.image.tobytes())
-            boxes.append(decoded.boxes)
-            mask_classes.append(list(decoded.masks or ()))
-            flaws.update(decoded.flaws)
-            for mask in (decoded.masks or {}).values():
+            sides.append((decoded.width, decoded.height))
+            mask_classes.append(list(decoded.masks))
+            for mask in decoded.masks.values():
                 masks.write(np.packbits(mask).tobytes())
             progress(number)
         _flush(images)
         _flush(masks)
-    for flaw in FLAWS[:2]:
-        if flaws[flaw]:
-            LOGGER.warning(
-                "%d boxes %s became one pixel at the nearest place; `mg-data verify` counts them",
-                flaws[flaw],
-                flaw,
-            )
     labels = np.zeros((len(records), len(reader.classes)), dtype=np.bool_)
     for row, record in enumerate(records):
         labels[row, [box.class_index for box in record.boxes]] = True
@@ -200,7 +183,7 @@ def _write(
             file,
             ids=np.array([record.id for record in records], dtype=np.str_),
             labels=labels,
-            boxes=np.concatenate(boxes),
+            boxes=_trained_boxes(records, sides, size),
             box_classes=_flat([[box.class_index for box in record.boxes] for record in records]),
             box_offsets=_offsets([len(record.boxes) for record in records]),
             is_segmented=np.array([record.segmentation is not None for record in records]),
@@ -213,6 +196,24 @@ def _write(
     with (folder / "meta.json").open("w") as text:
         text.write(json.dumps(meta))
         _flush(text)
+
+
+def _trained_boxes(
+    records: Sequence[Record], sides: Sequence[tuple[int, int]], size: int
+) -> NDArray[np.int32]:
+    """Scale all boxes of a split, and say how many had to be repaired."""
+    corners = np.array([box[1:] for record in records for box in record.boxes], dtype=np.float64)
+    counts = [len(record.boxes) for record in records]
+    width, height = np.repeat(np.array(sides, dtype=np.int64).reshape(-1, 2), counts, axis=0).T
+    flaws = box_flaws(corners, width, height, size)
+    for flaw in FLAWS[:2]:
+        if flaw in flaws:
+            LOGGER.warning(
+                "%d boxes %s became one pixel at the nearest place; `mg-data verify` counts them",
+                flaws[flaw],
+                flaw,
+            )
+    return scale_boxes(corners, width, height, size)
 
 
 def _flush(file: IO[Any]) -> None:

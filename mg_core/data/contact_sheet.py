@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -15,9 +16,7 @@ SCALE_TO = 192
 """Smaller images are enlarged by a whole factor, to about this many pixels."""
 
 
-def contact_sheet(
-    split: Split, count: int, columns: int = 6, dilation: float = 0.0
-) -> Image.Image:
+def contact_sheet(split: Split, count: int, columns: int = 6, dilation: float = 0.0) -> Image.Image:
     """Draw images at equal distances of a split: masks of boxes outlined, objects tinted.
 
     What a box's mask leaves out is darkened, so that a mask outside a box shows as one.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,16 @@ from pydantic import BaseModel, Field
 
 from mg_core.config import Frozen
 from mg_core.data.images import read_class_ids
-from mg_core.data.reader import SPLITS, Box, Reader, Record, Report, fingerprint, refuse
+from mg_core.data.reader import (
+    SPLITS,
+    Box,
+    Reader,
+    Record,
+    Report,
+    existing_file,
+    fingerprint,
+    refuse,
+)
 from mg_core.errors import InputError
 
 VOC_CLASSES = (
@@ -115,18 +125,14 @@ class Voc(Reader):
         return self.folder / "ImageSets" / "Main" / f"{split}.txt"
 
     def _annotation(self, item: Item) -> Path:
-        path = self.folder / "Annotations" / f"{item.id}.xml"
-        if not path.is_file():
-            raise InputError(f"{path}, named by {item.source}, is missing")
-        return path
+        return existing_file(self.folder, f"Annotations/{item.id}.xml", item.source)
 
     def _image(self, item: Item) -> Path:
-        stem = self.folder / "JPEGImages" / item.id
-        candidates = (stem.with_name(stem.name + suffix) for suffix in IMAGE_SUFFIXES)
-        found = next((path for path in candidates if path.is_file()), None)
-        if found is None:
-            raise InputError(f"{stem}.jpg, named by {item.source}, is missing")
-        return found
+        for suffix in IMAGE_SUFFIXES:
+            with contextlib.suppress(InputError):
+                return existing_file(self.folder, f"JPEGImages/{item.id}{suffix}", item.source)
+        # The usual name stands for all of them.
+        return existing_file(self.folder, f"JPEGImages/{item.id}.jpg", item.source)
 
     def _mask(self, item: Item) -> Path:
         return self.folder / "SegmentationClass" / f"{item.id}.png"

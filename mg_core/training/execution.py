@@ -55,32 +55,33 @@ def run_trial(
         runtime: where it runs.
         report: progress inside an epoch, see `Trial`.
     """
-    attempt = Attempt(ResultStore(runtime.store), config, runtime.objectives, runtime.run)
+    attempt: Attempt | None = None
     try:
+        attempt = Attempt(ResultStore(runtime.store), config, runtime.objectives, runtime.run)
         trial = Trial(config, runtime, attempt, report)
         while not trial.is_complete:
             progress = trial.step()
             if not progress.is_complete:
-                yield _outcome(attempt, "running")
-        attempt.end("complete")
-        outcome = _outcome(attempt, "complete")
+                yield _outcome(config, attempt, "running")
     except SupersededError:
-        attempt.end("superseded")
-        outcome = _outcome(attempt, "superseded")
+        outcome = _end(config, attempt, "superseded")
     except (GeneratorExit, KeyboardInterrupt):
-        with contextlib.suppress(OSError):
-            attempt.end("interrupted")
+        _end(config, attempt, "interrupted")
         raise
     except Exception as error:
-        outcome = _failed(attempt, error)
+        outcome = _failed(config, attempt, error)
+    else:
+        outcome = _end(config, attempt, "complete")
     yield outcome
 
 
 def record_lost(config: TrialConfig, runtime: Runtime, error: str) -> Outcome:
     """Record that a trial's process was lost more often than the sweep allows."""
-    attempt = Attempt(ResultStore(runtime.store), config, runtime.objectives, runtime.run)
-    attempt.end("failed", kind="lost", error=error, traceback=None)
-    return _outcome(attempt, "failed", f"lost: {error}")
+    attempt: Attempt | None = None
+    with contextlib.suppress(OSError):
+        attempt = Attempt(ResultStore(runtime.store), config, runtime.objectives, runtime.run)
+    details = {"kind": "lost", "error": error, "traceback": None}
+    return _end(config, attempt, "failed", f"lost: {error}", **details)
 
 
 def failure_kind(error: BaseException) -> FailureKind:
@@ -96,17 +97,31 @@ def failure_kind(error: BaseException) -> FailureKind:
     return "bug"
 
 
-def _failed(attempt: Attempt, error: Exception) -> Outcome:
+def _failed(config: TrialConfig, attempt: Attempt | None, error: Exception) -> Outcome:
     kind = failure_kind(error)
     line = " ".join(str(error).split()) or type(error).__name__
-    # A full disk that fails the trial also refuses the record of it; the outcome still says so.
-    with contextlib.suppress(OSError):
-        attempt.end("failed", kind=kind, error=line, traceback=traceback.format_exc())
-    return _outcome(attempt, "failed", f"{kind}: {line}")
+    details = {"kind": kind, "error": line, "traceback": traceback.format_exc()}
+    return _end(config, attempt, "failed", f"{kind}: {line}", **details)
 
 
-def _outcome(attempt: Attempt, state: State, error: str | None = None) -> Outcome:
-    progress = attempt.progress
+def _end(
+    config: TrialConfig,
+    attempt: Attempt | None,
+    how: Literal["complete", "failed", "superseded", "interrupted"],
+    summary: str | None = None,
+    **details: Any,
+) -> Outcome:
+    # A store that fails the trial may refuse the record of it too; the outcome still says so.
+    if attempt is not None:
+        with contextlib.suppress(OSError):
+            attempt.end(how, **details)
+    return _outcome(config, attempt, "running" if how == "interrupted" else how, summary)
+
+
+def _outcome(
+    config: TrialConfig, attempt: Attempt | None, state: State, error: str | None = None
+) -> Outcome:
+    progress = attempt.progress if attempt else None
     if progress is None:
-        return Outcome(attempt.trial_id, state, error=error)
-    return Outcome(attempt.trial_id, state, progress.epoch, progress.front, progress.seconds, error)
+        return Outcome(config.trial_id, state, error=error)
+    return Outcome(config.trial_id, state, progress.epoch, progress.front, progress.seconds, error)

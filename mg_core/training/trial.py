@@ -237,13 +237,19 @@ def guidance_of(config: TrialConfig) -> Guidance | None:
 
 
 def prepare_process(runtime: Runtime) -> torch.device:
-    """Set threads, kernels and the user's own variants, and return the trial's device."""
+    """Set threads, kernels and the user's own variants, and return the trial's device.
+
+    Raises:
+        InputError: a GPU is asked for and there is none.
+    """
     torch.set_num_threads(runtime.threads)
     for module in runtime.imports:
         importlib.import_module(module)
     wanted = runtime.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"device {wanted!r}: PyTorch sees no GPU here; give cpu or auto")
     if wanted.startswith("cuda") and runtime.deterministic:
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False

@@ -13,6 +13,15 @@ import yaml
 from mg_core.files import TEMPORARY
 from mg_core.store import ResultStore
 
+MODEL = """
+from mg_core.models import MODELS
+
+@MODELS.register("broken_tiny")
+class Broken(MODELS["vanilla_tiny"]):
+    def forward(self, inputs):
+        raise RuntimeError("a model of the user's own")
+"""
+
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 
 VARIANTS = """
@@ -194,14 +203,15 @@ def test_failures_are_classified_recorded_and_contained(sweep, write, mg_sweep, 
     check_clean(tmp_path / "store")
 
 
-def test_a_failed_baseline_blocks_its_children_and_ends_the_sweep(sweep, write, mg_sweep):
-    sweep["data"]["root"] = "nowhere"
-    sweep["data"]["name"] = "voc2007"
-    sweep["data"]["options"] = {}
-    found = mg_sweep("run", write(sweep), "--runner", "inline", code=1)
+def test_a_failed_baseline_blocks_its_children_and_ends_the_sweep(sweep, write, mg_sweep, tmp_path):
+    (tmp_path / "my_models.py").write_text(MODEL)
+    sweep["imports"] = ["my_models"]
+    sweep["grid"] |= {"model": "broken_tiny"}
+    run = ["run", write(sweep), "--runner", "inline"]
+    found = mg_sweep(*run, code=1, PYTHONPATH=str(tmp_path))
     assert "1 failed, 8 waiting of 9 trials" in found.stdout
-    assert "does not exist" in found.stdout
-    assert found.stdout.count("not started, its baseline failed") == 8
+    assert "bug: a model of the user's own" in found.stdout
+    assert found.stdout.count("not started, its baseline is not complete") == 8
 
 
 def test_ctrl_c_stops_and_says_how_to_go_on(undisturbed, command, tmp_path):
@@ -251,6 +261,16 @@ def test_a_request_that_can_never_be_met_is_refused(sweep, write, refused, tmp_p
         (["run", "sweep.yaml", "--store", "/proc/store"], "cannot be written"),
         (["run", "sweep.yaml", "--stoer", "x"], "No such option"),
         (["run", "sweep.yaml", "--address", "127.0.0.1:1"], "no Ray cluster at '127.0.0.1:1'"),
+        (["run", "sweep.yaml", "--store", ""], "store: string should have at least 1 character"),
+        (
+            ["run", "sweep.yaml", "--set", "data={name: voc2007, root: nowhere}"],
+            "nowhere does not exist",
+        ),
+        (["run", "sweep.yaml", "--set", "resources.gpu=1.5"], "a share of one device or whole"),
+        (["run", "sweep.yaml", "--set", "imports=[.x]"], "module '.x' cannot be imported"),
+        (["run", "sweep.yaml", "--set", "weights=imagenet"], "has no weights called 'imagenet'"),
+        (["run", "sweep.yaml", "--set", "weights={a: b}"], "model 'a' is not in the grid"),
+        (["run", "sweep.yaml", "--set", "seed=100000000000000000000"], "should be less than"),
         (["status", "nowhere"], "is not a result store"),
         (["validate", "sweep.yaml", "--set", "seed=[0, 0]"], "the value 0 stands twice"),
     ],

@@ -151,7 +151,7 @@ def test_value_is_that_of_the_package(name):
 def test_value_is_that_of_the_package_for_registered_models(name):
     torch.manual_seed(0)
     model = build_model(name, 3).eval()
-    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     inputs = model.encode(images)
     expected = packages_map(model, inputs, CLASSES)
     found = attribute(model, inputs, CLASSES, "bcos")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mg_core import schema
-from mg_core.attempt import Attempt, SupersededError, kept_epochs
+from mg_core.attempt import Attempt, SupersededError, kept_epochs, sweep
 from mg_core.errors import InputError
 from mg_core.files import TEMPORARY, Files
 from mg_core.store import Progress, ResultStore, to_parquet
@@ -114,6 +114,55 @@ def test_an_attempt_that_lost_its_node_removes_nothing_of_its_successor(store, g
     assert [k.split("/")[-1] for k in store.files.keys("metrics")] == [f"{successor.key}.parquet"]
 
 
+class _PausedFiles(Files):
+    """A process that is suspended once it has looked for a successor."""
+
+    def keys(self, prefix):
+        found = super().keys(prefix)
+        if prefix.startswith("attempts/") and self.meanwhile:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        return found
+
+
+def test_a_paused_predecessor_removes_nothing_that_came_meanwhile(store, guided):
+    zombie = run(store, guided, until=1)
+    zombie.store = ResultStore(store.uri)
+    zombie.store.files = _PausedFiles(store.uri)
+    zombie.store.files.meanwhile = lambda: run(ResultStore(store.uri), guided, until=3)
+    zombie.commit(2, rows_of(guided, 2), lambda: b"weights 2", lambda: b"state 2")
+    progress = store.progress()[guided.trial_id]
+    assert progress.epoch == 3
+    for key in progress.references:
+        store.get(key)
+
+
+def test_a_complete_trial_is_fenced_off_before_it_is_swept(store, guided):
+    run(store, guided, until=2)
+    store.put_trials({guided.trial_id: guided})
+    first = Attempt(store, guided, OBJECTIVES, "r")
+    second = Attempt(store, guided, OBJECTIVES, "r")
+    # The first was thought dead and completes the trial; the second is about to commit.
+    with pytest.raises(SupersededError):
+        first.commit(3, rows_of(guided, 3), lambda: b"weights 3", lambda: b"state 3")
+    sweep(store, "r")
+    with pytest.raises(SupersededError):
+        second.commit(3, rows_of(guided, 3), lambda: b"weights 3", lambda: b"state 3")
+    progress = store.progress()[guided.trial_id]
+    assert progress.is_complete
+    for key in progress.references:
+        store.get(key)
+    sweep(store, "r")
+    assert set(store.files.keys("checkpoints")) == progress.references
+
+
+def test_what_other_programs_leave_is_not_ours(store, guided):
+    run(store, guided)
+    for key in ("metrics/.DS_Store", f"metrics/{guided.trial_id}/.nfs0001", "attempts/x/notes.txt"):
+        store.put(key, b"")
+    assert set(store.progress()) == set(store.attempts()) == {guided.trial_id}
+
+
 def test_two_attempts_that_begin_together_are_ordered(store, guided):
     attempts = [Attempt(store, guided, OBJECTIVES, "r") for _ in range(5)]
     assert sorted(a.key for a in attempts) == [a.key for a in attempts]
@@ -176,8 +225,9 @@ def test_sigkill_at_random_moments_leaves_a_store_to_go_on_from(tmp_path, guided
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     store = ResultStore(uri)
+    store.put_trials({guided.trial_id: guided})
     run(store, guided)
-    store.sweep()
+    sweep(store, "r")
     reference = ResultStore(str(tmp_path / "reference"))
     run(reference, guided)
     same = [s.rows().drop_columns(["attempt"]) for s in (store, reference)]
@@ -198,7 +248,7 @@ def test_sweep_removes_what_nothing_names_and_nothing_else(store, guided, baseli
     store.put(in_flight, b"x")
     (store.local_path / TEMPORARY).mkdir(exist_ok=True)
     (store.local_path / TEMPORARY / "torn").write_bytes(b"x")
-    assert store.sweep() == 1
+    sweep(store, "r")
     assert set(store.files.keys("")) == kept | {in_flight}
 
 

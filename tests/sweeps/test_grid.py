@@ -91,8 +91,8 @@ def test_further_pairs_are_evaluated_where_they_fit(sweep, write):
         ("grid.model=vanila_tiny", "grid.0.model: unknown model 'vanila_tiny' (did you mean"),
         ("grid.loss={engy: 1}", "grid.0.loss: unknown loss 'engy'"),
         ("grid.attribution=lime", "grid.0.attribution: unknown attribution 'lime'; choose from"),
-        ("grid.layer=[input, mid9]", None),
-        ("grid.layer=mid9", "grid.0: no valid combination; model 'vanilla_tiny' has no layer"),
+        ("grid.layer=[input, mid9]", "grid.0.layer: no model of this block has layer 'mid9'; cho"),
+        ("grid.attribution=[bcos]", "grid.0: no valid combination; attribution 'bcos' does not"),
         ("data.name=imagenet", "data.name: unknown data set 'imagenet'; choose from"),
         ("data.options={trian: 3}", "data.options: unknown key 'trian'; allowed here: train"),
         ("imports=[no_such_package]", "imports: module 'no_such_package' cannot be imported"),
@@ -104,13 +104,15 @@ def test_further_pairs_are_evaluated_where_they_fit(sweep, write):
 )
 def test_what_does_not_exist_is_refused_with_the_choices(sweep, write, setting, sentence):
     spec = load_spec(write(sweep), [setting])
-    if sentence is None:
-        grid = expand(spec)
-        assert len(grid.guided) == 4
-        assert sum(grid.dropped.values()) == 4
-        return
     with pytest.raises(InputError, match=re.escape(sentence)):
         expand(spec)
+
+
+def test_combinations_that_mean_nothing_are_dropped_and_counted(sweep, write):
+    grid = expand(load_spec(write(sweep), ["grid.attribution=[ixg, bcos, intgrad]"]))
+    assert len(grid.guided) == 4
+    assert sum(grid.dropped.values()) == 8
+    assert all("does not fit model 'vanilla_tiny'" in reason for reason in grid.dropped)
 
 
 def test_two_blocks_may_not_share_a_combination(sweep, write):

@@ -63,6 +63,35 @@ def test_complete_trials_are_skipped_and_failed_ones_wait_to_be_asked(planned, s
     assert second.trial_id in plan.todo(retry_failed=True)
 
 
+def test_a_trial_that_the_machine_lost_is_tried_again_unasked(planned, store):
+    plan = planned()
+    (baseline,) = plan.grid.baselines.values()
+    commit(store, baseline, until=1).end("failed", kind="lost", error="e", traceback=None)
+    assert baseline.trial_id in planned().todo(retry_failed=False)
+
+
+def test_trials_without_a_spec_are_those_of_a_driver_killed_at_its_start(planned, store):
+    store.put_trials(planned("guided.epochs=5").grid.trials)
+    enter(planned(), store)
+    assert store.trial_ids() == planned().grid.trials.keys()
+
+
+def test_damaged_stores_are_sentences(planned, store):
+    enter(planned(), store)
+    store.put("sweep.yaml", b"\xff\xfe")
+    for read in (lambda: read_status(store), lambda: enter(planned(), store)):
+        with pytest.raises(InputError, match="cannot be read"):
+            read()
+    store.put("sweep.yaml", b"- a list")
+    with pytest.raises(InputError, match="is no mapping"):
+        enter(planned(), store)
+    store.put(LOCK, b"[]")
+    assert read_lock(store) is None
+    store.put("metrics/0123/0001-ab.parquet", b"torn")
+    with pytest.raises(InputError, match="cannot be read"):
+        planned()
+
+
 def test_the_same_sweep_enters_again_and_another_does_not(planned, store):
     enter(planned(), store, extend=False)
     before = {key: store.get(key) for key in store.files.keys("")}
@@ -138,7 +167,6 @@ def test_a_second_driver_is_told_who_holds_the_store(store):
     with StoreLock(store, "third"):
         assert time.monotonic() - start < 1
         assert read_lock(store)["run"] == "third"
-    assert store.files.keys(LOCK) == []
     assert read_lock(store) is None
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from mg_core.errors import InputError
 from sweeps.spec import differences, load_spec
-from sweeps.yaml_file import override
+from sweeps.yaml_file import override, read_sweep
 
 
 def changed(sweep, path, value):
@@ -90,6 +90,11 @@ def test_settings_and_store_override_the_file(sweep, write):
     spec = load_spec(write(sweep), settings, store="elsewhere")
     assert (spec.guided.epochs, spec.grid[0].layer) == (7, ("mid1",))
     assert spec.store == str(Path("elsewhere").absolute())
+
+
+def test_yaml_merge_keys_work(write):
+    path = write("base: &b {x: 1}\nname: {<<: *b, x: 2}\n")
+    assert read_sweep(path)["name"] == {"x": 2}
 
 
 def test_places_are_the_same_from_anywhere(sweep, write, monkeypatch):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mg_core.errors import InputError
 from sweeps.grid import expand
 from sweeps.spec import load_spec
 
@@ -28,3 +29,9 @@ def test_one_waterbirds_baseline_serves_both_tasks(repository):
     served = {(c.baseline, c.guidance.task) for c in grid.guided.values()}
     assert len(served) == 8
     assert {baseline for baseline, _ in served} == set(grid.baselines)
+
+
+def test_a_task_that_the_data_set_does_not_have_is_named(repository):
+    spec = load_spec(repository / "sweeps" / "waterbirds.yaml", ["data.name=shapes"])
+    with pytest.raises(InputError, match=r"grid\.0\.task: data set shapes has no task 'conv"):
+        expand(spec)

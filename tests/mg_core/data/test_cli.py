@@ -160,6 +160,9 @@ def test_prepare_makes_a_synthetic_set(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().out.startswith("train 4, val 3, test 2\n")
 
 
+FEW = ("--set", "train=2", "--set", "val=2", "--set", "test=2", "--set", "size=24")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -167,7 +170,7 @@ def test_prepare_makes_a_synthetic_set(tmp_path, monkeypatch, capsys):
         (("verify", "voc2007"), "this data set needs the folder it lies in"),
         (("verify", "voc2007", "--set", "classes"), "--set 'classes' is no KEY=VALUE"),
         (("verify", "shapes", "--set", "sise=3"), "options of data set shapes: unknown key"),
-        (("show", "shapes", "x.png", "--split", "all", "--image-size", 8), "unknown split 'all'"),
+        (("show", "shapes", "x.png", "--split", "all", *FEW), "unknown split 'all'"),
         (("verify", "shapes", "--image-size", "0"), "mg-data: image_size: "),
     ],
 )

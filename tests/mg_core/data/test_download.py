@@ -4,14 +4,23 @@ import hashlib
 import http.server
 import io
 import re
+import sys
 import tarfile
 import threading
 import zipfile
 
 import pytest
 
+from mg_core.data.cli import main
 from mg_core.data.download import ATTEMPTS, extract, fetch
-from mg_core.data.prepare import DOWNLOADS, Part, describe, download_parts, missing_parts
+from mg_core.data.prepare import (
+    DOWNLOADS,
+    PARTS,
+    Part,
+    describe,
+    download_parts,
+    missing_parts,
+)
 from mg_core.errors import InputError
 
 CONTENT = bytes(range(256)) * 5000
@@ -212,3 +221,31 @@ def test_parts_are_fetched_once_and_taken_up(server, tmp_path):
     download_parts([part], root, lambda *values: None)
     assert missing_parts([part], root) == []
     assert len(server.asked) == 1
+
+
+def test_prepare_downloads_unpacks_and_decodes(server, devkit, tmp_path, monkeypatch, capsys):
+    archive = tmp_path / "devkit.tar"
+    with tarfile.open(archive, "w") as packed:
+        packed.add(devkit.root / "VOCdevkit", "VOCdevkit")
+    server.files["devkit.tar"] = archive.read_bytes()
+    lists = "VOCdevkit/VOC2007/ImageSets/Main"
+    part = Part((f"{lists}/train.txt", f"{lists}/test.txt"), server.url("devkit.tar"))
+    monkeypatch.setitem(PARTS, "voc2007", (part,))
+    root = tmp_path / "new"
+    where = ["--root", str(root), "--cache", str(tmp_path / "cache"), "--image-size", "16"]
+    monkeypatch.setattr(sys, "argv", ["mg-data", "prepare", "voc2007", "--download", *where])
+    for _ in range(2):
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert left.value.code == 0
+        assert capsys.readouterr().out.startswith("train 2, val 2, test 2\ndecoded at 16 × 16")
+    assert sorted(path.name for path in root.iterdir()) == ["VOCdevkit"]
+    assert server.asked == [None]
+
+
+def test_an_archive_without_its_files_is_named(server, tmp_path):
+    archive = tar(tmp_path / "set.tar", [(tarfile.TarInfo("other.txt"), b"1")])
+    server.files["set.tar"] = archive.read_bytes()
+    part = Part(("list.txt",), server.url("set.tar"))
+    with pytest.raises(InputError, match=r"set\.tar does not hold all it should: .*list\.txt"):
+        download_parts([part], tmp_path / "data", lambda *values: None)

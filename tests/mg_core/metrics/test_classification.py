@@ -50,7 +50,7 @@ LOGITS = arrays(np.float32, (6, 3), elements=st.sampled_from([-2.0, -0.5, -0.0, 
 
 
 @given(logits=LOGITS, labels=arrays(np.bool_, (6, 3)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_agrees_with_loops(logits, labels):
     found = classification(torch.from_numpy(logits), torch.from_numpy(labels))
     assert found == pytest.approx(reference(logits, labels), rel=1e-9)

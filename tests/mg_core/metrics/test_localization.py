@@ -41,7 +41,7 @@ MASKS = arrays(np.bool_, (2, 3, 5))
 
 
 @given(attributions=MAPS, masks=MASKS)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_epg_agrees_with_loops(attributions, masks):
     expected = [reference_epg(a, m) for a, m in zip(attributions, masks, strict=True)]
     found = epg(torch.from_numpy(attributions), torch.from_numpy(masks))
@@ -50,7 +50,7 @@ def test_epg_agrees_with_loops(attributions, masks):
 
 
 @given(attributions=MAPS, masks=MASKS, thresholds=st.permutations(IOU_THRESHOLDS))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_iou_agrees_with_loops_at_every_threshold_in_any_order(attributions, masks, thresholds):
     expected = [
         [reference_iou(a, m, t) for t in thresholds]

@@ -53,7 +53,7 @@ LAYERS = {
 
 def inputs() -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
-    return torch.randn(3, 4, 5, 5, dtype=torch.float64, generator=generator).requires_grad_()
+    return torch.randn(2, 4, 4, 4, dtype=torch.float64, generator=generator).requires_grad_()
 
 
 def held_gradient(module, x, create_graph=False):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
+from torch import nn
 from torchvision.models import resnet18, resnet50
 
 from mg_core.attributions import explain
 from mg_core.errors import InputError
-from mg_core.models import MODELS, build_model
+from mg_core.models import MODELS, Model, build_model
 
 LAYERS = ("mid1", "mid2", "mid3", "final")
 
@@ -87,3 +90,24 @@ def test_unknown_models_and_class_counts_are_refused():
         build_model("vanilla_resnet5", 3)
     with pytest.raises(InputError, match="at least one class, not 0"):
         build_model("vanilla_tiny", 0)
+
+
+def test_a_model_of_your_own_works_by_name(monkeypatch):
+    monkeypatch.setattr(MODELS, "_variants", dict(MODELS))
+
+    @MODELS.register("my_net")
+    class MyNet(Model):
+        guidance_layers: ClassVar = {"mid1": "body"}
+
+        def __init__(self, num_classes: int) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 3)
+            self.fc = nn.Linear(4, num_classes)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(self.body(x).relu().mean((2, 3)))
+
+    own = build_model("my_net", 5)
+    inputs = own.encode(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+    (maps,) = explain(own, inputs, [("ixg", "mid1")]).maps(torch.tensor([4, 0]))
+    assert maps.shape == (2, 6, 6)
