@@ -237,9 +237,9 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
 
 
 class _SecondOrder(TorchFunctionMode):
-    def __init__(self, explaining: Explaining) -> None:
+    def __init__(self, explaining: Explaining, is_needed: Callable[[], bool]) -> None:
         super().__init__()
-        self.explaining = explaining
+        self.explaining, self.is_needed = explaining, is_needed
 
     def __torch_function__(
         self,
@@ -250,7 +250,7 @@ class _SecondOrder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         replaced = None
-        if torch.is_grad_enabled():
+        if self.is_needed() and torch.is_grad_enabled():
             if func is F.conv2d:
                 replaced = self._conv2d(*args, **kwargs)
             elif func is F.batch_norm:
@@ -267,8 +267,7 @@ class _SecondOrder(TorchFunctionMode):
         dilation: int | Pair = 1,
         groups: int = 1,
     ) -> Tensor | None:
-        # Frozen weights, as in evaluation, have no second derivative that is worth the detour.
-        if input.ndim != 4 or isinstance(padding, str) or not weight.requires_grad:
+        if input.ndim != 4 or isinstance(padding, str):
             return None
         geometry = (_pair(stride), _pair(padding), _pair(dilation), groups)
         operands = _autocast(input, weight, bias)
@@ -295,13 +294,17 @@ class _SecondOrder(TorchFunctionMode):
 
 
 @contextmanager
-def second_order() -> Iterator[Explaining]:
+def second_order(is_needed: Callable[[], bool] = lambda: True) -> Iterator[Explaining]:
     """Run a forward pass inside, to differentiate its backward pass cheaply.
 
     The switch it gives has to be on while an explanation's own backward pass runs, and off else.
+
+    Args:
+        is_needed: whether the forward pass has come to features that an explanation is about;
+            nothing before them is differentiated twice.
     """
     explaining = Explaining()
-    with _SecondOrder(explaining):
+    with _SecondOrder(explaining, is_needed):
         yield explaining
 
 

@@ -29,15 +29,24 @@ class _ForwardPass:
         forward: makes the logits.
         model: that `forward` runs.
         kinds: of gradients that will be wanted: ordinary ones, those with W(x) held, or both.
+        taps: features to differentiate by; those of inner layers come up during `forward`.
 
     Attributes:
         logits: (B, K), with their graph.
     """
 
     def __init__(
-        self, forward: Callable[[], Tensor], model: nn.Module, kinds: Collection[bool]
+        self,
+        forward: Callable[[], Tensor],
+        model: nn.Module,
+        kinds: Collection[bool],
+        taps: Mapping[str, Tensor],
     ) -> None:
-        differentiable = second_order() if kinds else nullcontext(Explaining())
+        # Frozen weights, as in evaluation, have no second derivative that is worth the detour.
+        is_trained = kinds and any(parameter.requires_grad for parameter in model.parameters())
+        differentiable = (
+            second_order(lambda: bool(taps)) if is_trained else nullcontext(Explaining())
+        )
         holdable = dynamic_weights(model) if True in kinds else nullcontext(DynamicWeights())
         with differentiable as self._explaining, holdable as self._weights:
             self.logits = forward()
@@ -79,7 +88,7 @@ class Explanation:
             hooks = {layer: self._recorder(layer) for layer in self._modules}
             kinds = {method.holds_weights for method, _ in methods}
             with _hooked(self._modules, hooks):
-                self._pass = _ForwardPass(lambda: model(inputs), model, kinds)
+                self._pass = _ForwardPass(lambda: model(inputs), model, kinds, self._taps)
         for layer in self._modules:
             if layer not in self._taps:
                 raise InputError(f"layer {layer!r} takes no part in the model's forward pass")
@@ -164,7 +173,10 @@ class Explanation:
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         with self._autocast(), _hooked(self._modules, hooks):
             return _ForwardPass(
-                lambda: functional_call(self._model, buffers, (inputs,)), self._model, {hold}
+                lambda: functional_call(self._model, buffers, (inputs,)),
+                self._model,
+                {hold},
+                self._taps,
             )
 
     def _score(self, logits: Tensor, target_classes: Tensor) -> Tensor:

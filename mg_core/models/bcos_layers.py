@@ -68,8 +68,8 @@ class _SumOfSquares(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        norm: Tensor = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=dtype)
-        return norm.square()
+        # Two passes, but many times faster on a CPU than the one of a vector norm over channels.
+        return (x * x).sum(1, keepdim=True, dtype=dtype)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:
