@@ -14,7 +14,8 @@ from analysis.pareto import OBJECTIVES
 from analysis.selection import select
 from mg_core.config import Objective, TrialConfig
 from mg_core.errors import InputError
-from mg_core.store import Progress, ResultStore, reading
+from mg_core.progress import Progress
+from mg_core.store import ResultStore, reading
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ import pyarrow as pa
 from mg_core import schema
 from mg_core.config import TrialConfig
 from mg_core.pareto import non_dominated
-from mg_core.store import FOOTER, AttemptKey, Progress, ResultStore, to_parquet
+from mg_core.progress import FOOTER, AttemptKey, Progress
+from mg_core.store import ResultStore, to_parquet
 
 PACKAGES = ("model-guidance-sweeps", "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")
 

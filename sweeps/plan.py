@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
-from mg_core.store import Progress, ResultStore, reading
+from mg_core.progress import Progress
+from mg_core.store import ResultStore, reading
 from sweeps.grid import Grid, expand
 from sweeps.spec import SweepSpec, differences
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mg_core.config import TrialConfig
-from mg_core.store import Progress, ResultStore, reading
+from mg_core.progress import Progress
+from mg_core.store import ResultStore, reading
 from sweeps.lock import is_held, read_lock
 
 

@@ -19,7 +19,8 @@ from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import InputError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
-from mg_core.store import Progress, ResultStore
+from mg_core.progress import Progress
+from mg_core.store import ResultStore
 from mg_core.training import checkpoint
 from mg_core.training.evaluation import Evaluation, evaluate, localization
 

@@ -19,7 +19,8 @@ from mg_core import schema
 from mg_core.attempt import Attempt, SupersededError, kept_epochs, sweep
 from mg_core.errors import InputError
 from mg_core.files import TEMPORARY, Files
-from mg_core.store import Progress, ResultStore, to_parquet
+from mg_core.progress import Progress
+from mg_core.store import ResultStore, to_parquet
 
 OBJECTIVES = ("f1", "epg", "iou")
 

@@ -1,0 +1,87 @@
+"""How far a trial is, and which of its runs says so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from mg_core.errors import InputError
+
+FORMAT_VERSION = 1
+FOOTER = b"progress"
+
+
+@dataclass(frozen=True, order=True)
+class AttemptKey:
+    """One run of a trial; a later run has a higher key."""
+
+    number: int
+    nonce: str
+
+    def __str__(self) -> str:
+        return f"{self.number:04d}-{self.nonce}"
+
+    @classmethod
+    def of(cls, name: str) -> AttemptKey:
+        """Read the key back from a file or folder name."""
+        number, nonce = name.split(".")[0].split("-")
+        return cls(int(number), nonce)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a trial is, as the footer of its metrics file says.
+
+    Attributes:
+        trial_id: whose progress.
+        attempt: name of the attempt that wrote the file.
+        epoch: last committed epoch.
+        epochs: number of epochs that make the trial complete.
+        checkpoints: key of the weights of every non-dominated epoch.
+        state: key of the newest state to resume from; none once the trial is complete.
+        front: objective values of the kept epochs, by evaluated pair.
+        seconds: training and validation time so far, in all attempts.
+        format: version of the store's format.
+    """
+
+    trial_id: str
+    attempt: str
+    epoch: int
+    epochs: int
+    checkpoints: dict[int, str] = field(default_factory=dict)
+    state: str | None = None
+    front: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    format: int = FORMAT_VERSION
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every epoch is committed."""
+        return self.epoch >= self.epochs
+
+    @property
+    def references(self) -> set[str]:
+        """Keys of the objects that count."""
+        return {*self.checkpoints.values(), *([self.state] if self.state else [])}
+
+    def footer(self) -> bytes:
+        """Serialise for the footer of a metrics file."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def read(cls, footer: bytes, source: str) -> Progress:
+        """Read a footer back.
+
+        Raises:
+            InputError: a newer version of the product wrote the file.
+        """
+        values = json.loads(footer)
+        if values.get("format", 0) > FORMAT_VERSION:
+            raise InputError(
+                f"{source}: written in store format {values['format']}, this version reads up to "
+                f"{FORMAT_VERSION}; update the package"
+            )
+        values["checkpoints"] = {int(k): v for k, v in values.get("checkpoints", {}).items()}
+        known = {item.name for item in fields(cls)}
+        return cls(**{name: value for name, value in values.items() if name in known})
