@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mg_core.cli import INTERRUPTED, new_app, run
+from mg_core.cli import new_app, run
 
 if TYPE_CHECKING:
     from sweeps.plan import Plan
@@ -192,6 +192,3 @@ def _print_status(found: Status) -> None:
         console.print(Text(f"{head}: {record.get('kind')}: {record.get('error')}", style="red"))
         if record.get("traceback"):
             console.print(Text(record["traceback"].rstrip(), style="dim"))
-
-
-__all__ = ["INTERRUPTED", "app", "main"]
