@@ -60,8 +60,8 @@ def drive(
         todo = plan.todo(retry_failed)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
-            if address is None and "RAY_ADDRESS" not in os.environ:
-                # The trials will read here what a remote cluster has of its own.
+            is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
+            if not is_elsewhere:  # A cluster's nodes have a copy of their own.
                 prepare_data(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 admit(plan, store)

@@ -14,7 +14,6 @@ from sweeps.grid import Grid, expand
 from sweeps.spec import SweepSpec, differences
 
 TrialState = Literal["waiting", "running", "complete", "failed"]
-STATES: tuple[TrialState, ...] = ("complete", "running", "failed", "waiting")
 
 
 @dataclass

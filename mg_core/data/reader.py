@@ -140,6 +140,7 @@ class Reader(ABC):
         Raises:
             InputError: names the file that cannot be read.
         """
+        # Asked for only where a record names masks; a reader whose records do must read them.
         raise NotImplementedError
 
 
