@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -62,10 +63,33 @@ def absolute(path: str) -> str:
     return path if "://" in path or path.startswith("~") else str(Path(path).absolute())
 
 
+def pinned(weights: str) -> str:
+    """Return a path of weights with the checksum of the file there, so that it means one thing.
+
+    Names and addresses stay as they are, and so does what only the nodes can find.
+    """
+    if "/" not in weights or "://" in weights or "#sha256=" in weights:
+        return weights
+    path = absolute(weights)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        return path
+    with file.open("rb") as content:
+        return f"{path}#sha256={_sha256(content)[:16]}"
+
+
+def _sha256(content: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := content.read(1 << 20):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
 """One value or a list of different ones; the grid is the product of its axes."""
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
+Weights = Annotated[str, AfterValidator(pinned)]
 Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 
@@ -147,7 +171,7 @@ class SweepSpec(Frozen):
     guided: StageSpec
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
-    weights: str | dict[Name, str | None] | None = None
+    weights: Weights | dict[Name, Weights | None] | None = None
     evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(_different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
     resources: ResourceSpec = ResourceSpec()

@@ -113,7 +113,7 @@ class _ScaledGradient(torch.autograd.Function):
         g, o, n = ctx.saved_tensors
         of_g = o.abs().div_(n).mul_(v)
         of_n = (of_g * g).sum(1, keepdim=True) / -n
-        of_o = (v * g).div_(n).mul_(o.sgn())
+        of_o = o.sgn().mul_(v).mul_(g).div_(n)
         return of_g, of_o, of_n
 
 

@@ -4,6 +4,11 @@ Run `python tests/benchmarks/speed.py`, with nothing else running.
 
 Two steps that are compared take turns, so that a busy machine slows both, and the medians of their
 times are divided. Other work on the machine still widens the spread that the table shows.
+
+An exact step guided at input costs at least twice an unguided one in convolutions: forward (1),
+backward (2), explanation (1), and its derivative by weights and by features (2), over 1 + 2. What
+is below or above comes from everything else; `--only profile` shows by operator where it goes. A
+fast unguided step makes this ratio larger, so the B-cos step is also held against vanilla's.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -112,6 +117,10 @@ def training_rows(options: argparse.Namespace):
             yield compare(what, guided, plain, bound, options.rounds, count_flops=True)
     sides = (step(name, None, "fp32", options) for name in ("bcos_resnet50", "vanilla_resnet50"))
     yield compare("bcos_resnet50 / vanilla_resnet50, unguided", *sides, "≤ 1.6", options.rounds)
+    what = "bcos_resnet50 guided at input / vanilla_resnet50 unguided"
+    guided = step("bcos_resnet50", "input", "fp32", options)
+    plain = step("vanilla_resnet50", None, "fp32", options)
+    yield compare(what, guided, plain, "≤ 3.04", options.rounds)
     sides = (step("vanilla_resnet50", "input", p, options) for p in ("bf16", "fp32"))
     what = "vanilla_resnet50, guided at input, bf16 / fp32 (AVX512-BF16)"
     yield compare(what, *sides, "≤ 0.7", options.rounds)
@@ -188,9 +197,22 @@ def memory_rows(options: argparse.Namespace):
     yield Row("memory kept by loss and masks / by the attribution", share, share, share, "≤ 0.05")
 
 
+def profile(options: argparse.Namespace) -> Iterator[str]:
+    """Say by operator where the time of guided and unguided steps goes."""
+    for name in METHODS:
+        for layer in (None, "input"):
+            run = step(name, layer, "fp32", options)
+            run()
+            with torch.profiler.profile() as profiler:
+                run()
+            found = profiler.key_averages()
+            yield f"\n{name}, " + (f"guided at {layer}" if layer else "unguided")
+            yield found.table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("training", "evaluation", "memory"))
+    parser.add_argument("--only", choices=("training", "evaluation", "memory", "profile"))
     parser.add_argument("--rounds", type=int, default=7, help="repetitions of every pair")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=128, help="pixels on each side")
@@ -203,6 +225,10 @@ def main() -> None:
         f"{options.threads} threads; {options.size} × {options.size}, batch {options.batch}, "
         f"{options.rounds} rounds"
     )
+    if options.only == "profile":
+        for text in profile(options):
+            print(text, flush=True)
+        return
     print(f"{'ratio':58} {'median':>7}   {'spread':15} {'bound':>9} {'FLOPs':>7}")
     parts = {"training": training_rows, "evaluation": evaluation_rows, "memory": memory_rows}
     for name, rows in parts.items():
