@@ -180,6 +180,21 @@ def test_bf16_step_stays_close_to_fp32(name, attribution, layer):
     assert float(F.cosine_similarity(*gradients, dim=0)) > 0.8
 
 
+@pytest.mark.parametrize("layer", ["input", "mid2"])
+@pytest.mark.parametrize(("name", "attribution"), PAIRS)
+def test_channels_last_gives_the_same_gradients(name, attribution, layer):
+    torch.manual_seed(0)
+    model = build_model(name, 4).double().train()
+    batch, guidance = make_batch(model, torch.float64), settings(attribution, layer)
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        twin = copy.deepcopy(model).to(memory_format=memory_format)
+        loss, _ = guided_loss(twin, batch, guidance)
+        gradients.append(torch.autograd.grad(loss, list(twin.parameters())))
+    for found, expected in zip(*gradients, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-10)
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_energy_free_maps_leave_the_classification_gradient(model, loss):
     # A head without influence of the features: every map is zero.
