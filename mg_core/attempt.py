@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -30,7 +31,8 @@ from mg_core.pareto import non_dominated
 from mg_core.progress import FOOTER, AttemptKey, Progress
 from mg_core.store import ResultStore, to_parquet
 
-PACKAGES = ("model-guidance-sweeps", "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")
+OWN_PACKAGE = "model-guidance-sweeps"
+PACKAGES = (OWN_PACKAGE, "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")
 
 
 class SupersededError(RuntimeError):
@@ -234,6 +236,12 @@ def _seconds(rows: Sequence[dict[str, Any]]) -> float:
     return sum(rows[0].get(name) or 0.0 for name in ("seconds_train", "seconds_val"))
 
 
+def own_version() -> str:
+    """Return the version of this package, empty where it runs without being installed."""
+    return _versions().get(OWN_PACKAGE, "")
+
+
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for package in PACKAGES:

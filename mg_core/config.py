@@ -191,6 +191,7 @@ class Runtime(Frozen):
         imports: modules to import first, which register the user's own variants.
         deterministic: ask PyTorch for deterministic kernels, as far as it has them.
         run: nonce of the driver that started the trial.
+        version: of this package where the driver runs; a node must have the same.
     """
 
     store: str
@@ -202,6 +203,7 @@ class Runtime(Frozen):
     imports: tuple[str, ...] = ()
     deterministic: bool = True
     run: str = ""
+    version: str = ""
 
 
 def parse(model: type[BaseModel], value: Any, source: str) -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class InputError(ValueError):
     """Something the user gave is wrong; the message is one sentence, shown without a traceback.
@@ -11,5 +13,18 @@ class InputError(ValueError):
     """
 
 
+class NodeError(InputError):
+    """This node cannot take part in the sweep as it is; other nodes may be in order."""
+
+
 class NumericalError(ArithmeticError):
-    """A training step produced a value that is not finite; the message names the batch."""
+    """A training step produced a value that is not finite; the message names the batch.
+
+    Args:
+        message: what was not finite, and where.
+        images: ids of the batch's images.
+    """
+
+    def __init__(self, message: str, images: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.images = tuple(images)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
+import re
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 from pyarrow import fs
 
@@ -16,7 +20,21 @@ from mg_core.errors import InputError
 
 TEMPORARY = ".tmp"
 PARALLEL_REQUESTS = 16
+PARALLEL_READS = 2  # More would only wait for Python's own lock.
+BATCH = 16
 RENAME_RETRIES = 10
+
+PATIENCE = 600.0
+"""Seconds that a trial or a driver at work waits for object storage that is away."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+LASTING = re.compile(
+    "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE|CREDENTIALS|TOKEN|MALFORMED"
+    "|INVALID_CLIENT|UNRECOGNIZED_CLIENT|AUTHENTICATION|[Bb]ucket '.*' not found"
+)
+"""What object storage says when asking again would not help."""
+
+T = TypeVar("T")
 
 
 class Files:
@@ -27,13 +45,16 @@ class Files:
 
     Args:
         uri: a folder, `file://`, `s3://`, `gs://` or any other URI that pyarrow resolves.
+        patience: seconds to go on asking object storage that is away; a folder is asked once.
 
     Raises:
-        InputError: the URI names no filesystem.
+        InputError: the URI names no filesystem, or holds a secret.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, patience: float = 0.0) -> None:
+        _refuse_secrets(uri)
         self.uri = uri
+        self.patience = patience
         try:
             if "://" in uri:
                 self._fs, root = fs.FileSystem.from_uri(uri)
@@ -70,9 +91,34 @@ class Files:
         Raises:
             FileNotFoundError: there is none.
         """
-        with self._fs.open_input_stream(self.path(key)) as stream:
-            data: bytes = stream.read()
-        return data
+        if self.is_local:
+            return Path(self.path(key)).read_bytes()
+
+        def read() -> bytes:
+            with self._fs.open_input_stream(self.path(key)) as stream:
+                data: bytes = stream.read()
+            return data
+
+        return self.retried(read)
+
+    def get_end(self, key: str, size: int) -> bytes:
+        """Return the object's last bytes, at most `size` of them.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if self.is_local:
+            with open(self.path(key), "rb") as local:
+                local.seek(max(0, local.seek(0, os.SEEK_END) - size))
+                return local.read()
+
+        def read() -> bytes:
+            with self._fs.open_input_file(self.path(key)) as file:
+                end = file.size()
+                data: bytes = file.read_at(min(size, end), max(0, end - size))
+            return data
+
+        return self.retried(read)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object, replacing one that is there.
@@ -81,11 +127,7 @@ class Files:
             OSError: the filesystem refused; the object is as it was before.
         """
         if not self.is_local:
-            # Leaving the stream through an exception would publish what was written so far, so
-            # nothing but one write of finished bytes happens inside.
-            with self._fs.open_output_stream(self.path(key)) as stream:
-                stream.write(data)
-            return
+            return self.retried(lambda: self._write(key, data))
         for _ in range(RENAME_RETRIES):
             try:
                 return self._replace(key, data)
@@ -93,6 +135,34 @@ class Files:
                 # Somebody swept the temporary folder or an empty one at this very moment.
                 continue
         return self._replace(key, data)
+
+    def _write(self, key: str, data: bytes) -> None:
+        # Leaving the stream through an exception would publish what was written so far, so
+        # nothing but one write of finished bytes happens inside.
+        with self._fs.open_output_stream(self.path(key)) as stream:
+            stream.write(data)
+
+    def retried(self, request: Callable[[], T]) -> T:
+        """Make a request, again and with growing pauses while object storage is away.
+
+        Requests replace, read or remove whole objects, so a repeated one does no harm.
+
+        Raises:
+            OSError: the answer is final, or patience has run out.
+        """
+        start, pause = time.monotonic(), FIRST_PAUSE
+        while True:
+            try:
+                return request()
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError as error:
+                is_over = time.monotonic() + pause - start > self.patience
+                if self.is_local or is_over or LASTING.search(str(error)):
+                    raise
+            # Of many trials that lost the same server not all come back at the same moment.
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
 
     def _replace(self, key: str, data: bytes) -> None:
         target = Path(self.path(key))
@@ -115,17 +185,31 @@ class Files:
         """Return the keys of all objects below the folder `prefix`, sorted; it need not exist."""
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         start = len(self._root) + 1
-        found = self._fs.get_file_info(selector)
+        found = self.retried(lambda: self._fs.get_file_info(selector))
         return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that are gone already are none of anybody's concern."""
+        if not self.is_local:
+            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+                list(pool.map(self._delete, keys))
+            return
         for key in keys:
-            # Object stores answer an absent key in ways of their own.
+            self._delete(key)
+            self._remove_empty_parents(Path(self.path(key)).parent)
+
+    def _delete(self, key: str) -> None:
+        # Object stores answer an absent key in ways of their own.
+        with contextlib.suppress(FileNotFoundError):
+            self.retried(lambda: self._fs.delete_file(self.path(key)))
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove a folder and all that is in it; it need not exist."""
+        self.delete(self.keys(prefix))
+        if not self.is_local:
+            # pyarrow puts an empty object in place of a folder whose last file it removed.
             with contextlib.suppress(FileNotFoundError):
-                self._fs.delete_file(self.path(key))
-            if self.is_local:
-                self._remove_empty_parents(Path(self.path(key)).parent)
+                self.retried(lambda: self._fs.delete_dir(self.path(prefix)))
 
     def _remove_empty_parents(self, folder: Path) -> None:
         end = self._end or Path(self._root).parent
@@ -147,8 +231,16 @@ class Files:
 
     def get_many(self, keys: Iterable[str]) -> list[bytes]:
         """Read several objects at once, in the order of the keys."""
-        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-            return list(pool.map(self.get, keys))
+        return self.map(self.get, keys)
+
+    def map(self, request: Callable[[str], T], keys: Iterable[str]) -> list[T]:
+        """Make a request of each of several objects, many at a time, in the order of the keys."""
+        every = list(keys)
+        # Some for each task: on a folder a request is shorter than handing it to a thread.
+        batches = [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
+        with ThreadPoolExecutor(PARALLEL_READS if self.is_local else PARALLEL_REQUESTS) as pool:
+            done = pool.map(lambda batch: [request(key) for key in batch], batches)
+            return [answer for answers in done for answer in answers]
 
     def put_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
         """Write several objects at once."""
@@ -170,3 +262,17 @@ class Files:
             raise InputError(
                 f"store {self.uri!r} cannot be written ({reason}); name a writable one with --store"
             ) from None
+
+
+def _refuse_secrets(uri: str) -> None:
+    """Refuse credentials in a URI, which is written to the store and shown.
+
+    Raises:
+        InputError: says where they belong; it does not repeat them.
+    """
+    if "://" in uri and (parts := urlsplit(uri)).username is not None:
+        place = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"
+        raise InputError(
+            f"store {place!r} holds credentials, which would end up in files and logs; give them "
+            "through the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+        )

@@ -5,6 +5,7 @@ sweep.yaml                                    the resolved spec
 data/<data key>/<fingerprint>                 empty; what the data sets were when first read
 trials/<trial_id>.json                        the full configuration, written once by the driver
 attempts/<trial_id>/<n>-<nonce>.json          one run of a trial: where, versions, how it ended
+logs/<trial_id>/<n>-<nonce>.txt               the newest lines of what it logged
 metrics/<trial_id>/<n>-<nonce>.parquet        all epochs so far: the only commit point
 checkpoints/<trial_id>/<n>-<nonce>/…          weights of non-dominated epochs, newest state
 test/<trial_id>.parquet                       test rows of non-dominated checkpoints
@@ -20,8 +21,8 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -31,8 +32,8 @@ import pyarrow.parquet as pq
 from mg_core import schema
 from mg_core.config import TrialConfig, parse
 from mg_core.errors import InputError
-from mg_core.files import PARALLEL_REQUESTS, Files
-from mg_core.progress import FOOTER, AttemptKey, Progress
+from mg_core.files import Files
+from mg_core.progress import FOOTER, TAIL_BYTES, AttemptKey, Progress, footer_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +47,7 @@ RETRIES = 10
 T = TypeVar("T")
 
 
-_KEY = re.compile(r"(metrics|attempts)/([^/]+)/(\d+-[0-9a-f]+)\.(parquet|json)")
+_KEY = re.compile(r"(metrics|attempts|logs)/([^/]+)/(\d+-[0-9a-f]+)\.(parquet|json|txt)")
 
 
 def _attempts_of(keys: Iterable[str]) -> Iterator[tuple[str, AttemptKey]]:
@@ -80,10 +81,11 @@ class ResultStore:
 
     Args:
         uri: a folder or a URI that pyarrow.fs resolves.
+        patience: seconds to go on asking object storage that is away.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.files = Files(uri)
+    def __init__(self, uri: str, patience: float = 0.0) -> None:
+        self.files = Files(uri, patience)
         self.uri = uri
         self.get, self.put = self.files.get, self.files.put
 
@@ -135,7 +137,7 @@ class ResultStore:
         keys = [f"trials/{trial_id}.json" for trial_id in ids]
         texts = self.files.get_many(keys)
         found = zip(ids, keys, texts, strict=True)
-        return {trial: parse(TrialConfig, json.loads(text), key) for trial, key, text in found}
+        return {trial: _config(text, key) for trial, key, text in found}
 
     def put_trials(self, configs: Mapping[str, TrialConfig]) -> None:
         """Write configurations."""
@@ -183,16 +185,20 @@ class ResultStore:
         """Return the progress of every trial that has committed, from footers alone."""
 
         def footer(key: str) -> Progress:
-            path = self.files.path(key)
-            metadata = pq.read_metadata(path, filesystem=self.files.filesystem).metadata
-            return Progress.read(metadata[FOOTER], key)
+            found = footer_in(self.files.get_end(key, TAIL_BYTES))
+            return Progress.read(found or self._metadata(key)[FOOTER], key)
 
         def read() -> dict[str, Progress]:
             keys = self.metrics_keys(trial_id)
-            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
-                return dict(zip(keys, pool.map(footer, keys.values()), strict=True))
+            return dict(zip(keys, self.files.map(footer, keys.values()), strict=True))
 
         return _consistent(read)
+
+    def _metadata(self, key: str) -> dict[bytes, bytes]:
+        path, filesystem = self.files.path(key), self.files.filesystem
+        found = self.files.retried(lambda: pq.read_metadata(path, filesystem=filesystem))
+        metadata: dict[bytes, bytes] = found.metadata
+        return metadata
 
     def rows(
         self, columns: Sequence[str] | None = None, trial_ids: Iterable[str] | None = None
@@ -238,10 +244,24 @@ class ResultStore:
         keys = [f"attempts/{trial}/{attempt}.json" for trial, attempt in highest.items()]
         return dict(zip(highest, map(json.loads, self.files.get_many(keys)), strict=True))
 
+    def attempt_counts(self) -> Counter[str]:
+        """Count the attempts of every trial that has any."""
+        return Counter(trial for trial, _ in _attempts_of(self.files.keys("attempts")))
+
     def attempt_keys(self, trial_id: str) -> list[AttemptKey]:
         """Return the attempts of a trial that have been announced."""
         found = self.files.keys(f"attempts/{trial_id}")
         return [attempt for _, attempt in _attempts_of(found)]
+
+    def put_log(self, trial_id: str, attempt: AttemptKey, text: str) -> None:
+        """Write what an attempt has logged."""
+        self.put(f"logs/{trial_id}/{attempt}.txt", text.encode())
+
+    def logs(self, trial_id: str) -> dict[str, str]:
+        """Return what the attempts of a trial have logged, the first one first."""
+        found = sorted(attempt for _, attempt in _attempts_of(self.files.keys(f"logs/{trial_id}")))
+        texts = self.files.get_many(f"logs/{trial_id}/{attempt}.txt" for attempt in found)
+        return {str(a): text.decode(errors="replace") for a, text in zip(found, texts, strict=True)}
 
     def weights(self, key: str) -> dict[str, Tensor]:
         """Return a state dict.
@@ -274,9 +294,10 @@ class ResultStore:
         if not keys:
             return shape.empty_table().select(names)
         paths = [self.files.path(key) for key in keys]
+        filesystem = self.files.filesystem
         # The schema is ours and not the first file's: an older store lacks the newer columns.
-        files = ds.dataset(paths, schema=shape, format="parquet", filesystem=self.files.filesystem)
-        return files.to_table(columns=names)
+        files = ds.dataset(paths, schema=shape, format="parquet", filesystem=filesystem)
+        return self.files.retried(lambda: files.to_table(columns=names))
 
     # Garbage
 
@@ -305,6 +326,15 @@ class ResultStore:
                 last = AttemptKey(record["attempt"], record["nonce"]) if record else item.attempt
                 found[trial] = (item, str(last))
         return found
+
+
+def _config(text: bytes, source: str) -> TrialConfig:
+    try:
+        return TrialConfig.model_validate_json(text)
+    except ValueError:
+        # The slower way says in a sentence what is wrong with it.
+        config: TrialConfig = parse(TrialConfig, json.loads(text), source)
+        return config
 
 
 def to_parquet(table: pa.Table) -> bytes:

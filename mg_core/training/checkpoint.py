@@ -6,11 +6,14 @@ import io
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load, save
 
 from mg_core.config import TrialConfig
 from mg_core.counter import digest
+from mg_core.data.atomic import locked
+from mg_core.data.cache import cache_folder
 from mg_core.errors import InputError
+from mg_core.files import Files
 from mg_core.models import build_model
 
 if TYPE_CHECKING:
@@ -51,9 +54,27 @@ def load_state(data: bytes, model: torch.nn.Module, optimizer: torch.optim.Optim
     optimizer.load_state_dict(state["optimizer"])
 
 
-def load_weights(model: torch.nn.Module, store: ResultStore, key: str) -> None:
-    """Load a checkpoint of the store into a model built for it."""
-    model.load_state_dict(store.weights(key))
+def load_weights(
+    model: torch.nn.Module, store: ResultStore, key: str, cache: str | None = None
+) -> None:
+    """Load a checkpoint of the store into a model built for it.
+
+    Object storage is asked for it once per node: the children of a baseline share a copy in the
+    node's cache folder. Its name holds that of the attempt, so that it never goes stale.
+    """
+    if store.local_path is None:
+        target = cache_folder(cache) / "checkpoints" / _file_name(store.uri, key)
+        if not target.is_file():
+            with locked(target):
+                if not target.is_file():
+                    Files(str(target.parent)).put(target.name, store.get(key))
+        model.load_state_dict(load(target.read_bytes()))
+    else:
+        model.load_state_dict(store.weights(key))
+
+
+def _file_name(uri: str, key: str) -> str:
+    return f"{digest(uri, key):016x}-{key.split('/')[-1]}"
 
 
 def baseline_checkpoint(store: ResultStore, trial_id: str) -> str:

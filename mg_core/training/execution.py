@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import traceback
+import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
-import torch
-
-from mg_core.attempt import Attempt, SupersededError
+from mg_core.attempt import Attempt, SupersededError, own_version
 from mg_core.config import Runtime, TrialConfig
-from mg_core.errors import InputError, NumericalError
+from mg_core.errors import NodeError
+from mg_core.files import PATIENCE
+from mg_core.logs import TAIL_LINES, TrialLog, redacted
 from mg_core.store import ResultStore
+from mg_core.training.failures import Failure, FailureKind
 from mg_core.training.trial import Report, Trial
 
 State = Literal["running", "complete", "failed", "superseded"]
-FailureKind = Literal["data", "numerical", "out of memory", "storage", "lost", "bug"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class Outcome:
         front: objective values of the epochs kept so far.
         seconds: training and validation time, all attempts together.
         error: why it failed, in one line, after the kind of failure.
+        kind: of the failure.
+        signature: equal for failures that are the same one.
     """
 
     trial_id: str
@@ -39,6 +42,8 @@ class Outcome:
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     error: str | None = None
+    kind: FailureKind | None = None
+    signature: str = ""
 
 
 def run_trial(
@@ -56,72 +61,128 @@ def run_trial(
         report: progress inside an epoch, see `Trial`.
     """
     attempt: Attempt | None = None
+    log: TrialLog | None = None
     try:
-        attempt = Attempt(ResultStore(runtime.store), config, runtime.objectives, runtime.run)
+        store = ResultStore(runtime.store, PATIENCE)
+        check_node(store, runtime)
+        attempt = Attempt(store, config, runtime.objectives, runtime.run)
+        log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
+        log.start()
+        log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
         trial = Trial(config, runtime, attempt, report)
         while not trial.is_complete:
             progress = trial.step()
+            log.write(_epoch_line(attempt))
             if not progress.is_complete:
+                log.publish_if_due()
                 yield _outcome(config, attempt, "running")
     except SupersededError:
-        outcome = _end(config, attempt, "superseded")
+        outcome = _end(config, attempt, log, "superseded")
     except (GeneratorExit, KeyboardInterrupt):
-        _end(config, attempt, "interrupted")
+        _end(config, attempt, log, "interrupted")
         raise
     except Exception as error:
-        outcome = _failed(config, attempt, error)
+        failure = Failure.of(error, log.tail() if log else ())
+        outcome = _end(config, attempt, log, "failed", failure)
     else:
-        outcome = _end(config, attempt, "complete")
+        outcome = _end(config, attempt, log, "complete")
     yield outcome
 
 
-def record_lost(config: TrialConfig, runtime: Runtime, error: str) -> Outcome:
-    """Record that a trial's process was lost more often than the sweep allows."""
+def check_node(store: ResultStore, runtime: Runtime) -> None:
+    """Refuse to run on a node that is not in order, before anything is written there.
+
+    Raises:
+        NodeError: it has another version of this package than the driver, or the store's folder
+            is not shared with it.
+    """
+    here = own_version()
+    if not runtime.version:
+        return
+    if here != runtime.version:
+        raise NodeError(
+            f"node {socket.gethostname()} has version {here or 'unknown'} of the package, the "
+            f"driver has {runtime.version}; install the same one on every node"
+        )
+    if store.spec_text() is None:
+        raise NodeError(
+            f"node {socket.gethostname()} does not see the store {store.uri!r} that the driver "
+            "sees; put it on a folder that all nodes share, or on object storage"
+        )
+
+
+def record_lost(
+    config: TrialConfig, runtime: Runtime, error: str, kind: FailureKind = "lost"
+) -> Outcome:
+    """Record that a trial's process was lost more often than the sweep allows.
+
+    A new attempt records it, which also fences off a process that only seems dead; what it says
+    is about the one that was lost.
+    """
     attempt: Attempt | None = None
+    where: dict[str, Any] = {}
+    log: list[str] = []
     with contextlib.suppress(OSError):
-        attempt = Attempt(ResultStore(runtime.store), config, runtime.objectives, runtime.run)
-    details = {"kind": "lost", "error": error, "traceback": None}
-    return _end(config, attempt, "failed", f"lost: {error}", **details)
+        store = ResultStore(runtime.store, PATIENCE)
+        before = store.attempts({config.trial_id}).get(config.trial_id, {})
+        where = {name: before[name] for name in ("host", "pid") if name in before}
+        log = [line for text in store.logs(config.trial_id).values() for line in text.splitlines()]
+        attempt = _begin(config, runtime)
+    failure = Failure(kind, redacted(error), log=tuple(log[-TAIL_LINES:]))
+    return _end(config, attempt, None, "failed", failure, **where)
 
 
-def failure_kind(error: BaseException) -> FailureKind:
-    """Classify what made a trial fail."""
-    if isinstance(error, InputError):
-        return "data"
-    if isinstance(error, NumericalError):
-        return "numerical"
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return "out of memory"
-    if isinstance(error, OSError):
-        return "storage"
-    return "bug"
+def record_interrupted(config: TrialConfig, runtime: Runtime) -> None:
+    """Record that the driver stopped a trial whose process could not say so itself."""
+    with contextlib.suppress(OSError):
+        _begin(config, runtime).end("interrupted")
 
 
-def _failed(config: TrialConfig, attempt: Attempt | None, error: Exception) -> Outcome:
-    kind = failure_kind(error)
-    line = " ".join(str(error).split()) or type(error).__name__
-    details = {"kind": kind, "error": line, "traceback": traceback.format_exc()}
-    return _end(config, attempt, "failed", f"{kind}: {line}", **details)
+def _begin(config: TrialConfig, runtime: Runtime) -> Attempt:
+    store = ResultStore(runtime.store, PATIENCE)
+    return Attempt(store, config, runtime.objectives, runtime.run)
 
 
 def _end(
     config: TrialConfig,
     attempt: Attempt | None,
+    log: TrialLog | None,
     how: Literal["complete", "failed", "superseded", "interrupted"],
-    summary: str | None = None,
+    failure: Failure | None = None,
     **details: Any,
 ) -> Outcome:
+    if log is not None:
+        log.write(f"{how}: {failure.error}" if failure else how)
+        if failure and failure.traceback:
+            log.write(failure.traceback)
+        log.stop()
     # A store that fails the trial may refuse the record of it too; the outcome still says so.
     if attempt is not None:
         with contextlib.suppress(OSError):
-            attempt.end(how, **details)
-    return _outcome(config, attempt, "running" if how == "interrupted" else how, summary)
+            attempt.end(how, **(failure.record() if failure else {}), **details)
+    return _outcome(config, attempt, "running" if how == "interrupted" else how, failure)
 
 
 def _outcome(
-    config: TrialConfig, attempt: Attempt | None, state: State, error: str | None = None
+    config: TrialConfig, attempt: Attempt | None, state: State, failure: Failure | None = None
 ) -> Outcome:
+    outcome = Outcome(config.trial_id, state)
     progress = attempt.progress if attempt else None
-    if progress is None:
-        return Outcome(config.trial_id, state, error=error)
-    return Outcome(config.trial_id, state, progress.epoch, progress.front, progress.seconds, error)
+    values: dict[str, Any] = {}
+    if progress is not None:
+        values |= {name: getattr(progress, name) for name in ("epoch", "front", "seconds")}
+    if failure is not None:
+        values["error"] = f"{failure.kind}: {failure.error}"
+        values |= {name: getattr(failure, name) for name in ("kind", "signature")}
+    return replace(outcome, **values)
+
+
+def _epoch_line(attempt: Attempt) -> str:
+    """Say in one line what an epoch gave; the table has all of it."""
+    (row,) = attempt.rows.slice(attempt.rows.num_rows - 1).to_pylist()
+    values = [
+        f"{name.replace('_', ' ')} {row[name]:.4g}"
+        for name in ("train_loss", "val_f1", "seconds_train", "seconds_val")
+        if row[name] is not None
+    ]
+    return f"epoch {row['epoch']}/{row['epochs']}: {', '.join(values)}"

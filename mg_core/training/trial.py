@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,9 +66,8 @@ class Trial:
         store.record_fingerprint(
             config.data.key, self.data.fingerprint, runtime.data_root or "the generated data set"
         )
-        self.model = self._start_model(store).to(
-            self.device, memory_format=memory_format(self.device, config.precision)
-        )
+        self.model = self._start_model(store, runtime.cache).to(self.device)
+        self.model.to(memory_format=memory_format(self.device, config.precision))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
         if self.attempt.progress is not None:
             state = store.get(str(self.attempt.progress.state))
@@ -113,11 +112,11 @@ class Trial:
         task = self.config.guidance.task if self.config.guidance else None
         return self.data.split(name, task)
 
-    def _start_model(self, store: ResultStore) -> torch.nn.Module:
+    def _start_model(self, store: ResultStore, cache: str | None) -> torch.nn.Module:
         model = checkpoint.initial_model(self.config, len(self.data.classes))
         if self.config.baseline and self.attempt.progress is None:
             key = checkpoint.baseline_checkpoint(store, self.config.baseline)
-            checkpoint.load_weights(model, store, key)
+            checkpoint.load_weights(model, store, key, cache)
         return model
 
     def _train(self, epoch: int) -> dict[str, Any]:
@@ -135,8 +134,9 @@ class Trial:
             )
             n_annotated += len(batch.annotated) if batch.annotated is not None else 0
             counted(len(batch.inputs))
+        ids = partial(batch_ids, split, self.config, epoch)
         return {
-            **_epoch_means(losses, epoch, is_guided=guidance is not None),
+            **_epoch_means(losses, epoch, ids, is_guided=guidance is not None),
             "n_annotated": n_annotated,
             "seconds_step": (time.perf_counter() - start) / len(losses),
         }
@@ -196,6 +196,12 @@ def training_batches(
             masks=_to(masks, device),
             annotated=_to(torch.from_numpy(rows), device),
         )
+
+
+def batch_ids(split: Split, config: TrialConfig, epoch: int, number: int) -> list[str]:
+    """Return the ids of the images in one batch of an epoch."""
+    order = permutation(len(split), config.seed, "shuffle", epoch)
+    return [str(split.ids[index]) for index in slices(order, config.batch_size)[number]]
 
 
 def flipped(images: torch.Tensor, is_flipped: NDArray[np.bool_]) -> torch.Tensor:
@@ -282,7 +288,9 @@ def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return tensor
 
 
-def _epoch_means(losses: list[StepLosses], epoch: int, is_guided: bool) -> dict[str, float | None]:
+def _epoch_means(
+    losses: list[StepLosses], epoch: int, ids: Callable[[int], list[str]], is_guided: bool
+) -> dict[str, float | None]:
     """Average the steps' losses, in one transfer from the device.
 
     Raises:
@@ -295,7 +303,8 @@ def _epoch_means(losses: list[StepLosses], epoch: int, is_guided: bool) -> dict[
         loss, bce, localization_loss = values[broken[0]]
         raise NumericalError(
             f"epoch {epoch}, batch {broken[0]}: the loss is {loss} "
-            f"(classification {bce}, localization {localization_loss})"
+            f"(classification {bce}, localization {localization_loss})",
+            ids(int(broken[0])),
         )
     total, bce, localization_loss = values.mean(axis=0).tolist()
     return {

@@ -1,6 +1,7 @@
 """The store and its commit protocol, on real files."""
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
@@ -11,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from mg_core import schema
 from mg_core.attempt import Attempt, SupersededError, kept_epochs, sweep
 from mg_core.errors import InputError
 from mg_core.files import TEMPORARY, Files
-from mg_core.progress import Progress
+from mg_core.progress import FOOTER, TAIL_BYTES, Progress, footer_in
 from mg_core.store import ResultStore, to_parquet
 
 OBJECTIVES = ("f1", "epg", "iou")
@@ -274,6 +276,18 @@ def test_progress_reads_footers_of_any_length(store, guided):
     table = schema.METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
     store.put("metrics/t/0001-ab.parquet", to_parquet(table))
     assert store.progress() == {"t": progress}
+
+
+@given(st.integers(0, 40), st.text(max_size=300))
+def test_the_quick_way_to_a_footer_gives_what_a_parquet_reader_gives(n_kept, text):
+    kept = {epoch: f"checkpoints/{text}/{epoch}" for epoch in range(n_kept)}
+    progress = Progress("t", "0001-ab", 1, 3, checkpoints=kept)
+    table = schema.METRICS.empty_table().replace_schema_metadata({FOOTER: progress.footer()})
+    data = to_parquet(table)
+    assert footer_in(data) == footer_in(data[-TAIL_BYTES:]) == progress.footer()
+    assert footer_in(data) == pq.read_metadata(io.BytesIO(data)).metadata[FOOTER]
+    for other in (b"", data[:-1], data[-100:], to_parquet(schema.METRICS.empty_table())):
+        assert footer_in(other) is None
 
 
 def test_a_store_of_a_newer_version_is_refused_in_a_sentence(store):

@@ -1,0 +1,99 @@
+"""What a trial says while it runs: its newest lines, bounded, without secrets."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timezone
+
+LOG_BYTES = 64 * 1024
+LOG_SECONDS = 30.0
+TAIL_LINES = 20
+
+SECRET = re.compile(r"secret|token|password|passwd|credential|api_?key|access_key", re.IGNORECASE)
+SHORTEST_SECRET = 6
+"""Shorter values would blacken ordinary words."""
+
+_LINE = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+
+
+def redacted(text: str) -> str:
+    """Black out the values of environment variables whose names say that they are secret."""
+    values = {
+        value
+        for name, value in os.environ.items()
+        if SECRET.search(name) and len(value) >= SHORTEST_SECRET
+    }
+    for value in sorted(values, key=len, reverse=True):
+        text = text.replace(value, "***")
+    return text
+
+
+class TrialLog(logging.Handler):
+    """The log of one attempt: its own lines, and what Python's logging says meanwhile.
+
+    Args:
+        publish: writes the whole text; called now and then, and at the end. Failing to is no
+            reason to fail the trial.
+    """
+
+    def __init__(self, publish: Callable[[str], None]) -> None:
+        super().__init__()
+        self.setFormatter(_LINE)
+        self._publish = publish
+        self._lines: deque[str] = deque()
+        self._size = 0
+        self._last = time.monotonic()
+        self._is_capturing = False
+
+    def write(self, text: str) -> None:
+        """Add lines, dropping the oldest where there are too many."""
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        for line in redacted(text).splitlines():
+            kept = f"{now} {line}"[:LOG_BYTES]
+            self._lines.append(kept)
+            self._size += len(kept) + 1
+        while self._size > LOG_BYTES and len(self._lines) > 1:
+            self._size -= len(self._lines.popleft()) + 1
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Add a record of Python's logging."""
+        try:
+            self.write(self.format(record))
+        except Exception:
+            self.handleError(record)
+
+    def tail(self) -> list[str]:
+        """Return the newest lines."""
+        return list(self._lines)[-TAIL_LINES:]
+
+    def publish_if_due(self) -> None:
+        """Write the log out unless that was done a moment ago."""
+        if time.monotonic() - self._last >= LOG_SECONDS:
+            self.publish()
+
+    def publish(self) -> None:
+        """Write the log out."""
+        self._last = time.monotonic()
+        try:
+            self._publish("".join(f"{line}\n" for line in self._lines))
+        except OSError as error:
+            self.write(f"this log could not be written: {error}")
+
+    def start(self) -> None:
+        """Listen to Python's logging and warnings; one trial at a time runs in a process."""
+        logging.getLogger().addHandler(self)
+        logging.captureWarnings(True)
+        self._is_capturing = True
+
+    def stop(self) -> None:
+        """Write the log out and listen no more."""
+        if self._is_capturing:
+            self._is_capturing = False
+            logging.captureWarnings(False)
+            logging.getLogger().removeHandler(self)
+            self.publish()

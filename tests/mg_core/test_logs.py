@@ -1,0 +1,64 @@
+"""Logs of trials: what is in them, how long they get, and what never is."""
+
+import logging
+import warnings
+
+import pytest
+
+from mg_core.logs import LOG_BYTES, TAIL_LINES, TrialLog, redacted
+
+
+@pytest.fixture
+def log():
+    """Return a log that listens, and the list of what it published."""
+    published = []
+    log = TrialLog(published.append)
+    log.start()
+    yield log, published
+    log.stop()
+
+
+def test_pythons_logging_and_warnings_are_in_it(log):
+    log, published = log
+    log.write("epoch 1")
+    logging.getLogger("somebody").warning("it is %s", "late")
+    warnings.warn("watch out", stacklevel=1)
+    log.stop()
+    logging.getLogger("somebody").warning("afterwards")
+    (text,) = published
+    lines = [line.split(" ", 1)[1] for line in text.splitlines()]
+    assert lines[0] == "epoch 1"
+    assert lines[1] == "WARNING somebody: it is late"
+    assert any("watch out" in line for line in lines[2:])
+    assert "afterwards" not in text
+
+
+def test_the_newest_lines_stay_within_bounds(log):
+    log, published = log
+    for number in range(3000):
+        log.write(f"line {number} " + "x" * 40)
+    log.write("y" * (2 * LOG_BYTES))
+    log.write("the last one")
+    log.publish()
+    assert len(published[0]) <= LOG_BYTES
+    assert published[0].endswith("the last one\n")
+    assert len(log.tail()) <= TAIL_LINES
+
+
+def test_a_store_that_refuses_the_log_is_no_failure():
+    def refuse(text):
+        raise OSError("full")
+
+    log = TrialLog(refuse)
+    log.write("a")
+    log.publish()
+    assert log.tail()[-1].endswith("this log could not be written: full")
+
+
+def test_secrets_of_the_environment_are_blacked_out(log, monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "abc/def+12345")
+    monkeypatch.setenv("SHORT_TOKEN", "no")
+    log, _ = log
+    log.write("denied for abc/def+12345, no more")
+    assert log.tail()[0].endswith("denied for ***, no more")
+    assert redacted("nothing") == "nothing"
