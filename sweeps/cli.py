@@ -1,8 +1,7 @@
-"""`mg-sweep`: validate, plan, run and watch a sweep."""
+"""`mg-sweep`: validate, plan, run and watch a sweep, and what failed of it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -10,9 +9,9 @@ import typer
 from mg_core.cli import new_app, run
 
 if TYPE_CHECKING:
+    from mg_core.store import ResultStore
     from sweeps.plan import Plan
     from sweeps.spec import SweepSpec
-    from sweeps.status import Status
 
 app = new_app("Sweeps that guide models with explanations, on Ray Tune or in this process.")
 
@@ -26,6 +25,12 @@ Settings = Annotated[
 StoreOption = Annotated[
     str | None, typer.Option("--store", metavar="URI", help="Override the file's store.")
 ]
+Runner = Annotated[str, typer.Option(metavar="ray|inline", help="On Ray, or in this process.")]
+Address = Annotated[
+    str | None,
+    typer.Option(help="Ray cluster to join, `auto` for this machine's; default: start one."),
+]
+NumGpus = Annotated[int | None, typer.Option(min=0, help="Logical GPUs of a Ray started here.")]
 
 
 @app.command()
@@ -53,16 +58,9 @@ def run_sweep(
     file: FileOrStore,
     settings: Settings = None,
     store: StoreOption = None,
-    runner: Annotated[
-        str, typer.Option(metavar="ray|inline", help="On Ray, or in this process.")
-    ] = "ray",
-    address: Annotated[
-        str | None,
-        typer.Option(help="Ray cluster to join, `auto` for this machine's; default: start one."),
-    ] = None,
-    num_gpus: Annotated[
-        int | None, typer.Option(min=0, help="Logical GPUs of a Ray started here.")
-    ] = None,
+    runner: Runner = "ray",
+    address: Address = None,
+    num_gpus: NumGpus = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Start failed trials again.")
     ] = False,
@@ -90,25 +88,102 @@ def run_sweep(
 
 
 @app.command()
+def retry(
+    file: FileOrStore,
+    only: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Only what failed in this way.")
+    ] = None,
+    settings: Settings = None,
+    store: StoreOption = None,
+    runner: Runner = "ray",
+    address: Address = None,
+    num_gpus: NumGpus = None,
+) -> None:
+    """Run what is missing, and the trials that failed; each goes on from its last epoch.
+
+    Kinds of failure: lost, host-memory, gpu-memory, numerical, data, node, storage, bug.
+    """
+    from sweeps.drive import drive
+
+    spec = _spec(file, settings, store)
+    raise typer.Exit(
+        drive(spec, runner=runner, address=address, num_gpus=num_gpus, retry_failed=True, only=only)
+    )
+
+
+@app.command()
 def status(
-    store: Annotated[
-        str, typer.Argument(metavar="FILE-or-STORE", help="A result store, or its sweep file.")
-    ],
-    override: StoreOption = None,
+    file: FileOrStore,
+    store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how far a sweep is and what failed."""
+    """Show how far a sweep is, what it takes, its fronts so far, and what failed."""
     import json
 
-    from mg_core.store import ResultStore
-    from sweeps.status import read_status
+    from rich.console import Console
 
-    uri = override or (_spec(store, None, None).store if Path(store).is_file() else store)
-    found = read_status(ResultStore(uri))
+    from sweeps.status import read_status
+    from sweeps.status_view import status_view
+
+    found = read_status(_store(file, store))
     if as_json:
-        typer.echo(json.dumps(found.to_json(), indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
     else:
-        _print_status(found)
+        Console(highlight=False).print(status_view(found))
+
+
+@app.command()
+def watch(
+    file: FileOrStore,
+    store: StoreOption = None,
+    every: Annotated[
+        float, typer.Option(min=1.0, metavar="SECONDS", help="Time between two looks.")
+    ] = 5.0,
+) -> None:
+    """Follow a sweep until nobody drives it any more; Ctrl-C leaves, and the sweep goes on."""
+    from sweeps.watch import follow
+
+    follow(_store(file, store), every)
+
+
+@app.command()
+def logs(
+    file: FileOrStore,
+    trial: Annotated[str, typer.Argument(help="Id of a trial, or how it begins.")],
+    store: StoreOption = None,
+    every_attempt: Annotated[
+        bool, typer.Option("--all", help="All attempts, not the last one alone.")
+    ] = False,
+) -> None:
+    """Show what a trial logged, with a running one up to half a minute late."""
+    from sweeps.removal import find_trial
+
+    place = _store(file, store)
+    found = place.logs(find_trial(place, trial))
+    if not found:
+        typer.echo(f"trial {trial} has not logged anything yet")
+    for attempt, text in list(found.items())[0 if every_attempt else -1 :]:
+        typer.echo(f"attempt {attempt}\n{text}", nl=False)
+
+
+@app.command()
+def rm(
+    file: FileOrStore,
+    trial: Annotated[
+        list[str] | None,
+        typer.Option("--trial", metavar="ID", help="Only this trial's results; repeatable."),
+    ] = None,
+    store: StoreOption = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Delete a store, or the results of trials, which the next run makes again."""
+    from sweeps.removal import removal
+
+    found = removal(_store(file, store), trial or [])
+    typer.echo(found.description)
+    if not (yes or typer.confirm("delete?")):
+        raise typer.Exit(1)
+    found.carry_out()
 
 
 def main() -> None:
@@ -119,7 +194,17 @@ def main() -> None:
 def _spec(file: str, settings: list[str] | None, store: str | None) -> SweepSpec:
     from sweeps.spec import load_spec
 
-    return load_spec(Path(file), settings or [], store)
+    return load_spec(file, settings or [], store)
+
+
+def _store(file: str, override: str | None) -> ResultStore:
+    """Open the store that a command line names, or that its sweep file does."""
+    from pathlib import Path
+
+    from mg_core.store import ResultStore
+
+    is_file = override is None and Path(file).is_file()
+    return ResultStore(override or (_spec(file, None, None).store if is_file else file))
 
 
 def _print_plan(plan: Plan) -> None:
@@ -163,32 +248,3 @@ def axes(plan: Plan) -> list[str]:
         if len(values) > 1:
             found.append(f"{column}: " + ", ".join(f"{v} {n}" for v, n in values.items()))
     return found
-
-
-def _print_status(found: Status) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from sweeps.status import STATES
-
-    console = Console(highlight=False)
-    counts = ", ".join(f"{found.count(state)} {state}" for state in STATES)
-    console.print(f"{len(found.trials)} trials: {counts}")
-    if found.driver:
-        console.print(f"driven by process {found.driver['pid']} on {found.driver['name']}")
-    table = Table("trial", "state", "epoch", "seconds", "what", box=None)
-    unfinished = [t for t, state in found.states.items() if state != "complete"]
-    for trial in unfinished:
-        progress = found.progress.get(trial)
-        config = found.trials[trial]
-        epoch = f"{progress.epoch if progress else '-'}/{config.epochs}"
-        seconds = f"{progress.seconds:.0f}" if progress else "-"
-        table.add_row(trial, found.states[trial], epoch, seconds, config.label)
-    if unfinished:
-        console.print(table)
-    for trial, record in found.failures.items():
-        head = f"\n{trial} {found.trials[trial].label} failed on {record['host']}"
-        console.print(Text(f"{head}: {record.get('kind')}: {record.get('error')}", style="red"))
-        if record.get("traceback"):
-            console.print(Text(record["traceback"].rstrip(), style="dim"))

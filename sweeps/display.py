@@ -7,18 +7,17 @@ from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from mg_core.pareto import non_dominated
-from sweeps.plan import Plan
+from sweeps.fronts import best_front
 
 if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
+    from sweeps.plan import Plan
 
 PLAIN_SECONDS = 10.0
 SHOWN = 8
@@ -167,28 +166,6 @@ class Display:
         if len(front) > SHOWN:
             table.add_row(Text(f"… and {len(front) - SHOWN} more", style="dim"))
         return table
-
-
-def best_front(
-    fronts: dict[str, list[dict[str, Any]]], objectives: tuple[str, ...]
-) -> list[dict[str, Any]]:
-    """Return the non-dominated of all trials' kept epochs, best in the second objective first."""
-    rows = [
-        row | {"trial_id": trial}
-        for trial, front in fronts.items()
-        for row in front
-        if row.get("attribution") is not None
-    ]
-    if not rows:
-        return []
-    missing = float("nan")
-    points = [
-        [missing if row[f"val_{name}"] is None else row[f"val_{name}"] for name in objectives]
-        for row in rows
-    ]
-    chosen = [rows[i] for i in np.flatnonzero(non_dominated(points))]
-    by = f"val_{objectives[min(1, len(objectives) - 1)]}"
-    return sorted(chosen, key=lambda row: -row[by])
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import os
 import secrets
 import signal
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
@@ -15,12 +16,15 @@ from mg_core.attempt import sweep
 from mg_core.cli import INTERRUPTED
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
+from mg_core.files import PATIENCE
 from mg_core.store import ResultStore
+from mg_core.training.failures import KINDS
 from sweeps.display import Display
 from sweeps.lock import StoreLock
-from sweeps.plan import Plan, admit, check_admission, make_plan
-from sweeps.runner import Queue, RunTrials, run_inline
+from sweeps.plan import Plan, admit, check_admission, look, make_plan
+from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
+from sweeps.tracking import check_tracking, tracked
 
 RUNNERS = ("ray", "inline")
 
@@ -32,6 +36,7 @@ def drive(
     num_gpus: int | None = None,
     retry_failed: bool = False,
     extend: bool = False,
+    only: str | None = None,
 ) -> int:
     """Run what is missing of a sweep and return the exit code.
 
@@ -42,22 +47,26 @@ def drive(
         num_gpus: logical GPUs of a Ray started here.
         retry_failed: start failed trials again.
         extend: take a larger grid into the store.
+        only: of the failed trials, start those again that failed in this way.
 
     Raises:
         InputError: nothing was started.
     """
-    if runner not in RUNNERS:
-        raise InputError(f"unknown runner {runner!r}; choose from {', '.join(RUNNERS)}")
+    _choose("runner", runner, RUNNERS)
+    if only is not None:
+        _choose("kind of failure", only, KINDS)
     console = Console(highlight=False)
     run = secrets.token_hex(4)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
-    make_plan(spec)  # Whatever is wrong with it is said before anything is touched.
+    grid = make_plan(spec).grid  # Whatever is wrong is said before anything is touched.
+    check_tracking(spec)
     store.files.check_writable()
+    store.files.patience = PATIENCE
     with StoreLock(store, run):
-        plan = make_plan(spec)
+        plan = look(spec, grid, PATIENCE)
         check_admission(plan, store, extend)
-        todo = plan.todo(retry_failed)
+        todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
             is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
@@ -71,7 +80,12 @@ def drive(
         else:
             admit(plan, store)
         sweep(store, run)
-        return _exit_code(make_plan(spec))
+        return _exit_code(look(spec, grid, PATIENCE))
+
+
+def _choose(what: str, name: str, allowed: Sequence[str]) -> None:
+    if name not in allowed:
+        raise InputError(f"unknown {what} {name!r}; choose from {', '.join(allowed)}")
 
 
 def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
@@ -108,19 +122,23 @@ def _run(
     runtime: Runtime,
     console: Console,
 ) -> int:
-    sweep(ResultStore(runtime.store), runtime.run)
+    sweep(ResultStore(runtime.store, PATIENCE), runtime.run)
     display = Display(plan, set(todo), console)
     complete = {trial for trial in plan.grid.trials if plan.is_complete(trial)}
     queue = Queue.of(todo, complete)
     _raise_on_terminate()
     try:
-        with display:
-            run_trials(queue, runtime, display)
+        with display, tracked(plan.spec, runtime.run, console) as mirror:
+            listener = Listeners(display, mirror, FailFast(queue, plan.spec.fail_fast_on))
+            run_trials(queue, runtime, listener)
     except KeyboardInterrupt:
         text = f"stopped: {display.summary()}; the same command goes on from here"
         console.print(text, soft_wrap=True)
         return INTERRUPTED
     console.print(display.summary())
+    if queue.stopped:
+        console.print(f"stopped: {queue.stopped}", style="red", soft_wrap=True)
+        console.print("once that is put right, mg-sweep retry goes on from here")
     for trial in sorted(queue.blocked):
         label = plan.grid.trials[trial].label
         console.print(f"not started, its baseline is not complete: {trial} {label}", soft_wrap=True)
@@ -131,7 +149,9 @@ def _opening(plan: Plan, n_todo: int) -> str:
     counts = plan.counts()
     parts = [f"{len(plan.grid.trials)} trials", f"{counts['complete']} complete"]
     if counts["failed"]:
-        parts.append(f"{counts['failed']} failed (see mg-sweep status; retry with --retry-failed)")
+        parts.append(
+            f"{counts['failed']} failed (see mg-sweep status; mg-sweep retry starts them again)"
+        )
     return ", ".join([*parts, f"{n_todo} to run"])
 
 

@@ -6,6 +6,7 @@ import importlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import product
 
 from mg_core.attributions import ATTRIBUTIONS, INPUT
@@ -57,9 +58,11 @@ def expand(spec: SweepSpec) -> Grid:
             that two blocks share.
     """
     import_variants(spec.imports)
+    _misfit.cache_clear()  # The user's own variants may be others than the last time.
     data = _data_config(spec)
     guided: dict[str, TrialConfig] = {}
     baselines: dict[str, TrialConfig] = {}
+    starts: dict[tuple[str, int], str] = {}
     grid = Grid()
     for number, block in enumerate(spec.grid):
         _check_names(block, f"grid.{number}")
@@ -71,12 +74,16 @@ def expand(spec: SweepSpec) -> Grid:
             if reason:
                 grid.dropped[reason] += 1
                 continue
-            baseline = _baseline(spec, data, model, seed)
-            trial = _guided(spec, baseline, guidance)
-            if trial.trial_id in guided:
+            if (model, seed) not in starts:
+                baseline = _baseline(spec, data, model, seed)
+                starts[model, seed] = baseline.trial_id
+                baselines[baseline.trial_id] = baseline
+            start = starts[model, seed]
+            trial = _guided(spec, baselines[start], start, guidance)
+            trial_id = trial.trial_id
+            if trial_id in guided:
                 raise InputError(f"grid.{number}: the combination {trial.label} stands twice")
-            baselines[baseline.trial_id] = baseline
-            guided[trial.trial_id] = trial
+            guided[trial_id] = trial
         if len(guided) == before:
             raise InputError(f"grid.{number}: no valid combination; {'; '.join(grid.dropped)}")
     _check_evaluate(spec, baselines)
@@ -204,6 +211,7 @@ def _combinations(spec: SweepSpec, block: BlockSpec) -> Iterator[tuple[str, int,
         )
 
 
+@cache
 def _misfit(model: str, attribution: str, layer: str) -> str | None:
     try:
         check_pair(model, attribution, layer)
@@ -227,7 +235,9 @@ def _baseline(spec: SweepSpec, data: DataConfig, model: str, seed: int) -> Trial
     )
 
 
-def _guided(spec: SweepSpec, baseline: TrialConfig, guidance: GuidanceConfig) -> TrialConfig:
+def _guided(
+    spec: SweepSpec, baseline: TrialConfig, baseline_id: str, guidance: GuidanceConfig
+) -> TrialConfig:
     own = EvaluationPair(attribution=guidance.attribution, layer=guidance.layer)
     further = [
         pair
@@ -238,7 +248,7 @@ def _guided(spec: SweepSpec, baseline: TrialConfig, guidance: GuidanceConfig) ->
     return baseline.model_copy(
         update={
             **spec.guided.model_dump(),
-            "baseline": baseline.trial_id,
+            "baseline": baseline_id,
             "guidance": guidance,
             "evaluate": tuple(pairs[name] for name in sorted(pairs)),
         }

@@ -10,6 +10,7 @@ from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.progress import Progress
 from mg_core.store import ResultStore, reading
+from sweeps.cost import Costs, epochs_left
 from sweeps.grid import Grid, expand
 from sweeps.spec import SweepSpec, differences
 
@@ -46,27 +47,38 @@ class Plan:
         """Count the trials by state."""
         return Counter(self.state(trial_id) for trial_id in self.grid.trials)
 
-    def todo(self, retry_failed: bool) -> dict[str, TrialConfig]:
-        """Return the trials to run: baselines first, the costliest guided ones first.
+    def todo(self, retry_failed: bool, only: str | None = None) -> dict[str, TrialConfig]:
+        """Return the trials to run: baselines first, then those expected to take longest.
 
         Long trials at the end would leave the other workers idle.
+
+        Args:
+            retry_failed: start failed trials again.
+            only: of those, the ones with this kind of failure.
         """
         wanted = {
             trial_id: config
             for trial_id, config in self.grid.trials.items()
             if self.state(trial_id) == "waiting"
-            or (retry_failed and self.state(trial_id) == "failed")
+            or (retry_failed and self._is_retried(trial_id, only))
         }
-        return dict(sorted(wanted.items(), key=lambda item: _order(item[1])))
+        costs = Costs(self.grid.trials, self.progress)
+
+        def order(item: tuple[str, TrialConfig]) -> tuple[bool, float]:
+            return item[1].kind == "guided", -costs.left(*item)
+
+        return dict(sorted(wanted.items(), key=order))
+
+    def _is_retried(self, trial_id: str, only: str | None) -> bool:
+        record = self.failures.get(trial_id)
+        return record is not None and only in {None, record.get("kind")}
 
     def epochs_left(self, trial_id: str) -> int:
         """Return how many epochs a trial still needs, epoch 0 of a guided one included."""
-        config = self.grid.trials[trial_id]
-        done = self.progress.get(trial_id)
-        return config.epochs - (done.epoch if done else config.first_epoch - 1)
+        return epochs_left(self.grid.trials[trial_id], self.progress.get(trial_id))
 
 
-RETRIED = frozenset({"lost", "storage"})
+RETRIED = frozenset({"lost", "storage", "node"})
 """Kinds of failures that are the machine's and not the trial's: the next run tries again."""
 
 
@@ -75,23 +87,22 @@ def has_failed(record: dict[str, Any]) -> bool:
     return record["how"] == "failed" and record.get("kind") not in RETRIED
 
 
-DEPTHS = ("input", "mid1", "mid2", "mid3", "final")
-
-
-def _order(config: TrialConfig) -> tuple[bool, int]:
-    # An explanation at an earlier layer takes a longer backward pass.
-    layer = config.guidance.layer if config.guidance else ""
-    return config.kind == "guided", DEPTHS.index(layer) if layer in DEPTHS else 0
-
-
-def make_plan(spec: SweepSpec) -> Plan:
+def make_plan(spec: SweepSpec, patience: float = 0.0) -> Plan:
     """Compare the grid of a sweep with its store, which need not exist yet.
+
+    Args:
+        spec: of the sweep.
+        patience: seconds to go on asking object storage that is away.
 
     Raises:
         InputError: the sweep is wrong, or the store cannot be read.
     """
-    grid = expand(spec)
-    store = ResultStore(spec.store)
+    return look(spec, expand(spec), patience)
+
+
+def look(spec: SweepSpec, grid: Grid, patience: float = 0.0) -> Plan:
+    """Compare a grid with the store of its sweep; arguments and errors as for `make_plan`."""
+    store = ResultStore(spec.store, patience)
     with reading(store):
         progress = {key: p for key, p in store.progress().items() if key in grid.trials}
         open_trials = grid.trials.keys() - {key for key, p in progress.items() if p.is_complete}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -42,12 +42,14 @@ class Queue:
         complete: ids of complete trials, of earlier runs too.
         running: ids of trials that were started and have not ended.
         blocked: ids of guided trials whose baseline failed.
+        stopped: why nothing more is started, none while all goes on.
     """
 
     waiting: deque[TrialConfig]
     complete: set[str]
     running: dict[str, TrialConfig] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
+    stopped: str | None = None
 
     @classmethod
     def of(cls, todo: Mapping[str, TrialConfig], complete: set[str]) -> Queue:
@@ -73,6 +75,11 @@ class Queue:
         else:
             self._block(lambda baseline: baseline == trial_id)
 
+    def stop(self, reason: str) -> None:
+        """Start nothing more; runners leave what is running where it is."""
+        self.stopped = self.stopped or reason
+        self.waiting.clear()
+
     @property
     def is_done(self) -> bool:
         """Whether no trial is left to start."""
@@ -93,3 +100,65 @@ def run_inline(queue: Queue, runtime: Runtime, listener: Listener) -> None:
         for outcome in run_trial(config, runtime):
             listener.outcome(outcome)
         queue.end(config.trial_id, outcome.state == "complete")
+
+
+class Listeners:
+    """Several listeners, told one after another.
+
+    Args:
+        listeners: in the order in which they are told.
+    """
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def started(self, trial_id: str) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.started(trial_id)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.outcome(outcome)
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.lost(trial_id, reason)
+
+
+class FailFast:
+    """Stops a queue when going on makes no sense.
+
+    That is when several trials failed by the same bug or mistake, and at once when a node cannot
+    take part: it would fail every trial that it gets.
+
+    Args:
+        queue: to be stopped.
+        limit: number of equal failures; none for any number.
+    """
+
+    def __init__(self, queue: Queue, limit: int | None) -> None:
+        self._queue = queue
+        self._limit = limit
+        self._seen: Counter[str] = Counter()
+
+    def started(self, trial_id: str) -> None:
+        """Only ends matter."""
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """Only ends matter."""
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Count a failure."""
+        if outcome.kind == "node":
+            self._queue.stop(str(outcome.error))
+        if outcome.kind not in {"bug", "data"}:
+            return
+        self._seen[outcome.signature] += 1
+        if self._seen[outcome.signature] == self._limit:
+            self._queue.stop(
+                f"{self._limit} trials failed in the same way (fail_fast_on), the last one by "
+                f"{outcome.error}"
+            )

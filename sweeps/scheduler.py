@@ -6,21 +6,34 @@ over the trials that are left, so nothing of Tune's own experiment state is ever
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from mg_core.config import Runtime
 from mg_core.errors import InputError
-from mg_core.training.execution import Outcome, record_lost
+from mg_core.training.execution import Outcome, record_interrupted, record_lost
+from mg_core.training.failures import FailureKind
 from sweeps.runner import Listener, Queue, RunTrials
 from sweeps.spec import ResourceSpec, SweepSpec
 
 REACH_SECONDS = 10.0
+LOOK_SECONDS = 10.0
+NODE_SECONDS = 1800.0
+RESOURCES = ("CPU", "GPU", "memory")
+OUT_OF_MEMORY = "low on memory"
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""Where Ray keeps the cluster file of `ray up` on the head."""
 
 # Tune's own loggers and snapshots are not what this sweep is remembered by; Ctrl-C is ours.
 QUIET = {
@@ -101,9 +114,11 @@ class Reporter(_OfThisProcess, tune.Callback):
         self._queue = queue
         self._runtime = runtime
         self._listener = listener
+        self.started: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Pass on that a trial has its resources."""
+        self.started.add(trial.config["trial_id"])
         self._listener.started(trial.config["trial_id"])
 
     def on_trial_result(
@@ -126,7 +141,63 @@ class Reporter(_OfThisProcess, tune.Callback):
         trial_id = trial.config["trial_id"]
         config = self._queue.running[trial_id]
         self._queue.end(trial_id, is_complete=False)
-        self._listener.outcome(record_lost(config, self._runtime, _reason(trial)))
+        reason, kind = _reason(trial), _kind_of_loss(trial)
+        self._listener.outcome(record_lost(config, self._runtime, reason, kind))
+
+
+class NodesWait(_OfThisProcess, tune.Callback):
+    """Ends a sweep that waits in vain for nodes, where Ray would wait for ever.
+
+    An autoscaler may never get the nodes it asks for, and the last node that was large enough may
+    be gone.
+
+    Args:
+        wanted: by a trial.
+    """
+
+    def __init__(self, wanted: ResourceSpec) -> None:
+        self._wanted = wanted
+        self._fitting = time.monotonic()
+        self._looked = self._fitting
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Look now and then whether there is a node that a trial fits on.
+
+        Raises:
+            InputError: there has been none for too long.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        lack = lacking(self._wanted)
+        if lack is None:
+            self._fitting = now
+        elif now - self._fitting > NODE_SECONDS:
+            raise InputError(
+                f"resources: {lack}, and no such node has come in {NODE_SECONDS / 60:.0f} minutes; "
+                "ask for less or look at the autoscaler (ray status); the same command goes on "
+                "from here"
+            )
+
+
+class QueueStopper(_OfThisProcess, tune.Stopper):
+    """Ends the experiment once the queue was stopped.
+
+    Args:
+        queue: whose end it is.
+    """
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Stop no single trial."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether nothing more is to run."""
+        return self._queue.stopped is not None
 
 
 @contextmanager
@@ -145,12 +216,21 @@ def on_ray(
     """
 
     def run_trials(queue: Queue, runtime: Runtime, listener: Listener) -> None:
-        with tempfile.TemporaryDirectory(prefix="mg-sweep-") as folder:
-            _fit(spec, queue, runtime, listener, folder)
+        reporter = Reporter(queue, runtime, listener)
+        try:
+            with tempfile.TemporaryDirectory(prefix="mg-sweep-") as folder:
+                _fit(spec, queue, runtime, reporter, folder)
+        finally:
+            # Stopped early: the trials' processes are ended and may not say so themselves.
+            if cut_short := [queue.running[t] for t in reporter.started & queue.running.keys()]:
+                ray.shutdown()
+                for config in cut_short:
+                    record_interrupted(config, runtime)
 
     try:
+        address = address or os.environ.get("RAY_ADDRESS")
         connect(address, num_gpus)
-        check_resources(spec.resources)
+        check_resources(spec.resources, may_grow=address is not None)
         yield run_trials
     finally:
         ray.shutdown()
@@ -163,7 +243,6 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
         InputError: there is no cluster at the address.
     """
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = address or os.environ.get("RAY_ADDRESS")
     if address is None:
         ray.init(address="local", include_dashboard=False, num_gpus=num_gpus, **common)
         return
@@ -182,34 +261,66 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
 
 
-def check_resources(wanted: ResourceSpec) -> None:
+def check_resources(wanted: ResourceSpec, may_grow: bool = False) -> None:
     """Refuse what no node of the cluster could ever give a trial.
 
     Ray would wait for it for ever, with a warning.
 
+    Args:
+        wanted: by a trial.
+        may_grow: whether an autoscaler may still add a larger node.
+
     Raises:
         InputError: names the resource and the most that a node has.
     """
+    lack = lacking(wanted, [*_nodes(), *(_nodes_to_come() if may_grow else [])])
+    if lack is not None:
+        raise InputError(f"resources: {lack}; ask for less or add nodes")
+
+
+def lacking(wanted: ResourceSpec, nodes: list[dict[str, float]] | None = None) -> str | None:
+    """Say what the largest of some nodes, or of those there now, has not; none if all is there."""
     request = _request(wanted)
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    nodes = _nodes() if nodes is None else nodes
     if any(all(node.get(k, 0) >= need for k, need in request.items()) for node in nodes):
-        return
+        return None
     have = {name: max((node.get(name, 0) for node in nodes), default=0) for name in request}
-    lacking = [name for name, need in request.items() if need > have[name]] or list(request)
+    short = [name for name, need in request.items() if need > have[name]] or list(request)
     shown = {"CPU": "CPUs", "GPU": "GPUs", "memory": "bytes of memory"}
     text = " and ".join(
         f"{request[name]:g} {shown[name]} where the largest node has {have[name]:g}"
-        for name in lacking
+        for name in short
     )
-    raise InputError(f"resources: a trial asks for {text}; ask for less or add nodes")
+    return f"a trial asks for {text}"
+
+
+def _nodes() -> list[dict[str, float]]:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+
+
+def _nodes_to_come() -> list[dict[str, float]]:
+    """Return what the autoscaler's node types have, none where there is no autoscaler.
+
+    On the head of a cluster of `ray up` they stand in its file; KubeRay and other autoscalers
+    report them to Ray. A type that says nothing of its resources may have anything.
+    """
+    config = ray._private.state.state.get_cluster_config()
+    groups = config.node_group_configs if config is not None else ()
+    found = [dict(group.resources) for group in groups if group.max_count]
+    with contextlib.suppress(OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
+        cluster = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
+        for kind in cluster["available_node_types"].values():
+            if kind.get("max_workers", cluster.get("max_workers")):
+                found.append(kind.get("resources") or dict.fromkeys(RESOURCES, math.inf))
+    return found
 
 
 def _request(wanted: ResourceSpec) -> dict[str, float]:
-    request = {"CPU": wanted.cpu, "GPU": wanted.gpu, "memory": (wanted.memory_gb or 0) * 1e9}
-    return {name: amount for name, amount in request.items() if amount}
+    amounts = (wanted.cpu, wanted.gpu, (wanted.memory_gb or 0) * 1e9)
+    return {name: amount for name, amount in zip(RESOURCES, amounts, strict=True) if amount}
 
 
-def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, listener: Listener, folder: str) -> None:
+def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, reporter: Reporter, folder: str) -> None:
     wanted = _request(spec.resources)
     lower = {"CPU": "cpu", "GPU": "gpu", "memory": "memory"}
     trainable = tune.with_resources(TrialTrainable, {lower[k]: v for k, v in wanted.items()})
@@ -226,12 +337,20 @@ def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, listener: Listener, fo
             name="tune",
             storage_path=folder,
             verbose=0,
-            callbacks=[Reporter(queue, runtime, listener)],
+            stop=QueueStopper(queue),
+            callbacks=[reporter, NodesWait(spec.resources)],
             failure_config=tune.FailureConfig(max_failures=spec.max_retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
     tuner.fit()
+
+
+def _kind_of_loss(trial: Any) -> FailureKind:
+    """Tell a process that Ray ended for want of memory from one that was lost otherwise."""
+    error = trial.get_pickled_error()
+    is_memory = isinstance(error, ray.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(error)
+    return "host-memory" if is_memory else "lost"
 
 
 def _reason(trial: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from mg_core.attempt import own_version
 from mg_core.config import (
     Device,
     EvaluationPair,
@@ -25,6 +26,7 @@ from mg_core.config import (
     Scalar,
     parse,
 )
+from mg_core.store import SPEC, ResultStore, reading
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")
@@ -162,6 +164,8 @@ class SweepSpec(Frozen):
         device: `auto`, `cpu` or a CUDA device.
         deterministic: ask for deterministic kernels.
         imports: modules that register the user's own variants.
+        fail_fast_on: stop once this many trials failed by the same bug or mistake; none goes on.
+        tracking: where metrics are mirrored to besides the store.
     """
 
     name: Name
@@ -180,6 +184,8 @@ class SweepSpec(Frozen):
     device: Device = "auto"
     deterministic: bool = True
     imports: tuple[str, ...] = ()
+    fail_fast_on: PositiveInt | None = None
+    tracking: Literal["mlflow", "tensorboard"] | None = None
 
     @property
     def threads(self) -> int:
@@ -199,6 +205,7 @@ class SweepSpec(Frozen):
             imports=self.imports,
             deterministic=self.deterministic,
             run=run,
+            version=own_version(),
         )
 
     def to_yaml(self) -> str:
@@ -219,30 +226,43 @@ NOT_SEMANTIC = frozenset(
         "device",
         "deterministic",
         "imports",
+        "fail_fast_on",
+        "tracking",
     }
 )
 """Keys that change neither which trials there are nor what is kept of them."""
 
 
-def load_spec(path: Path, settings: list[str], store: str | None = None) -> SweepSpec:
+def load_spec(source: Path | str, settings: list[str], store: str | None = None) -> SweepSpec:
     """Read and validate a sweep file.
 
     Args:
-        path: of the file; a folder that is a result store stands for the sweep it holds.
+        source: path of the file; a result store, also one that is a URI, stands for its sweep.
         settings: `key=value` overrides.
         store: overrides the file's.
 
     Raises:
         InputError: names file, key, value and what is allowed.
     """
-    if path.is_dir() and (path / "sweep.yaml").is_file():
-        store = store or str(path)
-        path = path / "sweep.yaml"
-    content = override(read_sweep(path), settings)
-    if store is not None:
-        content["store"] = store
-    spec: SweepSpec = parse(SweepSpec, content, str(path))
+    content, place = _content(str(source))
+    content = override(content, settings)
+    place = place if store is None else store
+    if place is not None:
+        content["store"] = place
+    spec: SweepSpec = parse(SweepSpec, content, str(source))
     return spec
+
+
+def _content(source: str) -> tuple[dict[str, Any], str | None]:
+    """Return a sweep, and the store that it was read from if it was."""
+    if "://" in source:
+        store = ResultStore(source)
+        with reading(store):
+            return store.spec(), source
+    path = Path(source)
+    if path.is_dir() and (path / SPEC).is_file():
+        return read_sweep(path / SPEC), source
+    return read_sweep(path), None
 
 
 def differences(old: dict[str, Any], new: SweepSpec) -> list[str]:

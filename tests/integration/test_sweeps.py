@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -188,19 +189,49 @@ def test_failures_are_classified_recorded_and_contained(sweep, write, mg_sweep, 
     }
     assert failures.keys() == {"bug", "numerical"}
     assert "a bug of the user's own" in failures["bug"]["traceback"]
+    assert failures["bug"]["signature"] == "RuntimeError at my_variants.py:7"
     assert failures["numerical"]["error"].startswith("epoch 1, batch 0: the loss is nan")
+    # The very images of that batch, and what the trial had logged until then.
+    assert len(set(failures["numerical"]["images"])) == 8
+    assert failures["numerical"]["log"][-1].split(": ")[0].endswith("epoch 0/2")
+    assert found["failures"] == {"bug": 1, "numerical": 1}
     assert "RuntimeError: a bug of the user's own" in mg_sweep("status", "store").stdout
+    (broken,) = [t for t, v in found["trials"].items() if v["failure"] == failures["bug"]]
+    assert "failed: a bug of the user's own" in mg_sweep("logs", "store", broken[:8]).stdout
 
     # Failed trials wait to be asked for; the code still says that not all is well.
     found = mg_sweep("run", "sweep.yaml", "--runner", "inline", code=1, **environment)
-    assert "2 failed (see mg-sweep status; retry with --retry-failed), 0 to run" in found.stdout
+    assert (
+        "2 failed (see mg-sweep status; mg-sweep retry starts them again), 0 to run" in found.stdout
+    )
     retried = VARIANTS.replace(
         'raise RuntimeError("a bug of the user\'s own")',
         "return 0 * masks.sum((1, 2)) + attributions.sum((1, 2))",
     ).replace('float("nan")', "1")
     (tmp_path / "my_variants.py").write_text(retried)
-    mg_sweep("run", "sweep.yaml", "--runner", "inline", "--retry-failed", **environment)
+    again = ["store", "--runner", "inline"]
+    found = mg_sweep("retry", *again, "--only", "numerical", code=1, **environment)
+    assert "4 complete, 1 failed of 5 trials" in found.stdout
+    mg_sweep("retry", *again, **environment)
     check_clean(tmp_path / "store")
+
+
+@pytest.mark.parametrize("runner", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
+def test_equal_bugs_stop_a_sweep_early(sweep, write, mg_sweep, tmp_path, runner):
+    (tmp_path / "my_variants.py").write_text(VARIANTS)
+    sweep["imports"] = ["my_variants"]
+    sweep["fail_fast_on"] = 2
+    sweep["guided"]["epochs"] = 30
+    sweep["grid"] |= {"attribution": "gradcam", "layer": "final"}
+    sweep["grid"]["loss"] = {"broken": [1, 2, 3, 4, 5, 6], "energy": 0.1}
+    run = ["run", write(sweep), "--runner", runner]
+    found = mg_sweep(*run, code=1, PYTHONPATH=str(tmp_path))
+    assert "stopped: 2 trials failed in the same way (fail_fast_on)" in found.stdout
+    assert "bug: a bug of the user's own" in found.stdout
+    ends = [record["how"] for record in ResultStore(str(tmp_path / "store")).attempts().values()]
+    assert ends.count("failed") in ({2} if runner == "inline" else {2, 3})
+    assert None not in ends
+    assert not (tmp_path / "store" / "lock.json").exists()
 
 
 def test_a_failed_baseline_blocks_its_children_and_ends_the_sweep(sweep, write, mg_sweep, tmp_path):
@@ -238,6 +269,67 @@ def test_ctrl_c_stops_and_says_how_to_go_on(undisturbed, command, tmp_path):
     assert None not in ends
 
 
+CLOCK = """
+import os, time
+now, shift = time.time, float(os.environ["CLOCK_SHIFT"])
+time.time = lambda: now() + shift
+"""
+
+
+def test_clocks_an_hour_apart_change_nothing(undisturbed, command, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(CLOCK)
+    run = [*command, "run", str(undisturbed / "sweep.yaml"), "--store", "store"]
+    run += ["--runner", "inline"]
+    store = ResultStore(str(tmp_path / "store"))
+
+    def start(shift):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path), "CLOCK_SHIFT": str(shift)}
+        return subprocess.Popen(run, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+
+    ahead = start(3600)
+    while len(store.progress()) < 3:
+        time.sleep(0.02)
+    ahead.kill()
+    ahead.wait()
+    assert start(-3600).wait() == 0
+    starts = [record["started"] for record in store.attempts().values()]
+    assert max(starts) > min(starts)
+    check_clean(tmp_path / "store")
+    assert table(tmp_path / "store").equals(table(undisturbed / "store"))
+
+
+JOINED = """
+import sys, time
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+print(cluster.address, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.slow
+def test_ctrl_c_on_a_joined_cluster_leaves_no_attempt_open(sweep, write, command, tmp_path):
+    cluster = subprocess.Popen([sys.executable, "-c", JOINED], stdout=subprocess.PIPE, text=True)
+    try:
+        address = cluster.stdout.readline().strip()
+        sweep["guided"]["epochs"] = 500
+        run = [*command, "run", str(write(sweep)), "--address", address]
+        process = subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        store = ResultStore(str(tmp_path / "store"))
+        while sum(p.epochs == 500 for p in store.progress().values()) < 2:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        said = process.stdout.read()
+        assert process.wait() == 130
+        assert "the same command goes on from here" in said
+        ends = [record["how"] for record in store.attempts().values()]
+        assert ends.count("interrupted") >= 2
+        assert None not in ends
+    finally:
+        cluster.terminate()
+        cluster.wait()
+
+
 def test_a_request_that_can_never_be_met_is_refused(sweep, write, refused, tmp_path):
     settings = ["--set", "resources.gpu=1", "--set", "resources.cpu=0.5"]
     said = refused("run", write(sweep), *settings, "--num-gpus", "0")
@@ -271,6 +363,11 @@ def test_a_request_that_can_never_be_met_is_refused(sweep, write, refused, tmp_p
         (["run", "sweep.yaml", "--set", "weights=imagenet"], "has no weights called 'imagenet'"),
         (["run", "sweep.yaml", "--set", "weights={a: b}"], "model 'a' is not in the grid"),
         (["run", "sweep.yaml", "--set", "seed=100000000000000000000"], "should be less than"),
+        (["retry", "sweep.yaml", "--only", "oom"], "unknown kind of failure 'oom'; choose from lo"),
+        (["run", "sweep.yaml", "--set", "tracking=wandb"], "should be 'mlflow' or 'tensorboard'"),
+        (["logs", "nowhere", "x"], "is not a result store"),
+        (["rm", "nowhere"], "is not a result store"),
+        (["watch", "nowhere"], "is not a result store"),
         (["status", "nowhere"], "is not a result store"),
         (["validate", "sweep.yaml", "--set", "seed=[0, 0]"], "the value 0 stands twice"),
     ],

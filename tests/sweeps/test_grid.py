@@ -74,6 +74,7 @@ def test_a_baseline_knows_nothing_of_guidance(sweep, write):
 def test_resources_and_places_are_no_part_of_an_id(sweep, write):
     file = write(sweep)
     settings = ["resources.cpu=2", "data.root=/elsewhere", "max_retries=0", "device=cpu", "name=n"]
+    settings += ["fail_fast_on=2", "tracking=mlflow"]
     assert expand(load_spec(file, [])).trials == expand(load_spec(file, settings)).trials
 
 

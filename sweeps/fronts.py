@@ -1,0 +1,81 @@
+"""Fronts so far, from what the footers of the metrics files say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mg_core.config import TrialConfig
+from mg_core.pareto import non_dominated
+from mg_core.progress import Progress
+
+WEIGHT = re.compile(r" λ=\S+")
+
+
+@dataclass(frozen=True)
+class Front:
+    """The non-dominated epochs of one configuration so far, on validation.
+
+    Attributes:
+        configuration: what its trials share; they differ in λ.
+        judged: evaluated attribution and layer.
+        n_trials: how many of its trials have committed an epoch.
+        points: trial, epoch and objective values, best in the second objective first.
+    """
+
+    configuration: str
+    judged: str
+    n_trials: int
+    points: list[dict[str, Any]]
+
+
+def current_fronts(
+    trials: Mapping[str, TrialConfig], progress: Mapping[str, Progress], objectives: Sequence[str]
+) -> list[Front]:
+    """Return the fronts per configuration and seed, each judged where it was guided."""
+    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for trial_id, done in progress.items():
+        config = trials.get(trial_id)
+        if config is None or config.guidance is None:
+            continue
+        own = (config.guidance.attribution, config.guidance.layer)
+        rows = [row for row in done.front if (row["attribution"], row["layer"]) == own]
+        key = (configuration(config), "@".join(own))
+        groups.setdefault(key, {})[trial_id] = rows
+    return [
+        Front(name, judged, len(members), best_front(members, objectives))
+        for (name, judged), members in sorted(groups.items())
+    ]
+
+
+def configuration(config: TrialConfig) -> str:
+    """Describe what the trials of one front share: all but λ."""
+    assert config.guidance is not None
+    reduction = " mean" if config.guidance.reduction == "mean" else ""
+    return WEIGHT.sub("", config.label) + reduction
+
+
+def best_front(
+    fronts: Mapping[str, list[dict[str, Any]]], objectives: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the non-dominated of all trials' kept epochs, best in the second objective first."""
+    rows = [
+        row | {"trial_id": trial}
+        for trial, front in fronts.items()
+        for row in front
+        if row.get("attribution") is not None
+    ]
+    if not rows:
+        return []
+    missing = float("nan")
+    points = [
+        [missing if row[f"val_{name}"] is None else row[f"val_{name}"] for name in objectives]
+        for row in rows
+    ]
+    chosen = [rows[i] for i in np.flatnonzero(non_dominated(points))]
+    by = f"val_{objectives[min(1, len(objectives) - 1)]}"
+    return sorted(chosen, key=lambda row: -row[by])
