@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from analysis.frame import StoreLike
 
 SUBMODULES = frozenset(
-    {"evaluate", "figures", "frame", "pareto", "plan", "report", "results", "selection", "tables"}
+    {
+        *("evaluate", "figures", "findings", "frame", "heatmaps", "indicators", "pareto", "plan"),
+        *("published", "report", "results", "selection", "spread", "tables"),
+    }
 )
 
 
-def load(store: StoreLike, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def load(
+    store: StoreLike | Sequence[StoreLike], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Return every committed row of a store, one per (trial, epoch, attribution, layer).
 
     Rows of a running sweep are those of the epochs committed so far. `analysis.frame.COLUMNS`
@@ -29,7 +34,8 @@ def load(store: StoreLike, columns: Sequence[str] | None = None) -> pd.DataFrame
     numbers are `float64` with NaN, and `val_iou_by_threshold` holds arrays.
 
     Args:
-        store: a folder, a URI that pyarrow.fs resolves, or a `ResultStore`.
+        store: a folder, a URI that pyarrow.fs resolves, or a `ResultStore`; several of them give
+            one frame, in which a trial that two of them hold stands once.
         columns: those wanted; all of them where none are named.
 
     Raises:

@@ -11,20 +11,19 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
 import torch
 from safetensors import SafetensorError
 
 from analysis.frame import KEY
 from analysis.plan import Job, Target
 from analysis.results import Results
-from mg_core import schema
 from mg_core.config import NUMERICS_VERSION, Runtime, TrialConfig, parse
 from mg_core.data import open_data
 from mg_core.errors import InputError
 from mg_core.models import build_model
-from mg_core.store import ResultStore
+from mg_core.store import ResultStore, heatmaps_name
 from mg_core.training.evaluation import Evaluation, breakdown, evaluate, localization
+from mg_core.training.heatmaps import heat_maps, shown_images
 from mg_core.training.trial import prepare_process
 
 if TYPE_CHECKING:
@@ -34,11 +33,14 @@ if TYPE_CHECKING:
 
     DataProgress = Callable[[str, int, int], None]
 
+HEATMAPS = 8
+"""Test images whose heat maps are stored for every checkpoint, unless told otherwise."""
+
 
 def run_tests(
-    results: Results,
     jobs: Iterable[Job],
     runtime: Runtime,
+    n_heatmaps: int = HEATMAPS,
     data_progress: DataProgress | None = None,
 ) -> Iterator[str | None]:
     """Evaluate checkpoints on the test split and write their rows, yielding after each.
@@ -47,9 +49,9 @@ def run_tests(
     on where it was.
 
     Args:
-        results: of the store.
         jobs: as `plan_tests` lists them.
-        runtime: where the data are and on which device to work.
+        runtime: the store, where the data are, and on which device to work.
+        n_heatmaps: images that are shown of each checkpoint.
         data_progress: told of images decoded on first use.
 
     Yields:
@@ -58,20 +60,9 @@ def run_tests(
     Raises:
         InputError: the data are missing, or differ from those of the sweep.
     """
-    bench = _Bench(results.store, runtime, data_progress)
-    rows = _rows_by_trial(results.store)
+    bench = Bench(runtime, n_heatmaps, data_progress)
     for job in jobs:
-        try:
-            new = bench.test(job)
-        except _UnreadableError as error:
-            yield str(error)
-            continue
-        for row in new:
-            rows[row["trial_id"]][_key(row)] = row
-        for trial_id in {row["trial_id"] for row in new}:
-            table = pa.Table.from_pylist(list(rows[trial_id].values()), schema=schema.TEST)
-            results.store.put_test(trial_id, table)
-        yield None
+        yield bench.test(job)
 
 
 def runtime_of(
@@ -80,7 +71,7 @@ def runtime_of(
     """Return where and how to test, as the sweep trained unless told otherwise.
 
     Args:
-        results: of the store.
+        results: of one store.
         data_root: folder of the data set, where it differs from the sweep's.
         device: likewise.
     """
@@ -103,21 +94,35 @@ class _UnreadableError(Exception):
     """A checkpoint is missing or damaged."""
 
 
-class _Bench:
-    """Data sets and models that stay open from one checkpoint to the next."""
+class Bench:
+    """Data sets and models that stay open from one checkpoint to the next.
+
+    Args:
+        runtime: the store, where the data are, and on which device to work.
+        n_heatmaps: images that are shown of each checkpoint.
+        data_progress: told of images decoded on first use.
+    """
 
     def __init__(
-        self, store: ResultStore, runtime: Runtime, data_progress: DataProgress | None
+        self, runtime: Runtime, n_heatmaps: int, data_progress: DataProgress | None = None
     ) -> None:
-        self._store = store
+        self._store = ResultStore(runtime.store)
         self._runtime = runtime
+        self._n_heatmaps = n_heatmaps
         self._data_progress = data_progress
         self._device = prepare_process(runtime)
         self._data: dict[str, Data] = {}
         self._models: dict[tuple[str, int], torch.nn.Module] = {}
 
-    def test(self, job: Job) -> list[dict[str, Any]]:
-        """Return the rows of one checkpoint."""
+    def test(self, job: Job) -> str | None:
+        """Evaluate one checkpoint and write what is asked of it.
+
+        Returns:
+            None, or one sentence on why it could not be tested.
+
+        Raises:
+            InputError: the data are missing or differ, or other code trained the checkpoint.
+        """
         if job.config.numerics != NUMERICS_VERSION:
             raise InputError(
                 f"trial {job.config.trial_id} was trained with numerics version "
@@ -125,16 +130,36 @@ class _Bench:
                 "with the release that trained"
             )
         data = self._open(job.config)
-        n_classes = len(data.classes)
-        task = job.config.guidance.task if job.config.guidance else None
-        evaluation = evaluate(
-            self._load(job, n_classes),
-            data.split("test", task),
-            job.pairs,
-            job.config.batch_size,
-            self._device,
-        )
-        return [result_row(target, evaluation, n_classes) for target in job.targets]
+        try:
+            model = self._load(job, len(data.classes))
+        except _UnreadableError as error:
+            return str(error)
+        self._write_heatmaps(job, model, data)
+        self._write_rows(job, model, data)
+        return None
+
+    def _write_rows(self, job: Job, model: torch.nn.Module, data: Data) -> None:
+        if not job.targets:
+            return
+        split = data.split("test", job.task)
+        found = evaluate(model, split, job.pairs, job.config.batch_size, self._device)
+        by_trial: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        for target in job.targets:
+            row = result_row(target, found, len(data.classes))
+            by_trial[target.trial_id, target.epoch].append(row)
+        for (trial_id, epoch), rows in by_trial.items():
+            self._store.put_test(trial_id, epoch, rows)
+
+    def _write_heatmaps(self, job: Job, model: torch.nn.Module, data: Data) -> None:
+        if not job.shown or not self._n_heatmaps:
+            return
+        split = data.split("test", job.task)
+        trial_id, epoch = job.owner
+        shown = shown_images(split, self._n_heatmaps)
+        for pair, rows in heat_maps(model, split, shown, job.shown, self._device).items():
+            own = {"trial_id": trial_id, "epoch": epoch, "task": job.task}
+            name = heatmaps_name(pair, job.task)
+            self._store.put_heatmaps(trial_id, epoch, name, [own | row for row in rows])
 
     def _open(self, config: TrialConfig) -> Data:
         key, root = config.data.key, self._runtime.data_root
@@ -166,17 +191,6 @@ def result_row(target: Target, evaluation: Evaluation, n_classes: int) -> dict[s
         values |= localization(scores, target.iou_threshold) | breakdown(scores, n_classes)
     row = dict(zip(KEY, target.key, strict=True))
     return row | {f"test_{name}": value for name, value in values.items()}
-
-
-def _rows_by_trial(store: ResultStore) -> dict[str, dict[tuple[Any, ...], dict[str, Any]]]:
-    rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = defaultdict(dict)
-    for row in store.test_rows().to_pylist():
-        rows[row["trial_id"]][_key(row)] = row
-    return rows
-
-
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(row[name] for name in KEY)
 
 
 def _sentence(job: Job, error: Exception) -> str:

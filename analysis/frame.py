@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -111,15 +111,17 @@ def open_store(store: StoreLike) -> ResultStore:
     return opened
 
 
-def load(store: StoreLike, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def load(
+    store: StoreLike | Sequence[StoreLike], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Return every committed row; see `analysis.load`."""
     _check_columns(columns, schema.METRICS)
-    opened = open_store(store)
-    with reading(opened):
-        return to_frame(opened.rows(columns))
+    return _read_all(store, columns, ResultStore.rows)
 
 
-def load_tests(store: StoreLike, columns: Sequence[str] | None = None) -> pd.DataFrame:
+def load_tests(
+    store: StoreLike | Sequence[StoreLike], columns: Sequence[str] | None = None
+) -> pd.DataFrame:
     """Return every test row, to be joined with those of `load` on `KEY`.
 
     Baselines have one without attribution and layer: their classification.
@@ -128,9 +130,38 @@ def load_tests(store: StoreLike, columns: Sequence[str] | None = None) -> pd.Dat
         InputError: the store is none, cannot be read, or has no such column.
     """
     _check_columns(columns, schema.TEST)
-    opened = open_store(store)
-    with reading(opened):
-        return to_frame(opened.test_rows(columns))
+    return _read_all(store, columns, ResultStore.test_rows)
+
+
+def without_repeats(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Put the rows of several stores together, each (trial, epoch, attribution, layer) once.
+
+    A trial's id stands for everything that decides its results, so a trial that two stores hold
+    is one trial; the rows of the first store are taken.
+    """
+    if len(frames) == 1:
+        return frames[0]
+    # Pandas would let the dtypes of an empty frame decide.
+    filled = [frame for frame in frames if len(frame)] or frames[:1]
+    together = pd.concat(filled, ignore_index=True)
+    found: pd.DataFrame = together.drop_duplicates(KEY, ignore_index=True)
+    return found
+
+
+def _read_all(
+    store: StoreLike | Sequence[StoreLike],
+    columns: Sequence[str] | None,
+    read: Callable[[ResultStore, Sequence[str] | None], pa.Table],
+) -> pd.DataFrame:
+    stores = [store] if isinstance(store, str | os.PathLike | ResultStore) else list(store)
+    wanted = None if columns is None else list(dict.fromkeys([*columns, *KEY]))
+    frames = []
+    for opened in map(open_store, stores):
+        with reading(opened):
+            # A test row that two processes computed at once stands there twice.
+            frames.append(to_frame(read(opened, wanted)).drop_duplicates(KEY, ignore_index=True))
+    found = without_repeats(frames)
+    return found if columns is None else found[list(columns)]
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from analysis.results import Results
 from mg_core.errors import InputError
 from mg_core.files import Files
-from mg_core.store import ResultStore
 
 FOLDER = "analysis"
 
@@ -15,20 +15,24 @@ class Output:
     """The folder that an analysis writes to.
 
     Args:
-        store: whose results are analysed; a local one takes them into its folder `analysis`.
+        results: that are analysed; the first store, where it is a local one, takes the files
+            into its folder `analysis`.
         folder: another place.
 
     Raises:
         InputError: the store is not local and no folder is named.
     """
 
-    def __init__(self, store: ResultStore, folder: Path | None = None) -> None:
-        if folder is None and store.local_path is None:
-            raise InputError(
-                f"store {store.uri!r} is not on this machine: name a folder for the output with "
-                "--out"
+    def __init__(self, results: Results, folder: Path | None = None) -> None:
+        place = results.stores[0].local_path if results.stores else None
+        if folder is None and place is None:
+            where = (
+                f"store {results.store.uri!r} is not on this machine"
+                if results.stores
+                else ("there is no store to write to")
             )
-        self.folder = folder or Path(store.uri) / FOLDER
+            raise InputError(f"{where}: name a folder for the output with --out")
+        self.folder = folder or Path(results.store.uri) / FOLDER
         self._files = Files(str(self.folder))
 
     def write(self, name: str, content: bytes | str) -> Path:

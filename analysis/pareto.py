@@ -114,18 +114,22 @@ def front_ids(frame: pd.DataFrame) -> NDArray[np.int64]:
     Returns:
         (rows,) int, counting from 0 in order of appearance.
     """
+    if frame.empty:
+        return np.zeros(0, dtype=np.int64)
+    # A configuration belongs to a trial, so the wide comparison is made once per trial only, and
+    # the columns of a million rows are each hashed once.
+    number, _ = pd.factorize(frame["trial_id"])
+    first = np.unique(number, return_index=True)[1]
+    trials = frame.iloc[first]
+    configuration = numbered(trials, [*CONFIGURATION, *RUN])
+    is_guided = (trials["kind"] == "guided").to_numpy(dtype=bool)
+    candidates = is_guided[number] & (frame["epoch"] >= 1).to_numpy(dtype=bool)
+    key = configuration[number]
+    for name in PAIR:
+        codes, names = pd.factorize(frame[name])
+        key = key * (len(names) + 1) + codes + 1
     ids = np.full(len(frame), -1, dtype=np.int64)
-    candidates = ((frame["kind"] == "guided") & (frame["epoch"] >= 1)).to_numpy(dtype=bool)
-    rows = frame.loc[candidates, ["trial_id", *PAIR]]
-    if rows.empty:
-        return ids
-    # A configuration belongs to a trial, so the wide comparison is made once per trial only.
-    number, names = pd.factorize(rows["trial_id"])
-    trials = frame[candidates].drop_duplicates("trial_id")
-    assert list(trials["trial_id"]) == list(names)
-    configuration = numbered(trials, [*CONFIGURATION, *RUN])[number]
-    keys = pd.DataFrame({"configuration": configuration, **{c: rows[c].to_numpy() for c in PAIR}})
-    ids[candidates] = numbered(keys, list(keys))
+    ids[candidates] = pd.factorize(key[candidates])[0]
     return ids
 
 

@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from analysis.frame import KEY
+from analysis.heatmaps import checkpoint_of, task_of
 from analysis.results import Results
 from mg_core.config import EvaluationPair, TrialConfig
+from mg_core.store import heatmaps_name
 
 
 @dataclass(frozen=True)
@@ -43,12 +45,21 @@ class Job:
     Attributes:
         weights: key of the checkpoint in the store.
         config: a trial whose data and model it has.
+        owner: trial and epoch that the checkpoint is of.
         targets: rows to compute.
+        shown: pairs whose heat maps are missing.
     """
 
     weights: str
     config: TrialConfig
+    owner: tuple[str, int]
     targets: tuple[Target, ...]
+    shown: tuple[EvaluationPair, ...] = ()
+
+    @property
+    def task(self) -> str | None:
+        """Which label is judged, for a data set with several."""
+        return task_of(self.config)
 
     @property
     def pairs(self) -> tuple[EvaluationPair, ...]:
@@ -83,25 +94,34 @@ class Plan:
         )
 
 
-def plan_tests(results: Results) -> Plan:
-    """List the checkpoints that validation selects and that are not tested yet."""
+def plan_tests(results: Results, with_heatmaps: bool = True) -> Plan:
+    """List the checkpoints that validation selects and that are not tested yet.
+
+    Args:
+        results: of one store.
+        with_heatmaps: whether a checkpoint without heat maps is work left to do.
+    """
     tested = {_key(row) for row in results.tests[KEY].itertuples(index=False, name=None)}
     without: dict[tuple[str, int], None] = {}
-    asked: dict[tuple[str, str, str | None], list[Target]] = defaultdict(list)
+    groups: dict[tuple[str, str, str | None], list[Target]] = defaultdict(list)
     for target in [*_baseline_targets(results), *_selected_targets(results)]:
-        if target.key in tested:
-            continue
         weights = _weights_key(results, target)
-        if weights is None:
+        if weights is not None:
+            config = results.trials[target.trial_id]
+            groups[weights, config.data.key, task_of(config)].append(target)
+        elif target.key not in tested:
             without[target.trial_id, target.epoch] = None
-            continue
-        config = results.trials[target.trial_id]
-        task = config.guidance.task if config.guidance else None
-        asked[weights, config.data.key, task].append(target)
-    jobs = (
-        Job(weights, results.trials[targets[0].trial_id], tuple(targets))
-        for (weights, _, _), targets in asked.items()
-    )
+    jobs = []
+    made = results.heatmap_keys
+    for (weights, _, task), targets in groups.items():
+        owner = checkpoint_of(results, targets[0].trial_id, targets[0].epoch)
+        pairs = dict.fromkeys(target.pair for target in targets if target.pair)
+        names = {pair: heatmaps_name(pair, task) for pair in pairs if with_heatmaps}
+        shown = [pair for pair, name in names.items() if (*owner, name) not in made]
+        left = [target for target in targets if target.key not in tested]
+        if left or shown:
+            config = results.trials[targets[-1].trial_id]
+            jobs.append(Job(weights, config, owner, tuple(left), tuple(shown)))
     return Plan(tuple(jobs), tuple(without))
 
 

@@ -15,9 +15,12 @@ from typing import Any
 
 import numpy as np
 import yaml
+from plotly.offline import get_plotlyjs
 
+from analysis.explorer import embedded, explorer_data
 from analysis.figures import Drawing
 from analysis.figures.style import DPI, model_label
+from analysis.findings import FAILS, HOLDS, UNKNOWN, Finding
 from analysis.results import Results
 from analysis.tables import NAMES, SLACK, Table, guidance_gains, to_html
 
@@ -33,6 +36,14 @@ PACKAGES = (
     "matplotlib",
 )
 CSS_PIXELS_PER_INCH = 140
+RECORDED = "Recorded study, without its stores"
+EXPLORER = {
+    "x": "horizontal",
+    "y": "vertical",
+    "split": "split",
+    "colour": "colour",
+    "panel": "panel",
+}
 LONG = 30
 """Rows from which a table scrolls inside its own box."""
 
@@ -50,7 +61,9 @@ def report_page(
     results: Results,
     figures: Sequence[tuple[Drawing, bytes]],
     tables: Sequence[Table],
+    findings: Sequence[Finding] = (),
     problems: Sequence[str] = (),
+    watch: float | None = None,
 ) -> str:
     """Write the page.
 
@@ -58,11 +71,15 @@ def report_page(
         results: of the store.
         figures: drawings with their PNG files.
         tables: in the order shown; `gains` stands in a section of its own.
+        findings: judged ones.
         problems: sentences on what could not be tested.
+        watch: seconds after which a page of an unfinished sweep loads itself again.
     """
     by_name = {table.name: table for table in tables}
     sections = [
         Section("summary", "Summary", _summary(results, problems)),
+        Section("explorer", "Front explorer", _explorer(results)),
+        *([Section("findings", "Findings", _findings(findings))] if findings else []),
         Section("guidance", "What guidance did", _guidance(results, by_name.pop("gains", None))),
         Section("figures", "Figures", _figures(results, figures)),
         Section("tables", "Tables", _tables(list(by_name.values()))),
@@ -70,11 +87,14 @@ def report_page(
         Section("spec", "Sweep", _spec(results)),
         Section("versions", "Versions", _versions(results)),
     ]
-    name = str(results.spec.get("name") or results.store.uri)
+    where = ", ".join(store.uri for store in results.stores)
+    is_watched = watch is not None and bool(results.states["unfinished"])
     template = Template((files("analysis") / "report.html").read_text(encoding="utf-8"))
     return template.substitute(
-        title=html.escape(f"Guidance sweep {name}"),
-        subtitle=html.escape(f"Result store {results.store.uri}"),
+        title=html.escape(f"Guidance sweep {results.name}"),
+        subtitle=html.escape(f"Result store {where}" if where else RECORDED),
+        refresh=f'<meta http-equiv="refresh" content="{watch:.0f}">' if is_watched else "",
+        scripts=_scripts(results),
         links="".join(f'<li><a href="#{s.anchor}">{s.heading}</a></li>' for s in sections),
         sections="\n".join(_section(section) for section in sections),
         footer=f"Written {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by mg-analysis.",
@@ -123,6 +143,72 @@ def _summary(results: Results, problems: Sequence[str]) -> str:
         items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
         parts.append(f'<h3>Not tested</h3><ul class="bad">{items}</ul>')
     return "\n".join(parts)
+
+
+def _scripts(results: Results) -> str:
+    """Return the explorer's data and code, with the plotting library: no network is needed."""
+    if results.selected.empty and results.published.empty:
+        return ""
+    code = (files("analysis") / "explorer.js").read_text(encoding="utf-8")
+    data = embedded(explorer_data(results))
+    return (
+        f'<script type="application/json" id="explorer-data">{data}</script>\n'
+        f"<script>{get_plotlyjs()}</script>\n<script>{code}</script>"
+    )
+
+
+def _explorer(results: Results) -> str:
+    if results.selected.empty and results.published.empty:
+        return '<p class="soft">No front yet: no guided trial has committed an epoch.</p>'
+    choices = "".join(
+        f'<label>{label} <select id="explorer-{name}"></select></label>'
+        for name, label in EXPLORER.items()
+    )
+    return (
+        "<p>The checkpoints that validation selects, and the baselines they start from. Choose "
+        "one in the plot or in the list to see its heat maps. A line joins what is non-dominated "
+        "in the two axes shown.</p>"
+        f'<form class="choices" aria-label="What the plot shows">{choices}'
+        '<label><input type="checkbox" id="explorer-lines" checked> lines</label></form>'
+        '<div id="explorer-plot" role="img" aria-label="Selected checkpoints in the two chosen '
+        'metrics; the list below names each"></div>'
+        '<p id="explorer-count" class="soft" aria-live="polite"></p>'
+        '<label class="wide">Checkpoint <select id="explorer-point"></select></label>'
+        '<div id="explorer-detail" role="region" aria-live="polite" '
+        'aria-label="The chosen checkpoint"></div>'
+        "<noscript><p>The explorer needs JavaScript; figures and tables do not.</p></noscript>"
+    )
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    counts = {v: sum(f.verdict == v for f in findings) for v in (HOLDS, FAILS, UNKNOWN)}
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
+    return (
+        f"<p>What the paper claims, and what these results say: {summary}. A finding holds where "
+        "the whole 95 % bootstrap interval over configurations and seeds is above its threshold."
+        "</p>" + "".join(map(_finding, findings))
+    )
+
+
+def _finding(finding: Finding) -> str:
+    verdict = finding.verdict
+    kind = {HOLDS: "good", FAILS: "bad", UNKNOWN: "soft"}[verdict]
+    conditions = "".join(f"<li>{html.escape(str(c))}</li>" for c in finding.conditions)
+    needs = (
+        f"<p>Needs {html.escape(finding.missing)}.</p>"
+        if verdict == UNKNOWN and finding.missing
+        else ""
+    )
+    detail = ""
+    if len(finding.detail):
+        table = Table(finding.name, f"The numbers behind {finding.name}.", finding.detail)
+        detail = _scrolling(table)
+    return (
+        f'<details class="finding"><summary><strong>{finding.name}</strong> '
+        f'<span class="verdict {kind}">{verdict}</span> {html.escape(finding.claim)}</summary>'
+        f'<ul>{conditions}</ul>{needs}<p class="soft">Paper: '
+        f"{html.escape(finding.published)}. Shown in {finding.figure}.</p>{detail}</details>"
+    )
 
 
 def _guidance(results: Results, table: Table | None) -> str:

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import pandas as pd
 
-from analysis.frame import StoreLike, load, load_tests, open_store, with_tests
+from analysis.frame import (
+    StoreLike,
+    load,
+    load_tests,
+    open_store,
+    to_frame,
+    with_tests,
+    without_repeats,
+)
 from analysis.pareto import OBJECTIVES
 from analysis.selection import select
+from mg_core import schema
 from mg_core.config import Objective, TrialConfig
 from mg_core.errors import InputError
 from mg_core.progress import Progress
 from mg_core.store import ResultStore, reading
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Results:
-    """A store at one moment; a running sweep may be further by now.
+    """One store or several at one moment; a running sweep may be further by now.
 
     Attributes:
-        store: where it was read from.
-        spec: of the sweep.
+        stores: where it was read from; none where all there is was published by others.
+        spec: of the sweep, of the first one where there are several.
         trials: configurations of all trials by id, those without any row too.
         progress: of the trials that have committed an epoch.
         failures: record of the last attempt of each trial that failed.
@@ -33,9 +44,13 @@ class Results:
         versions: of Python and the packages that trained, as one attempt recorded them.
         objectives: of the fronts.
         tolerance: of the fronts, in fractions.
+        heatmap_keys: trial, epoch and pair of the heat maps that were made.
+        published: rows of others, see `analysis.published`; figures show them beside.
+        recorded_heatmaps: rows of `schema.HEATMAPS` of a study that was recorded without its
+            stores; none where heat maps are read from the stores.
     """
 
-    store: ResultStore
+    stores: tuple[ResultStore, ...]
     spec: Mapping[str, Any]
     trials: Mapping[str, TrialConfig]
     progress: Mapping[str, Progress]
@@ -45,6 +60,30 @@ class Results:
     versions: Mapping[str, str]
     objectives: tuple[str, ...]
     tolerance: float
+    heatmap_keys: frozenset[tuple[str, int, str]] = frozenset()
+    published: pd.DataFrame = field(default_factory=pd.DataFrame)
+    recorded_heatmaps: pd.DataFrame | None = None
+
+    @property
+    def store(self) -> ResultStore:
+        """The store, the first one where there are several.
+
+        Raises:
+            InputError: there is none.
+        """
+        if not self.stores:
+            raise InputError("this needs a result store, and only tables of others are given")
+        return self.stores[0]
+
+    @property
+    def name(self) -> str:
+        """What the sweeps and the tables of others are called."""
+        own = [str(self.spec.get("name") or "")] if len(self.stores) == 1 else []
+        names = [*filter(None, own)] or [
+            store.uri.rstrip("/").split("/")[-1] for store in self.stores
+        ]
+        others = [] if self.published.empty else list(self.published["source"].unique())
+        return ", ".join([*names, *others])
 
     @cached_property
     def selected(self) -> pd.DataFrame:
@@ -110,11 +149,12 @@ def read_results(
         left = set(trials) - {t for t, found in progress.items() if found.is_complete}
         attempts = opened.attempts(left | set(sorted(trials)[:1]))
         tests = load_tests(opened)
+        made = opened.heatmap_keys()
     nameless = sorted(progress.keys() - trials.keys())
     if nameless:
         raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
     return Results(
-        store=opened,
+        stores=(opened,),
         spec=spec,
         trials=trials,
         progress=progress,
@@ -124,7 +164,54 @@ def read_results(
         versions=_versions(attempts.values()),
         objectives=chosen,
         tolerance=tolerance,
+        heatmap_keys=frozenset(made),
     )
+
+
+def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Results:
+    """Put several stores together, and the tables of others beside them.
+
+    A trial's id stands for everything that decides its results, so a trial that several stores
+    hold is one trial: the first store's. Where only tables of others are given, there is no row
+    of one's own.
+
+    Args:
+        parts: results of one store each.
+        published: as `analysis.published.read_published` gives them.
+
+    Raises:
+        InputError: fronts of different objectives are to be put together.
+    """
+    others = pd.DataFrame() if published is None else published
+    if len(parts) == 1:
+        return replace(parts[0], published=others)
+    if len({part.objectives for part in parts}) > 1:
+        raise InputError(
+            "these sweeps have different objectives; say with --objectives which ones count"
+        )
+    rows = [part.rows for part in parts] or [to_frame(schema.METRICS.empty_table())]
+    tests = [part.tests for part in parts] or [to_frame(schema.TEST.empty_table())]
+    return Results(
+        stores=tuple(store for part in parts for store in part.stores),
+        spec=parts[0].spec if parts else {},
+        trials=_first_of(part.trials for part in parts),
+        progress=_first_of(part.progress for part in parts),
+        failures=_first_of(part.failures for part in parts),
+        rows=without_repeats(rows),
+        tests=without_repeats(tests),
+        versions=_first_of(part.versions for part in parts),
+        objectives=parts[0].objectives if parts else OBJECTIVES,
+        tolerance=parts[0].tolerance if parts else 0.0,
+        heatmap_keys=frozenset().union(*(part.heatmap_keys for part in parts)),
+        published=others,
+    )
+
+
+def _first_of(mappings: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    found: dict[str, T] = {}
+    for mapping in mappings:
+        found = {**mapping, **found}
+    return found
 
 
 def check_objectives(names: Sequence[str]) -> tuple[str, ...]:

@@ -53,11 +53,17 @@ class Setting:
     frame: pd.DataFrame
 
 
-def by_setting(frame: pd.DataFrame) -> Iterator[Setting]:
-    """Split rows of guided trials into those that may stand in one figure."""
-    told_apart = varying(frame, SETTING)
-    for values, rows in frame.groupby(SETTING, dropna=False, sort=True):
-        setting = dict(zip(SETTING, cast("tuple[Any, ...]", values), strict=True))
+def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setting]:
+    """Split rows of guided trials into those that may stand in one figure.
+
+    Args:
+        frame: rows of guided trials.
+        shown: parts of a setting that the figure itself shows side by side.
+    """
+    own = [name for name in SETTING if name not in shown]
+    told_apart = varying(frame, own)
+    for values, rows in frame.groupby(own, dropna=False, sort=True):
+        setting = dict(zip(own, cast("tuple[Any, ...]", values), strict=True))
         differing = {name: setting[name] for name in told_apart}
         dataset = str(setting["dataset"])
         phrases = [_phrase(n, v) for n, v in differing.items() if n != "dataset" and not pd.isna(v)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -35,8 +35,20 @@ HEADERS = {
     "trial_id": "trial",
 }
 MISSING = "–"
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "λ": r"$\lambda$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+}
 BASELINE_SETTING = ("dataset", "dataset_options", "image_size", "horizontal_flip")
 """What a baseline shares with the guided trials that start from it, besides model and weights."""
+TABLE_1_SLACK = 0.01
+"""Loss of validation accuracy that Table 1's selection allows, in fractions."""
 SLACK = 0.05
 """Loss of F1 against the baseline that `guidance_gains` allows, in fractions."""
 
@@ -77,12 +89,14 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """Return all tables of a store."""
-    return [
+    found = [
         guidance_gains(results),
         best_by_metric(results),
         baselines(results),
         front_listing(results),
     ]
+    has_groups = results.rows["val_accuracy"].notna().any()
+    return [table_1(results), *found] if has_groups else found
 
 
 def front_listing(results: Results) -> Table:
@@ -189,6 +203,50 @@ def guidance_gains(results: Results, slack: float = SLACK) -> Table:
     return Table("gains", title, frame.reset_index(drop=True))
 
 
+def table_1(results: Results) -> Table:
+    """Table 1: accuracy with groups, worst group and overall, mean ± standard deviation over seeds.
+
+    Per seed, of the checkpoints whose validation accuracy is at most 1 point below the
+    baseline's, the one with the highest validation EPG; deviations are those of a sample.
+    """
+    selected = results.selected
+    rows = selected[selected["val_accuracy"].notna()]
+    best = with_tests(best_within(rows, "epg", "accuracy", TABLE_1_SLACK), results.tests)
+    start = with_tests(rows[rows["is_reference"]], results.tests)
+    start = start.drop_duplicates(["model", "attribution", "layer", "task", "seed", "baseline"])
+    both = pd.concat([start.assign(loss="baseline"), best], ignore_index=True)
+    own = [*varying(both, ["dataset", "annotated_fraction"]), "model", "attribution", "layer"]
+    split = "test" if both["test_accuracy"].notna().any() else "val"
+    values = {"worst": f"{split}_accuracy_worst_group", "overall": f"{split}_accuracy"}
+    groups = both.groupby([*own, "loss", "task"], dropna=False)
+    columns = {
+        f"{task}, {name}": groups[column].agg(_mean_and_deviation).xs(task, level="task")
+        for task in sorted(both["task"].dropna().unique())
+        for name, column in values.items()
+    }
+    if columns:
+        frame = pd.DataFrame(columns).reset_index()
+        order = {"baseline": 0, "energy": 1, "l1": 2}
+        rank = frame["loss"].map(lambda loss: order.get(loss, len(order)))
+        frame = frame.assign(rank=rank).sort_values([*own, "rank"]).drop(columns="rank")
+    else:
+        frame = pd.DataFrame(columns=[*own, "loss"])
+    n_seeds = both["seed"].nunique()
+    title = (
+        f"Table 1: accuracy of the worst group (waterbirds on land) and overall on {SPLITS[split]} "
+        f"in %, mean ± standard deviation over {n_seeds} seeds, of the checkpoint with the highest "
+        "validation EPG at a loss of at most 1 point of validation accuracy."
+    )
+    return Table("table1", title, frame.reset_index(drop=True))
+
+
+def _mean_and_deviation(values: pd.Series) -> str | None:
+    known = 100 * values.dropna().astype(float)
+    if known.empty:
+        return None
+    return f"{known.mean():.1f} ± {known.std():.1f}" if len(known) > 1 else f"{known.mean():.1f}"
+
+
 def heading(name: str) -> tuple[str, str]:
     """Return the group that a column stands under, empty for most, and its own header."""
     split, _, metric = name.partition("_")
@@ -235,6 +293,31 @@ def to_text(table: Table) -> str:
     return "\n".join(aligned)
 
 
+def to_latex(table: Table) -> str:
+    """Write a table as LaTeX for the package booktabs, its title as the caption."""
+    sides = "".join("r" if right else "l" for right in table.is_numeric)
+    head, *body = [[_latex(text) for text in line] for line in [table.headers, *table.cells]]
+    rows = "\n".join(" & ".join(line) + r" \\" for line in body)
+    label = f"tab:{table.name}"
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"\centering",
+            rf"\caption{{{_latex(table.title)}}}",
+            rf"\label{{{label}}}",
+            rf"\begin{{tabular}}{{{sides}}}",
+            r"\toprule",
+            " & ".join(head) + r" \\",
+            r"\midrule",
+            *([rows] if rows else []),
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
 def to_csv(table: Table) -> str:
     """Write a table's raw values, metrics as fractions under their column names."""
     return str(table.frame.to_csv(index=False))
@@ -258,11 +341,23 @@ def to_html(table: Table) -> str:
     return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
+FORMATS: dict[str, Callable[[Table], str]] = {
+    "text": to_text,
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+}
+
+
 def _html_cells(tag: str, texts: Sequence[str], sides: Sequence[str], extra: str = "") -> str:
     return "".join(
         f'<{tag}{extra} class="{side}">{html.escape(text)}</{tag}>'
         for side, text in zip(sides, texts, strict=True)
     )
+
+
+def _latex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in text)
 
 
 def _escaped(cells: Sequence[str]) -> list[str]:

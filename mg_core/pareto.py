@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
+import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-SMALL = 128
-"""Up to so many points all pairs are compared at once: a trial's epochs, and most fronts so far.
-
-It takes microseconds, where the library for larger tables takes a second to import.
-"""
 
 
 def non_dominated(points: ArrayLike, tolerance: float = 0.0) -> NDArray[np.bool_]:
@@ -49,13 +44,9 @@ def _strict(table: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return the non-dominated rows of a table without NaN."""
     if not len(table) or not table.shape[1]:
         return np.ones(len(table), dtype=bool)
-    if len(table) <= SMALL:
-        beats = (table[:, None] >= table).all(axis=2) & (table[:, None] > table).any(axis=2)
-        return np.logical_not(beats.any(axis=0))
-    from paretoset import paretoset
-
-    # `distinct=False`: equal rows do not dominate each other. Without numba: every process would
-    # compile for seconds before its first epoch is committed, for fronts that take a millisecond.
-    sense = ["max"] * table.shape[1]
-    mask: NDArray[np.bool_] = paretoset(table, sense=sense, distinct=False, use_numba=False)
-    return mask
+    if table.shape[1] == 1:
+        best: NDArray[np.bool_] = table[:, 0] == table[:, 0].max()
+        return best
+    # Weakly non-dominated means equal rows: they do not dominate each other.
+    mask = moocore.is_nondominated(table, maximise=True, keep_weakly=True)
+    return np.asarray(mask, dtype=np.bool_)

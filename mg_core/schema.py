@@ -128,6 +128,29 @@ TEST = pa.schema(
 )
 """Rows of `test/`, which join those of `metrics/` on trial, epoch, attribution and layer."""
 
+HEATMAPS = pa.schema(
+    [
+        ("trial_id", pa.string()),
+        *KEY_FIELDS,
+        ("task", pa.string()),
+        ("image", pa.string()),
+        ("class_name", pa.string()),
+        ("probability", pa.float64()),
+        ("prediction", pa.string()),
+        ("size", pa.int32()),
+        ("map", pa.binary()),
+        ("boxes", pa.list_(pa.float64())),
+        ("picture", pa.binary()),
+    ]
+)
+"""Rows of `heatmaps/`: one for each (checkpoint, pair, test image) that is shown.
+
+`map` is the signed map at input resolution over its largest absolute value, float16 in
+little-endian rows of `size`; `boxes` are those of the class, four numbers each (xmin, ymin, xmax,
+ymax); `picture` is a JPEG of the image as the model sees it. `probability` is the model's of the
+class, `prediction` the class with its largest logit.
+"""
+
 
 def config_columns(config: TrialConfig) -> dict[str, Any]:
     """Return the values of `CONFIG_FIELDS` for a trial."""

@@ -8,7 +8,8 @@ attempts/<trial_id>/<n>-<nonce>.json          one run of a trial: where, version
 logs/<trial_id>/<n>-<nonce>.txt               the newest lines of what it logged
 metrics/<trial_id>/<n>-<nonce>.parquet        all epochs so far: the only commit point
 checkpoints/<trial_id>/<n>-<nonce>/…          weights of non-dominated epochs, newest state
-test/<trial_id>.parquet                       test rows of non-dominated checkpoints
+test/<trial_id>/<epoch>-<rows>.parquet        test rows of one non-dominated checkpoint
+heatmaps/<trial_id>/<epoch>-<pair>.parquet    its maps of a few test images (by task)
 lock.json                                     the driver at work
 ```
 
@@ -18,6 +19,7 @@ whatever that file does not name is garbage.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -30,7 +32,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mg_core import schema
-from mg_core.config import TrialConfig, parse
+from mg_core.config import EvaluationPair, TrialConfig, parse
 from mg_core.errors import InputError
 from mg_core.files import Files
 from mg_core.progress import FOOTER, TAIL_BYTES, AttemptKey, Progress, footer_in
@@ -47,6 +49,7 @@ RETRIES = 10
 T = TypeVar("T")
 
 
+_HEATMAPS = re.compile(r"heatmaps/([^/]+)/(\d+)-([^/]+@[^/]+)\.parquet")
 _KEY = re.compile(r"(metrics|attempts|logs)/([^/]+)/(\d+-[0-9a-f]+)\.(parquet|json|txt)")
 
 
@@ -279,13 +282,39 @@ class ResultStore:
 
     # Test results
 
-    def put_test(self, trial_id: str, rows: pa.Table) -> None:
-        """Write all test rows of a trial, replacing those that are there."""
-        self.put(f"test/{trial_id}.parquet", to_parquet(rows.cast(schema.TEST)))
+    def put_test(self, trial_id: str, epoch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write test rows of one checkpoint, under a name that says which rows they are.
+
+        Two processes that test the same write the same object, and others besides each other.
+        """
+        pairs = sorted(str((row["attribution"], row["layer"])) for row in rows)
+        name = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:8]
+        table = pa.Table.from_pylist(list(rows), schema=schema.TEST)
+        self.put(f"test/{trial_id}/{epoch:04d}-{name}.parquet", to_parquet(table))
 
     def test_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return all test rows."""
+        """Return all test rows; one that was computed twice may stand there twice."""
         return self._table(self.files.keys("test"), schema.TEST, columns)
+
+    def put_heatmaps(
+        self, trial_id: str, epoch: int, name: str, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write heat maps of one checkpoint, of one pair and task (see `heatmaps_name`)."""
+        table = pa.Table.from_pylist(list(rows), schema=schema.HEATMAPS)
+        self.put(_heatmaps_key(trial_id, epoch, name), to_parquet(table))
+
+    def heatmaps(self, trial_id: str, epoch: int, name: str) -> pa.Table:
+        """Return heat maps of a checkpoint, none of them where none were made."""
+        try:
+            data = self.get(_heatmaps_key(trial_id, epoch, name))
+        except FileNotFoundError:
+            return schema.HEATMAPS.empty_table()
+        return pq.read_table(io.BytesIO(data))
+
+    def heatmap_keys(self) -> set[tuple[str, int, str]]:
+        """Return trial, epoch and name of all heat maps that were made."""
+        found = (_HEATMAPS.fullmatch(key) for key in self.files.keys("heatmaps"))
+        return {(match[1], int(match[2]), match[3]) for match in found if match}
 
     def _table(self, keys: list[str], shape: pa.Schema, columns: Sequence[str] | None) -> pa.Table:
         import pyarrow.dataset as ds
@@ -335,6 +364,18 @@ def _config(text: bytes, source: str) -> TrialConfig:
         # The slower way says in a sentence what is wrong with it.
         config: TrialConfig = parse(TrialConfig, json.loads(text), source)
         return config
+
+
+def heatmaps_name(pair: EvaluationPair, task: str | None) -> str:
+    """Name the heat maps of an attribution and layer, for a data set with tasks those of one.
+
+    A baseline is explained once for every task: what is evidence for one is not for another.
+    """
+    return f"{pair}-{task}" if task else str(pair)
+
+
+def _heatmaps_key(trial_id: str, epoch: int, name: str) -> str:
+    return f"heatmaps/{trial_id}/{epoch:04d}-{name}.parquet"
 
 
 def to_parquet(table: pa.Table) -> bytes:

@@ -51,9 +51,14 @@ def drawings(results: Results, only: Sequence[str] = ()) -> Iterator[Drawing]:
     Raises:
         InputError: a name is unknown.
     """
-    from analysis.figures import tradeoff  # noqa: F401  registers
+    from analysis.figures import qualitative, tradeoff, variations  # noqa: F401  register
 
-    for figure in [FIGURES[name] for name in only or FIGURES]:
+    unknown = [name for name in only if name not in FIGURES]
+    if not unknown and not len(results.selected) and results.published.empty:
+        return
+
+    numbers = sorted(FIGURES, key=lambda name: int(name.removeprefix("fig")))
+    for figure in [FIGURES[name] for name in only or numbers]:
         yield from figure(results)
 
 

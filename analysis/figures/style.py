@@ -114,6 +114,28 @@ def model_label(model: str) -> str:
     return f"{MODELS[family]} {BACKBONES.get(backbone, backbone)}".strip()
 
 
+def main_backbone(models: Iterable[str]) -> str:
+    """Return the backbone that most families of models have, of equals the paper's first."""
+    found = [model.partition("_")[2] for model in models if model.partition("_")[0] in MODELS]
+    return max(in_order(found, BACKBONES), key=found.count, default="")
+
+
+def is_of(model: str, backbone: str) -> bool:
+    """Say whether a model has a backbone; models of users' own belong to every one."""
+    family, _, own = model.partition("_")
+    return family not in MODELS or own == backbone
+
+
+def level_marks(labels: Sequence[str]) -> dict[str, Mark]:
+    """Return marks of growing darkness for the levels of a setting, in order."""
+    colours = ("#f4bd19", "#ee8434", "#d8372c", "#8e1f5c", "#1b4090", "#222222")
+    markers = ("o", "s", "^", "D", "p", "v")
+    return {
+        label: Mark(label, markers[place % 6], colours[place % 6], 4.6)
+        for place, label in enumerate(labels)
+    }
+
+
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
     """Sort names: those known in their order, then the others alphabetically."""
     rank = {name: number for number, name in enumerate(known)}
@@ -141,6 +163,20 @@ def in_rows(rows: Sequence[Sequence[Handle]]) -> list[Handle]:
         [*row, *[Line2D([], [], linestyle="none", label=" ")] * (width - len(row))] for row in rows
     ]
     return [row[column] for column in range(width) for row in padded]
+
+
+def hollow_handle() -> Line2D:
+    """Return the legend's entry for what others published."""
+    return Line2D(
+        [],
+        [],
+        color=INK,
+        linestyle="--",
+        marker="o",
+        markersize=4.6,
+        markerfacecolor="white",
+        label="published by others",
+    )
 
 
 def baseline_handle() -> Line2D:

@@ -85,6 +85,16 @@ class Split:
             masks[has_box] = ~masks[has_box]
         return torch.from_numpy(masks)
 
+    def boxes(self, index: int, class_id: int) -> NDArray[np.int64]:
+        """Return the boxes of one class in one image, undilated.
+
+        Returns:
+            (n, 4) xmin, ymin, xmax, ymax in pixels of the trained image; max is outside.
+        """
+        arrays = self._arrays
+        _, found = _matches(arrays.box_offsets, arrays.box_classes, [index], [class_id])
+        return arrays.boxes[found].astype(np.int64)
+
     def segmentation(self, indices: Indices, classes: Indices) -> torch.Tensor | None:
         """Read, for each image, the pixels of one class.
 

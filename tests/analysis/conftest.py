@@ -191,9 +191,8 @@ def write_sweep(
     for config in configs:
         rows = made_up_rows(config, epochs)
         write_trial(store, config, rows)
-        if tested:
-            tests = pa.Table.from_pylist(made_up_tests(rows), schema=schema.TEST)
-            store.put_test(config.trial_id, tests)
+        for row in made_up_tests(rows) if tested else []:
+            store.put_test(config.trial_id, row["epoch"], [row])
     return store
 
 

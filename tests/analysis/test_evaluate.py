@@ -18,7 +18,7 @@ from mg_core.training.evaluation import evaluate
 
 def run_all(store, **options):
     results = read_results(store, **options)
-    return list(run_tests(results, plan_tests(results).jobs, runtime_of(results)))
+    return list(run_tests(plan_tests(results).jobs, runtime_of(results), n_heatmaps=3))
 
 
 def keys(frame):
@@ -102,7 +102,7 @@ def test_what_is_tested_is_not_computed_again(untested):
 def test_an_interrupted_run_goes_on_where_it_was(untested):
     results = read_results(untested)
     plan = plan_tests(results)
-    running = run_tests(results, plan.jobs, runtime_of(results))
+    running = run_tests(plan.jobs, runtime_of(results))
     next(running), next(running)
     running.close()
     left = plan_tests(read_results(untested)).jobs
@@ -148,9 +148,9 @@ def test_results_of_other_numerics_are_not_mixed(untested):
     results = read_results(untested)
     (job, *_) = plan_tests(results).jobs
     config = job.config.model_copy(update={"numerics": 99})
-    old = type(job)(job.weights, config, job.targets)
+    old = type(job)(job.weights, config, job.owner, job.targets)
     with pytest.raises(InputError, match="numerics version 99"):
-        list(run_tests(results, [old], runtime_of(results)))
+        list(run_tests([old], runtime_of(results)))
 
 
 def test_runtime_is_the_sweeps_unless_told_otherwise(demo):

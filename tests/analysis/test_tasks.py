@@ -59,7 +59,7 @@ def tests_of(tmp_path_factory):
     for config in trials.values():
         assert list(run_trial(config, runtime))[-1].state == "complete"
     results = read_results(store)
-    assert set(run_tests(results, plan_tests(results).jobs, runtime_of(results))) == {None}
+    assert set(run_tests(plan_tests(results).jobs, runtime_of(results))) == {None}
     tests = read_results(store).tests.query("epoch == 0")
     tasks = {key: c.guidance.task for key, c in trials.items() if c.guidance}
     return {tasks[row["trial_id"]]: row for _, row in tests.iterrows()}

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from paretoset import paretoset
 
 from mg_core.pareto import non_dominated
 
@@ -54,6 +55,19 @@ def test_does_not_depend_on_the_order(points, random):
 @given(tables, tolerances)
 def test_with_tolerance_is_a_subset(points, tolerance):
     assert not (non_dominated(points, tolerance) & ~non_dominated(points)).any()
+
+
+@given(
+    st.integers(2, 3).flatmap(
+        lambda k: st.integers(1, 12).flatmap(
+            lambda n: arrays(float, (n, k), elements=st.sampled_from([0.0, 0.1, 0.104, 0.5, 1.0]))
+        )
+    )
+)
+def test_another_library_says_the_same(points):
+    sense = ["max"] * points.shape[1]
+    other = paretoset(points, sense=sense, distinct=False, use_numba=False)
+    assert (non_dominated(points) == other).all()
 
 
 def test_equal_points_stand_together():

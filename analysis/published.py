@@ -1,0 +1,216 @@
+"""Result tables of others, loaded beside one's own through a small mapping file.
+
+```yaml
+name: re-run of 2024
+files: results/{model}_{loss}_{layer}.json   # names in braces become columns
+format: csv                                  # json, jsonl or csv; by the ending where not given
+columns: {test_f1: F1, test_epg: EPG, test_iou: IoU, loss: loc_loss}   # ours: theirs
+values: {dataset: voc2007, attribution: bcos}  # columns that are the same in every row
+rename: {loss: {Energy: energy, L1: l1}, model: {resnet50: bcos_resnet50}}
+percent: true                                # their metrics are percentages
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+import yaml
+from pydantic import Field
+
+from analysis.frame import COLUMNS, KEY
+from analysis.pareto import CONFIGURATION
+from mg_core.config import Frozen, parse
+from mg_core.errors import InputError
+
+Scalar = str | int | float | bool | None
+REQUIRED = ("model", "attribution", "layer")
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
+
+
+class Mapping(Frozen):
+    """How the columns of somebody else's tables are called here.
+
+    Attributes:
+        name: shown in legends.
+        files: pattern, relative to the mapping file; `*` matches anything in a name, `{column}`
+            too, and puts it into that column.
+        format: of the files.
+        columns: their name of each of our columns; nested keys of JSON are joined by dots.
+        values: columns that are the same in every row.
+        rename: our value for theirs, by column.
+        percent: whether their metrics are percentages.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    files: str
+    format: Literal["json", "jsonl", "csv"] | None = None
+    columns: dict[str, str]
+    values: dict[str, Scalar] = Field(default_factory=dict)
+    rename: dict[str, dict[str, Scalar]] = Field(default_factory=dict)
+    percent: bool = False
+
+
+def is_mapping(source: str) -> bool:
+    """Say whether a source named on the command line is a mapping file rather than a store."""
+    return source.endswith((".yaml", ".yml")) and Path(source).expanduser().is_file()
+
+
+def read_published(path: str | Path) -> pd.DataFrame:
+    """Return the rows of a mapping file's tables, under our names, metrics as fractions.
+
+    A row without a loss is a baseline, the reference of its panel. Rows stand as their authors
+    selected them.
+
+    Args:
+        path: of the mapping file.
+
+    Returns:
+        One row per result, with `source` (the mapping's name), `is_reference`, and those columns
+        of `analysis.frame.COLUMNS` that the mapping gives; others a figure needs are missing.
+
+    Raises:
+        InputError: the file, a table or a column is not as it should be.
+    """
+    file = Path(path).expanduser()
+    mapping = _read_mapping(file)
+    tables = [_table(mapping, found, columns) for found, columns in _files(mapping, file)]
+    frame = pd.concat(tables, ignore_index=True)
+    for name in frame:
+        if str(name).startswith(("val_", "test_")):
+            frame[name] = _numbers(frame[name], str(name), file) / (100 if mapping.percent else 1)
+    return _completed(frame, mapping)
+
+
+def beside(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Put published rows under one's own, in the setting of the same data set where it is one.
+
+    Args:
+        own: selected rows with test columns, as `Results.tested`.
+        published: as `read_published` gives them.
+    """
+    if published.empty:
+        return own
+    filled = published.copy()
+    for name in CONFIGURATION:
+        if name in ("model", "dataset", "loss") or name not in own:
+            continue
+        for dataset in filled["dataset"].dropna().unique():
+            known = own.loc[own["dataset"] == dataset, name].drop_duplicates()
+            here = filled["dataset"] == dataset
+            if len(known) == 1 and filled.loc[here, name].isna().all():
+                filled[name] = filled[name].astype(object)
+                filled.loc[here, name] = known.iloc[0]
+    if own.empty:
+        typed: pd.DataFrame = filled
+        return typed
+    filled = filled.astype({n: own[n].dtype for n in filled if n in own}, errors="ignore")
+    together: pd.DataFrame = pd.concat([own, filled], ignore_index=True)
+    return together
+
+
+def _read_mapping(file: Path) -> Mapping:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{file}: this mapping file cannot be read: {reason}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: a mapping file has keys: {', '.join(Mapping.model_fields)}")
+    mapping: Mapping = parse(Mapping, content, str(file))
+    named = [*mapping.columns, *mapping.values, *PLACEHOLDER.findall(mapping.files)]
+    for column in [*named, *mapping.rename]:
+        if column not in COLUMNS:
+            raise InputError(f"{file}: unknown column {column!r}; choose from {', '.join(COLUMNS)}")
+    missing = [name for name in REQUIRED if name not in named]
+    if missing:
+        raise InputError(
+            f"{file}: nothing gives the column {missing[0]!r}; name it under `columns`, `values` "
+            "or as {" + missing[0] + "} in `files`"
+        )
+    if not any(name.startswith("test_") for name in named):
+        raise InputError(f"{file}: `columns` names no test metric, such as test_f1")
+    return mapping
+
+
+def _files(mapping: Mapping, file: Path) -> list[tuple[Path, dict[str, str]]]:
+    parts = re.split(r"(\{\w+\}|\*)", mapping.files)
+    pattern = "".join(
+        f"(?P<{part[1:-1]}>[^/]+?)" if part.startswith("{") else "[^/]*"
+        if part == "*" else re.escape(part)
+        for part in parts
+    )  # fmt: skip
+    found = []
+    for candidate in sorted(file.parent.glob(PLACEHOLDER.sub("*", mapping.files))):
+        match = re.fullmatch(pattern, candidate.relative_to(file.parent).as_posix())
+        if match:
+            found.append((candidate, match.groupdict()))
+    if not found:
+        raise InputError(f"{file}: no file matches {mapping.files!r} in {file.parent}")
+    return found
+
+
+def _table(mapping: Mapping, file: Path, named: dict[str, str]) -> pd.DataFrame:
+    theirs = _records(mapping.format or file.suffix.lstrip("."), file)
+    missing = [name for name in mapping.columns.values() if name not in theirs]
+    if missing:
+        raise InputError(
+            f"{file}: there is no column {missing[0]!r}; found {', '.join(map(str, theirs))}"
+        )
+    frame = pd.DataFrame({ours: theirs[name] for ours, name in mapping.columns.items()})
+    for name, value in {**mapping.values, **named}.items():
+        frame[name] = value
+    for name, values in mapping.rename.items():
+        if name in frame:
+            frame[name] = [values.get(str(value), value) for value in frame[name]]
+    typed: pd.DataFrame = frame
+    return typed
+
+
+def _records(kind: str, file: Path) -> pd.DataFrame:
+    try:
+        if kind == "csv":
+            return pd.read_csv(file)
+        text = file.read_text(encoding="utf-8")
+        if kind == "jsonl":
+            return pd.json_normalize([json.loads(line) for line in text.splitlines() if line])
+        if kind != "json":
+            raise InputError(f"{file}: say under `format` whether this is json, jsonl or csv")
+        content: Any = json.loads(text)
+        lists = isinstance(content, dict) and all(isinstance(v, list) for v in content.values())
+        return pd.DataFrame(content) if lists else pd.json_normalize(content)
+    except (OSError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
+        raise InputError(f"{file}: this table cannot be read: {error}") from None
+
+
+def _numbers(values: pd.Series, name: str, file: Path) -> pd.Series:
+    try:
+        numbers: pd.Series = pd.to_numeric(values)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{file}: column {name!r} holds no numbers: {error}") from None
+    return numbers
+
+
+def _completed(frame: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
+    for name in [*CONFIGURATION, *KEY, "seed", "baseline", "localization_weight"]:
+        if name not in frame:
+            frame[name] = None
+    is_reference = frame["loss"].isna()
+    frame = frame.assign(
+        guided_attribution=frame["guided_attribution"].fillna(frame["attribution"]),
+        guided_layer=frame["guided_layer"].fillna(frame["layer"]),
+        baseline=mapping.name,
+        trial_id=frame["trial_id"].fillna(mapping.name),
+        epoch=pd.to_numeric(frame["epoch"]).fillna(0).astype("int64"),
+        is_reference=is_reference,
+        kind="guided",
+        source=mapping.name,
+        front=-1,
+    )
+    frame["localization_weight"] = pd.to_numeric(frame["localization_weight"])
+    frame["seed"] = pd.to_numeric(frame["seed"]).fillna(0).astype("int64")
+    return frame

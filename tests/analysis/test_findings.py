@@ -1,0 +1,244 @@
+"""Findings on hand-built tables whose verdicts are known."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.findings import (
+    FAILS,
+    HOLDS,
+    UNKNOWN,
+    Condition,
+    Finding,
+    definitions,
+    judge,
+    to_json,
+    to_text,
+)
+from analysis.findings.bootstrap import Interval, interval
+from analysis.findings.measures import Measures, volume_shares
+from analysis.results import read_results
+from mg_core.config import EvaluationPair
+
+OWN = {"vanilla_tiny": ("ixg",), "xdnn_tiny": ("intgrad",), "bcos_tiny": ("bcos",)}
+LOSSES = ("energy", "l1", "ppce", "rrr")
+
+
+@pytest.fixture(scope="session")
+def study(sweep, make_grid, tmp_path_factory):
+    """Three models, two layers, four losses, three seeds: made up so that the claims hold."""
+    configs = make_grid(OWN, ("input", "final"), LOSSES, (0, 1, 2), epochs=3)
+    return Measures.of(read_results(sweep(tmp_path_factory.mktemp("study"), configs)))
+
+
+@pytest.fixture(scope="session")
+def varied(sweep, make_grid, tmp_path_factory):
+    """Measures of B-cos at input with one setting varied: `varied(annotated_fraction=[...])`."""
+
+    def make(**values):
+        ((name, levels),) = values.items()
+        configs = {}
+        for level in levels:
+            part = make_grid(
+                {"bcos_tiny": ("bcos",)}, ("input",), ("energy", "l1"), (0, 1, 2), **{name: level}
+            )
+            configs |= {config.trial_id: config for config in part}
+        folder = tmp_path_factory.mktemp(name)
+        return Measures.of(read_results(sweep(folder, list(configs.values()))))
+
+    return make
+
+
+def swapped(measures, one, other):
+    """The same table with two losses taken for each other."""
+    names = {one: other, other: one}
+    rows = measures.rows.assign(loss=measures.rows["loss"].map(lambda n: names.get(n, n)))
+    return replace(measures, rows=rows)
+
+
+def scaled(measures, where, factor, metric="epg"):
+    """The same table with some gains over the baseline shrunk or grown, on both splits."""
+    rows = measures.rows.copy()
+    key = ["trial_id", "attribution", "layer"]
+    for column in (metric, f"val_{metric}"):
+        start = rows[rows["is_reference"]].set_index(key)[column]
+        before = rows.set_index(key).index.map(start).to_numpy()
+        rows.loc[where, column] = (before + factor * (rows[column] - before))[where]
+    return replace(measures, rows=rows)
+
+
+@pytest.mark.parametrize("define", [definitions.r1, definitions.r2])
+def test_the_best_loss_is_the_one_with_most_of_the_volume(study, define):
+    assert define(study).verdict == HOLDS
+    assert define(swapped(study, "energy", "l1")).verdict == FAILS
+    assert "6 of 6" not in define(swapped(study, "energy", "l1")).claim
+
+
+def test_volume_shares_are_measured_against_one_reference_for_all_losses(study):
+    rows = study.guided_there
+    panel = rows[(rows["model"] == "xdnn_tiny") & (rows["layer"] == "final") & (rows["seed"] == 1)]
+    found = volume_shares(panel, "epg").iloc[0]
+    low = panel[["f1", "epg"]].min()
+    guided = panel[~panel["is_reference"]]
+
+    def volume(points):
+        """Sum of rectangles under the staircase, the best F1 first."""
+        total, reached = 0.0, low["epg"]
+        for _, point in points.sort_values("f1", ascending=False).iterrows():
+            total += (point["f1"] - low["f1"]) * max(0.0, point["epg"] - reached)
+            reached = max(reached, point["epg"])
+        return total
+
+    for loss in LOSSES:
+        share = 100 * volume(guided[guided["loss"] == loss]) / volume(guided)
+        assert found[loss] == pytest.approx(share)
+
+
+def test_on_object_energy_is_compared_with_l1(study):
+    assert definitions.r3(study).verdict == UNKNOWN, "no masks"
+    noise = np.random.default_rng(0).normal(0, 1, len(study.rows))
+    better = np.where(study.rows["loss"] == "energy", 70.0, 60.0) + noise
+    focused = replace(study, rows=study.rows.assign(on_object=better))
+    assert definitions.r3(focused).verdict == HOLDS
+    assert definitions.r3(swapped(focused, "energy", "l1")).verdict == FAILS
+
+
+def test_bcos_at_input_is_compared_with_the_best_other_family(study):
+    assert definitions.r4(study).verdict == HOLDS
+    names = {"bcos_tiny": "vanilla_tiny", "vanilla_tiny": "bcos_tiny"}
+    renamed = study.rows["model"].map(lambda model: names.get(model, model))
+    assert definitions.r4(replace(study, rows=study.rows.assign(model=renamed))).verdict == FAILS
+    alone = study.rows[study.rows["model"] == "bcos_tiny"]
+    assert definitions.r4(replace(study, rows=alone)).verdict == UNKNOWN
+
+
+def test_every_model_must_gain_at_the_final_layer(study):
+    assert definitions.r5(study).verdict == HOLDS
+    one_loses = scaled(study, study.rows["model"] == "xdnn_tiny", -0.5)
+    assert definitions.r5(one_loses).verdict == FAILS
+
+
+def test_f1_must_rise_for_one_model(study):
+    finding = definitions.r6(study)
+    assert finding.verdict == HOLDS
+    assert finding.detail.set_index("model")["mean"].idxmax() == "xdnn_tiny"
+    falls = study.rows["f1"] - 5.0 * ~study.rows["is_reference"]
+    assert definitions.r6(replace(study, rows=study.rows.assign(f1=falls))).verdict == FAILS
+
+
+def test_few_boxes_must_keep_most_of_the_gain(varied):
+    measures = varied(annotated_fraction=[1.0, 0.1, 0.01])
+    assert definitions.r7(measures).verdict == HOLDS
+    share = measures.rows["annotated_fraction"]
+    assert definitions.r7(scaled(measures, share == 0.01, 0.6)).verdict == HOLDS
+    assert definitions.r7(scaled(measures, share == 0.01, 0.3)).verdict == FAILS
+    assert definitions.r7(scaled(measures, share == 0.1, 0.6)).verdict == FAILS
+
+
+def test_energy_must_keep_its_gain_and_l1_less_of_it(varied):
+    measures = varied(box_dilation=[0.0, 0.1, 0.5])
+    rows = measures.rows
+    is_worse = (rows["loss"] == "l1") & (rows["box_dilation"] == 0.5)
+    assert definitions.r8(scaled(measures, is_worse, 0.4)).verdict == HOLDS
+    both = rows["box_dilation"] == 0.5
+    assert definitions.r8(scaled(measures, both, 0.4)).verdict == FAILS
+
+
+def test_middle_layers_must_help_and_be_faster(sweep, make_grid, tmp_path):
+    pairs = tuple(EvaluationPair(attribution="bcos", layer=at) for at in ("input", "mid2"))
+    configs = make_grid(
+        {"bcos_tiny": ("bcos",)}, ("input", "mid2"), ("energy",), (0, 1, 2), evaluate=pairs
+    )
+    measures = Measures.of(read_results(sweep(tmp_path, configs)))
+    layer = measures.rows.drop_duplicates("trial_id").set_index("trial_id")["guided_layer"]
+    seconds = layer.map({"input": 2.0, "mid2": 1.0})
+    assert definitions.r9(replace(measures, step_seconds=seconds)).verdict == HOLDS
+    assert definitions.r9(replace(measures, step_seconds=1 / seconds)).verdict == FAILS
+    is_mid = measures.rows["guided_layer"] == "mid2"
+    weak = scaled(replace(measures, step_seconds=seconds), is_mid, 0.4)
+    assert definitions.r9(weak).verdict == FAILS
+
+
+def test_table_1_wants_a_gain_for_both_losses_and_tasks(varied):
+    measures = varied(task=["conventional", "reversed"])
+    rows = measures.rows.assign(val_accuracy=0.9)
+    gain = np.where(rows["is_reference"], 0.0, 4.0)
+    rows = rows.assign(accuracy=70 + gain, accuracy_worst_group=50 + 2 * gain)
+    assert definitions.table_1(replace(measures, rows=rows)).verdict == HOLDS
+    is_one = (rows["task"] == "reversed") & (rows["loss"] == "l1") & ~rows["is_reference"]
+    rows.loc[is_one, "accuracy"] = 69.0
+    assert definitions.table_1(replace(measures, rows=rows)).verdict == FAILS
+    low = rows.assign(val_accuracy=np.where(rows["is_reference"], 0.9, 0.88))
+    assert definitions.table_1(replace(measures, rows=low)).verdict == UNKNOWN, "none is allowed"
+
+
+def test_two_seeds_of_one_configuration_are_not_enough(varied):
+    measures = varied(annotated_fraction=[1.0, 0.1])
+    two = measures.rows[measures.rows["seed"] < 2]
+    assert definitions.r7(replace(measures, rows=two)).verdict == UNKNOWN
+
+
+def test_a_store_without_any_test_is_judged_on_validation(sweep, make_grid, tmp_path):
+    configs = make_grid(OWN, ("input",), ("energy", "l1"), (0, 1, 2))
+    results = read_results(sweep(tmp_path, configs, tested=False))
+    assert Measures.of(results).split == "val"
+    assert judge(results)[0].verdict == HOLDS
+
+
+@pytest.mark.parametrize("models", [{}, {"vanilla_tiny": ()}, {"vanilla_tiny": ("gradcam",)}])
+def test_too_little_is_a_verdict_and_no_traceback(models, sweep, make_grid, tmp_path):
+    configs = make_grid(models, ("final",), ("energy",))[:2]
+    found = judge(read_results(sweep(tmp_path, configs)))
+    assert {finding.verdict for finding in found} <= {UNKNOWN, HOLDS, FAILS}
+    assert sum(finding.verdict == UNKNOWN for finding in found) >= 8
+    text = to_text(found)
+    assert text.count("needs ") >= 8
+    content = json.loads(to_json(found))
+    assert [item["finding"] for item in content][:2] == ["R1", "R2"]
+    assert {item["verdict"] for item in content} <= {UNKNOWN, HOLDS, FAILS}
+
+
+def test_verdicts_follow_from_the_interval():
+    def verdict(*estimates):
+        conditions = tuple(Condition("s", e, 1.0) for e in estimates)
+        return Finding("R", "c", "p", conditions, pd.DataFrame(), "f").verdict
+
+    above, across = Interval(2, 1.5, 3, 4, 8), Interval(2, 0.5, 3, 4, 8)
+    below, few = Interval(0.9, 0.5, 3, 4, 8), Interval(2, 1.5, 3, 1, 2)
+    assert verdict(above) == HOLDS
+    assert verdict(across) == verdict(few) == verdict(None) == verdict() == UNKNOWN
+    assert verdict(below) == FAILS
+    assert verdict(above, across) == UNKNOWN
+    assert verdict(across, below) == FAILS
+
+
+def test_the_interval_covers_the_truth_as_often_as_it_says():
+    """Of 200 studies of 12 configurations × 3 seeds, 95 % hold the true mean."""
+    rng = np.random.default_rng(0)
+    hits = 0
+    for number in range(200):
+        effect = np.repeat(rng.normal(0, 1, 12), 3) + rng.normal(0, 1, 36)
+        units = pd.DataFrame({"configuration": np.repeat(range(12), 3), "value": effect})
+        found = interval(units, lambda means: means[:, 0], seed=number)
+        hits += found.low <= 0 <= found.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_seeds_of_one_configuration_are_not_taken_for_independent():
+    """Ten copies of each value as seeds leave the interval about as wide as it was."""
+    values = np.random.default_rng(1).normal(0, 1, 10)
+
+    def width(repeats):
+        units = pd.DataFrame(
+            {
+                "configuration": np.repeat(range(10), repeats),
+                "value": np.repeat(values, repeats),
+            }
+        )
+        found = interval(units, lambda means: means[:, 0])
+        return found.high - found.low
+
+    assert width(10) == pytest.approx(width(1), rel=0.05)
