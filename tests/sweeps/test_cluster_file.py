@@ -9,6 +9,7 @@ import yaml
 from ray.autoscaler._private.util import fillout_defaults, prepare_config, validate_config
 
 STARTS = ("head_start_ray_commands", "worker_start_ray_commands")
+METADATA = ("pyproject.toml", "README.md", "LICENSE")
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +55,13 @@ def test_its_addresses_belong_to_nobody(cluster):
     provider = cluster["provider"]
     for address in (provider["head_ip"], *provider["worker_ips"]):
         assert address.startswith("192.0.2.")
+
+
+def test_what_is_mounted_is_what_is_installed(cluster, repository):
+    mounts = {k: v for k, v in cluster["file_mounts"].items() if k.startswith("~/model-guidance/")}
+    for place, source in mounts.items():
+        assert place == f"~/model-guidance/{source}"
+        assert (repository / source).exists()
+    project = (repository / "pyproject.toml").read_text()
+    (packages,) = re.findall(r"wheel\]\npackages = (\[.*\])", project)
+    assert set(mounts.values()) == {*yaml.safe_load(packages), *METADATA}
