@@ -20,13 +20,14 @@ export PATH=$MG_VENV/bin:$PATH
 
 # A token of this job alone: other users of the nodes reach the ports too. It goes into a file that
 # nobody else reads, for environments and command lines are seen by others.
-umask 077
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$HOME/.ray/slurm_token_$SLURM_JOB_ID
+trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 mkdir -p "$HOME/.ray"
-python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$RAY_AUTH_TOKEN_PATH"
+(umask 077 && python3 -c 'import secrets; print(secrets.token_hex())' >"$RAY_AUTH_TOKEN_PATH")
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname --ip-address | cut -d' ' -f1)
+# Of several networks the first; `hostname --ip-address` would be a loopback one on many systems.
+address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | cut -d' ' -f1)
 port=$((20000 + SLURM_JOB_ID % 20000)) # nodes may be shared by jobs
 resources=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --object-store-memory=200000000)
 [ -z "${SLURM_GPUS_ON_NODE:-}" ] || resources+=(--num-gpus="$SLURM_GPUS_ON_NODE")
@@ -46,7 +47,6 @@ fi
 
 mg-sweep run "$@" --address "$address:$port" &
 driver=$!
-trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 trap 'kill -TERM $driver' TERM
 while :; do
   code=0
