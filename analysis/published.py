@@ -140,7 +140,7 @@ def _read_mapping(file: Path) -> Mapping:
 def _files(mapping: Mapping, file: Path) -> list[tuple[Path, dict[str, str]]]:
     parts = re.split(r"(\{\w+\}|\*)", mapping.files)
     pattern = "".join(
-        f"(?P<{part[1:-1]}>[^/]+?)" if part.startswith("{") else "[^/]*"
+        f"(?P<{part[1:-1]}>[^/]+)" if part.startswith("{") else "[^/]*"
         if part == "*" else re.escape(part)
         for part in parts
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,8 @@ from mg_core.errors import InputError
 
 RETRIES = 3
 """Of a checkpoint whose worker or node was lost."""
+REACH_SECONDS = 10.0
+"""To wait for the head of a cluster to take a connection."""
 AHEAD = 2
 """Checkpoints handed out for each one that can be tested at the same time."""
 
@@ -88,6 +91,13 @@ def _result(done: Any) -> str | None:
 
 
 def _connect(address: str) -> None:
+    host, _, port = address.rpartition(":")
+    if port.isdigit():
+        # Ray itself would wait for minutes for what is not there.
+        try:
+            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
+        except OSError as error:
+            raise InputError(f"no Ray cluster at --address {address}: {error}") from None
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         ray.init(

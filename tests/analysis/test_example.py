@@ -1,0 +1,40 @@
+"""The recorded study: written from stores, read without them."""
+
+import pandas as pd
+import pytest
+
+from analysis.example import record, recorded_study
+from analysis.figures import drawings
+from analysis.findings import judge
+from analysis.heatmaps import load_heatmaps
+from analysis.results import read_results
+
+
+@pytest.fixture
+def tested(untested):
+    from analysis.evaluate import run_tests, runtime_of
+    from analysis.plan import plan_tests
+
+    results = read_results(untested)
+    list(run_tests(plan_tests(results).jobs, runtime_of(results), 2))
+    return read_results(untested)
+
+
+def test_what_was_recorded_reads_as_the_store_does(tested, tmp_path):
+    record(tested, tmp_path, "0123abc")
+    again = recorded_study(tmp_path)
+    left = ["val_iou_by_threshold"]
+    pd.testing.assert_frame_equal(again.rows.drop(columns=left), tested.rows.drop(columns=left))
+    pd.testing.assert_frame_equal(again.tests, tested.tests)
+    assert again.states == tested.states
+    assert again.versions["commit"] == "0123abc"
+    assert [d.name for d in drawings(again)] == [d.name for d in drawings(tested)]
+    assert [f.verdict for f in judge(again)] == [f.verdict for f in judge(tested)]
+    (drawing,) = drawings(again, ["fig2"])
+    cell = drawing.data.iloc[-1]
+    from mg_core.config import EvaluationPair
+
+    pair = EvaluationPair(attribution=cell["attribution"], layer=cell["layer"])
+    maps = [load_heatmaps(r, cell["trial_id"], cell["epoch"], pair) for r in (again, tested)]
+    assert len(maps[0]) == len(maps[1]) == 2
+    assert all((a.map == b.map).all() for a, b in zip(*maps, strict=True))

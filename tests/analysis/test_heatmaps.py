@@ -1,0 +1,145 @@
+"""Heat maps: what is stored is what the model says, and what is drawn is what is stored."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.evaluate import run_tests, runtime_of
+from analysis.figures import drawings, render
+from analysis.figures.qualitative import epg_of
+from analysis.heatmaps import HeatMap, load_heatmaps, overlay
+from analysis.plan import plan_tests
+from analysis.results import read_results
+from mg_core.attributions import attribute, upsample
+from mg_core.config import DataConfig, EvaluationPair
+from mg_core.data import open_data
+from mg_core.data.birds import BirdsOptions, write_birds
+from mg_core.metrics import epg
+from mg_core.models import build_model
+from mg_core.training.heatmaps import heat_maps, shown_images
+
+PAIR = EvaluationPair(attribution="ixg", layer="final")
+
+
+@pytest.fixture
+def tested(untested):
+    list(run_tests(plan_tests(read_results(untested)).jobs, runtime_of(read_results(untested)), 3))
+    return read_results(untested)
+
+
+@pytest.fixture(scope="module")
+def split():
+    options = {"train": 8, "val": 8, "test": 60, "size": 32, "classes": 4}
+    config = DataConfig(name="shapes", image_size=32, horizontal_flip=False, options=options)
+    return open_data(config).split("test")
+
+
+def test_what_is_stored_is_what_the_model_says(tested):
+    row = tested.selected.query("epoch > 0 and layer == 'final'").iloc[0]
+    maps = load_heatmaps(tested, row["trial_id"], int(row["epoch"]), PAIR)
+    assert len(maps) == 3
+    config = tested.trials[row["trial_id"]]
+    data = open_data(config.data)
+    split = data.split("test")
+    model = build_model(config.model, len(data.classes)).eval()
+    key = tested.progress[config.trial_id].checkpoints[row["epoch"]]
+    model.load_state_dict(tested.store.weights(key))
+    for found in maps:
+        index, class_id = split.ids.index(found.image), split.classes.index(found.class_name)
+        inputs = model.encode(split.images([index]))
+        direct = upsample(attribute(model, inputs, torch.tensor([class_id]), "ixg", "final"), 32)[0]
+        assert np.abs(found.map - (direct / direct.abs().max()).numpy()).max() < 1e-3
+        assert found.probability == pytest.approx(model(inputs)[0, class_id].sigmoid().item(), 1e-4)
+        mask = split.masks([index], [class_id])
+        assert epg_of(found) == pytest.approx(epg(direct[None], mask).item(), abs=2e-3)
+        picture = split.images([index])[0].permute(1, 2, 0).numpy().astype(int)
+        assert np.abs(found.picture.astype(int) - picture).mean() < 8  # JPEG
+
+
+def test_epoch_zero_shows_the_baselines_maps(tested):
+    guided = [t for t, config in tested.trials.items() if config.baseline]
+    before = [load_heatmaps(tested, trial, 0, PAIR) for trial in guided]
+    assert all(len(maps) == 3 for maps in before)
+    assert all((maps[0].map == before[0][0].map).all() for maps in before)
+    (epoch,) = {e for t, e, _ in tested.heatmap_keys if t == tested.trials[guided[0]].baseline}
+    assert epoch == 1
+
+
+def test_images_are_the_same_for_every_count_and_classes_differ(split):
+    many = shown_images(split, 12)
+    assert shown_images(split, 5) == many[:5]
+    assert len({class_id for _, class_id in many[:4]}) == 4
+    assert len({index for index, _ in many}) == 12
+    assert all(len(split.boxes(index, class_id)) for index, class_id in many)
+    assert len(shown_images(split, 1000)) <= len(split)
+
+
+def test_groups_are_all_shown(tmp_path):
+    write_birds(tmp_path / "data", BirdsOptions(train=10, val=10, test=40, size=24))
+    config = DataConfig(name="waterbirds100", image_size=24, horizontal_flip=False, options={})
+    split = open_data(config, str(tmp_path / "data"), str(tmp_path / "cache")).split("test")
+    assert {int(split.groups[index]) for index, _ in shown_images(split, 4)} == {0, 1, 2, 3}
+    model = build_model("vanilla_tiny", 2)
+    ((row, *_),) = heat_maps(model, split, shown_images(split, 4), [PAIR]).values()
+    assert 0 <= row["probability"] <= 1
+    assert row["prediction"] in split.classes
+
+
+def test_no_images_no_maps(split):
+    model = build_model("vanilla_tiny", 4)
+    assert heat_maps(model, split, [], [PAIR]) == {PAIR: []}
+
+
+def test_the_drawing_is_strong_where_the_map_is():
+    values = np.zeros((8, 8), np.float32)
+    values[2:4, 2:4] = 1.0
+    values[6, 6] = -1.0
+    picture = np.full((8, 8, 3), 128, np.uint8)
+    found = HeatMap("i", "c", 0.5, "c", np.array([[2.0, 2, 4, 4]]), values, picture)
+    drawn = overlay(found).astype(int)
+    redness = drawn[..., 0] - drawn[..., 1]
+    assert (redness[2:4, 2:4] > 100).all()
+    redness[2:4, 2:4] = 0
+    assert (redness == 0).all()
+    empty = overlay(replace(found, map=0 * values))
+    assert (empty == empty[0, 0]).all()
+    assert epg_of(found) == 1.0
+    assert epg_of(found, "reversed") == 0.0
+    assert epg_of(replace(found, map=0 * values), "reversed") == 0.0
+
+
+def test_figures_of_maps_are_drawn_and_their_data_named(tested):
+    (figure,) = drawings(tested, ["fig2"])
+    data = figure.data
+    labels = ["image", "IxG @ Final\nbefore", "IxG @ Final\nguided"]
+    assert list(dict.fromkeys(data["column_label"])) == labels
+    assert data.groupby("row").size().eq(3).all()
+    assert data["row"].nunique() == 3
+    png = render(figure, ["png"])["png"]
+    assert png == render(figure, ["png"])["png"]
+    assert len(png) > 10_000
+    assert "before and after guidance" in figure.caption
+
+
+def test_two_processes_that_test_at_once_lose_no_rows(untested):
+    results = read_results(untested)
+    jobs = plan_tests(results).jobs
+    one = run_tests(jobs, runtime_of(results), 1)
+    other = run_tests(list(reversed(jobs)), runtime_of(results), 1)
+    for _ in jobs:
+        next(one), next(other)
+    results = read_results(untested)
+    assert results.n_tested == results.n_selected
+    assert not results.tests.duplicated(["trial_id", "epoch", "attribution", "layer"]).any()
+    assert plan_tests(results).jobs == ()
+
+
+def test_maps_that_are_missing_are_made_without_testing_again(tested):
+    trial, epoch, name = sorted(tested.heatmap_keys)[0]
+    tested.store.files.delete([f"heatmaps/{trial}/{epoch:04d}-{name}.parquet"])
+    (job,) = plan_tests(read_results(tested.store)).jobs
+    assert job.targets == ()
+    assert [str(pair) for pair in job.shown] == [name]
+    assert plan_tests(read_results(tested.store), with_heatmaps=False).jobs == ()
