@@ -302,13 +302,16 @@ def _nodes_to_come() -> list[dict[str, float]]:
     """Return what the autoscaler's node types have, none where there is no autoscaler.
 
     On the head of a cluster of `ray up` they stand in its file; KubeRay and other autoscalers
-    report them to Ray. A type that says nothing of its resources may have anything.
+    report them to Ray. A type that says nothing of its resources may have anything; but of machines
+    of one's own none is left to come once all are there.
     """
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config is not None else ()
     found = [dict(group.resources) for group in groups if group.max_count]
     with contextlib.suppress(OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
         cluster = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
+        if cluster["provider"]["type"] == "local" and len(_nodes()) > cluster["max_workers"]:
+            return found
         for kind in cluster["available_node_types"].values():
             if kind.get("max_workers", cluster.get("max_workers")):
                 found.append(kind.get("resources") or dict.fromkeys(RESOURCES, math.inf))

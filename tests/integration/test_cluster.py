@@ -275,12 +275,16 @@ def test_the_sweep_of_the_cluster_file_runs_on_both_machines(store, file, comman
     assert store.rows().drop_columns(TIMES) == ResultStore(str(alone)).rows().drop_columns(TIMES)
 
 
-def test_options_reach_the_sweep_and_nothing_is_done_again(store, cluster, file, repository):
-    before = store.attempts()
-    options = ["--set", "max_retries=1", "--retry-failed"]
-    said = cluster.ray("submit", file, repository / "sweeps" / "run.py", "--", *options)
-    assert f"{N_TRIALS} trials, {N_TRIALS} complete, 0 to run" in said
-    assert store.attempts() == before
+def test_what_no_machine_has_is_refused_at_once(cluster, file, repository):
+    # Options behind the script reach the sweep.
+    elsewhere = ["--store", cluster.folder / "shared" / "other", "--set", "resources.gpu=1"]
+    script = repository / "sweeps" / "run.py"
+    command = ["ray", "submit", file, script, "--", *elsewhere]
+    found = cluster.at_switch(command, env=cluster.user)
+    assert found.returncode != 0
+    said = " ".join((found.stdout + found.stderr).split())
+    assert "a trial asks for 1 GPUs where the largest node has 0" in said
+    assert "Traceback" not in said
 
 
 def test_without_the_token_nobody_is_let_in(cluster):
