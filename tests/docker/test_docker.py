@@ -1,10 +1,15 @@
 """What `docker/` holds is sound, as far as can be told without a container engine."""
 
 import fnmatch
+import os
 import re
 import shlex
+import shutil
+import socket
+import string
 import subprocess
 import warnings
+from pathlib import Path
 
 import pytest
 import yaml
@@ -205,9 +210,148 @@ def test_the_batch_script_asks_for_a_token_and_ends_with_the_driver(folder):
     assert found.returncode == 0, found.stderr
     text = script.read_text().replace("\\\n", " ")
     assert "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=" in text
-    assert text.index("umask 077") < text.index("RAY_AUTH_TOKEN_PATH")
+    assert re.search(r'\(umask 077 && .* >"\$RAY_AUTH_TOKEN_PATH"\)', text)
     starts = re.findall(r"ray start ([^&\n]*)", text)
     assert len(starts) == 2
     for options in starts:
         words = shlex.split(options.replace('"${resources[@]}"', "--num-cpus=1"))
         check_command(["ray", "start", *words, *(["--port=1"] if "--port=$port" in words else [])])
+
+
+# What a container does with the finished image, as its user: the head of the composed cluster,
+# with trials of its own, the health check, and a small sweep.
+USE = """
+ip link set lo up
+exec chroot --userspec=1000:1000 {root} env -i {environment} HOME=/home/ray bash -euc '
+cd /home/ray
+mkdir .ray && head -c 32 /dev/urandom | od -An -tx1 | tr -d " \\n" > .ray/auth_token
+timeout 30 {health} >/dev/null 2>&1 || echo unwell without a head
+{start} >head.log 2>&1 &
+for second in $(seq 120); do sleep 1; {health} >/dev/null 2>&1 && break; done
+echo health $?
+RAY_AUTH_MODE=disabled {health} >/dev/null 2>&1 || echo refused
+python sweeps/run.py sweeps/demo.yaml --store /store/demo --set baseline.epochs=1 \
+  --set guided.epochs=1 --set data.options.train=64 --set "grid={grid}"
+'
+"""
+GRID = "{model: vanilla_tiny, attribution: ixg, layer: final, loss: {energy: 0.01}}"
+
+
+class Root:
+    """A root directory that the steps of a stage are carried out in.
+
+    Args:
+        path: of the directory, which holds a Debian.
+        environment: of the stage's base.
+    """
+
+    def __init__(self, path, environment):
+        self.path = path
+        self.environment = environment
+        self.place = "/"
+        self.n_run = 0
+
+    def carry_out(self, steps, repository, build=None):
+        """Carry out the instructions of a stage; those on how to start a container wait."""
+        for name, arguments in steps:
+            expanded = string.Template(arguments).safe_substitute(self.environment)
+            if name in {"ENV", "ARG"}:
+                pairs = [word.partition("=")[::2] for word in shlex.split(expanded)]
+                self.environment |= dict(pairs)
+            elif name == "WORKDIR":
+                self.place = expanded
+                self.inside(expanded).mkdir(parents=True, exist_ok=True)
+            elif name == "COPY":
+                self._copy(expanded.split(), repository, build)
+            elif name == "RUN":
+                self.run(arguments)
+                self.n_run += 1
+            else:
+                assert name in {"USER", "HEALTHCHECK", "CMD"}, name
+
+    def inside(self, path):
+        return self.path / os.path.join(self.place, path).lstrip("/")
+
+    def run(self, command):
+        pairs = [f"{key}={value}" for key, value in self.environment.items()]
+        step = ["unshare", "--mount", "--pid", "--fork", f"--mount-proc={self.path}/proc"]
+        step += ["chroot", str(self.path), "env", "-i", f"--chdir={self.place}", *pairs]
+        found = subprocess.run([*step, "sh", "-c", command], capture_output=True, text=True)
+        assert found.returncode == 0, f"{command}\n{found.stdout[-3000:]}{found.stderr[-3000:]}"
+
+    def _copy(self, words, repository, build):
+        *sources, target = (word for word in words if not word.startswith("--"))
+        if words[0].startswith("--from="):
+            (source,) = sources
+            build.inside(source).rename(self.inside(target))
+            return
+        for source in sources:
+            path = repository / source
+            if path.is_dir():
+                ignore = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(path, self.inside(target), dirs_exist_ok=True, ignore=ignore)
+            else:
+                shutil.copy(path, self.inside(target))
+
+
+@pytest.fixture(scope="module")
+def debian(tmp_path_factory):
+    """Make two root directories that hold what the base image does: Debian and Python."""
+    if os.geteuid() != 0 or shutil.which("debootstrap") is None:
+        pytest.skip("a root directory of its own needs root and debootstrap")
+    folder = tmp_path_factory.mktemp("image")
+    first, second = folder / "build", folder / "last"
+    packages = "--include=python3,python3-venv,ca-certificates"
+    make = ["debootstrap", "--variant=minbase", packages, "bookworm", str(first)]
+    found = subprocess.run(make, capture_output=True, text=True)
+    if found.returncode:
+        pytest.skip(f"no Debian to be had: {found.stderr[-200:] or found.stdout[-200:]}")
+    # The network of this machine, and whom it trusts.
+    for path in ("/etc/resolv.conf", "/etc/hosts", "/etc/ssl/certs/ca-certificates.crt"):
+        shutil.copy(path, first / path.lstrip("/"))
+    subprocess.run(["cp", "--archive", str(first), str(second)], check=True)
+    yield first, second
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_image_give_one_that_works(steps, debian, repository, compose):
+    # Not tried here: the digest of the base, the layers, the CPU build where PyTorch's own index
+    # cannot be reached (the CUDA one stands in for it), and a container engine altogether.
+    try:
+        socket.getaddrinfo("download.pytorch.org", 443)
+        device = "cpu"
+    except OSError:
+        device = "cuda"
+    found = stages(steps)
+    certificates = "/etc/ssl/certs/ca-certificates.crt"
+    outside = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PIP_CERT": certificates}
+    build, last = (Root(path, dict(outside)) for path in debian)
+    for name in ("base", "venv", f"torch-{device}", "build"):
+        build.carry_out(found[name][1], repository)
+    for name in ("base", "last"):
+        last.carry_out(found[name][1], repository, build)
+    assert build.n_run + last.n_run == sum(name == "RUN" for name, _ in steps) - 1
+    said = use(last, compose)
+    for line in ("unwell without a head", "health 0", "refused", "2 complete of 2 trials"):
+        assert line in said.splitlines(), said
+
+
+def use(root, compose):
+    """Start the image's Ray as its user, in a network of its own, and run a sweep there."""
+    health = "ray health-check --address $RAY_HEAD"
+    start = compose["services"]["head"]["command"].replace(
+        "--num-cpus=0", "--num-cpus=1 --node-ip-address=127.0.0.1"
+    )
+    pairs = [f"{key}={value}" for key, value in root.environment.items()]
+    script = USE.format(
+        root=root.path, environment=shlex.join(pairs), start=start, health=health, grid=GRID
+    )
+    own = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child"]
+    (root.path / "dev" / "shm").mkdir(exist_ok=True)
+    mounts = f"mount -t tmpfs tmpfs {root.path}/dev/shm"
+    command = [*own, f"--mount-proc={root.path}/proc", "bash", "-c", f"{mounts}\n{script}"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    log = Path(root.path / "home" / "ray" / "head.log").read_text()
+    assert found.returncode == 0, found.stdout + found.stderr + log
+    return found.stdout
