@@ -69,6 +69,9 @@ def render(drawing: Drawing, formats: Sequence[str] = FORMATS) -> dict[str, byte
     figure = drawing.draw()
     files = {}
     with house_style():
+        # Laid out once for all formats: that takes longer than drawing.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
         for name in formats:
             buffer = BytesIO()
             # Neither dates nor versions, which would make every file a new one.

