@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SUBMODULES = frozenset(
     {
         *("evaluate", "figures", "findings", "frame", "heatmaps", "indicators", "pareto", "plan"),
-        *("published", "report", "results", "selection", "spread", "tables"),
+        *("published", "report", "results", "selection", "spread", "tables", "volumes"),
     }
 )
 

@@ -33,6 +33,7 @@ HEADERS = {
     "epg_ratio": "EPG ratio",
     "n_points": "points",
     "trial_id": "trial",
+    "is_kept": "weights kept",
 }
 MISSING = "–"
 LATEX = {
@@ -89,10 +90,14 @@ class Table:
 
 def tables(results: Results) -> list[Table]:
     """Return all tables of a store."""
+    from analysis.volumes import attained, volumes
+
     found = [
         guidance_gains(results),
         best_by_metric(results),
         baselines(results),
+        volumes(results),
+        attained(results),
         front_listing(results),
     ]
     has_groups = results.rows["val_accuracy"].notna().any()
@@ -102,7 +107,15 @@ def tables(results: Results) -> list[Table]:
 def front_listing(results: Results) -> Table:
     """List every checkpoint that is on a front, with what it got on both splits."""
     tested = results.tested[~results.tested["is_reference"]]
+    kept = [
+        epoch in results.progress[trial].checkpoints
+        for trial, epoch in zip(tested["trial_id"], tested["epoch"], strict=True)
+    ]
     columns = [*_describing(tested), "localization_weight", "epoch", *_metrics(results), "trial_id"]
+    if not all(kept):
+        # Fronts over other objectives than the sweep's hold points that it did not keep.
+        tested = tested.assign(is_kept=kept)
+        columns.append("is_kept")
     order = [*_describing(tested), "val_f1"]
     frame = tested.sort_values(order, kind="stable")[columns]
     title = (
@@ -268,7 +281,7 @@ def cell(name: str, value: Any) -> str:
         return f"{100 * value:.1f}"
     if metric.endswith("ratio"):
         return f"{value:.2f}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def to_markdown(table: Table) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from mg_core.config import Frozen, Integer
+from mg_core.config import Frozen, Integer, Number
 from mg_core.counter import generator
 from mg_core.data.drawing import Colour, Polygon, paint, visible_box
 from mg_core.data.generated import Generated
@@ -28,6 +28,8 @@ WATERBIRDS = 0.23
 """Share of waterbirds in every split, as in the real set."""
 TYPICAL = 0.8
 """Probability of a bird's own plumage; its outline always tells its kind."""
+HUE = 0.41
+"""Between those of land and water."""
 BIRD_SIZE = (0.38, 0.6)
 """Half-size of the drawing's unit square, as a share of half the image."""
 KINDS, PLACES = ("Landbird", "Waterbird"), ("forest", "ocean")
@@ -43,6 +45,7 @@ class BirdsOptions(Frozen):
         val: number of validation images, on either background; half of them are used.
         test: number of test images, on either background.
         size: side of the images in pixels.
+        clarity: how far colour and texture tell land from water: 1 at a glance, 0 not at all.
         seed: of the whole set.
     """
 
@@ -50,6 +53,7 @@ class BirdsOptions(Frozen):
     val: Annotated[Integer, Field(ge=10)] = 400
     test: Annotated[Integer, Field(ge=10)] = 400
     size: Annotated[Integer, Field(ge=24, le=2048)] = 64
+    clarity: Annotated[Number, Field(ge=0, le=1)] = 1.0
     seed: Annotated[Integer, Field(ge=0)] = 0
 
 
@@ -92,7 +96,7 @@ def _write(root: Path, options: BirdsOptions, progress: Progress | None) -> None
     for split, count in enumerate((options.train, options.val, options.test)):
         for index, (y, place) in enumerate(_groups(split, count, options.seed)):
             rng = generator(options.seed, "birds", SPLITS[split], index)
-            bird = draw_bird(rng, options.size, y, place)
+            bird = draw_bird(rng, options.size, y, place, options.clarity)
             name = f"{y + 1:03d}.{KINDS[y]}/{KINDS[y]}_{SPLITS[split]}_{index:06d}.jpg"
             Image.fromarray(bird.image).save(
                 root / FOLDER / name, quality=JPEG_QUALITY, subsampling=0
@@ -119,7 +123,9 @@ def _groups(split: int, count: int, seed: int) -> list[tuple[int, int]]:
     return [(kinds[i], places[i]) for i in order]
 
 
-def draw_bird(rng: np.random.Generator, size: int, y: int, place: int) -> Bird:
+def draw_bird(
+    rng: np.random.Generator, size: int, y: int, place: int, clarity: float = 1.0
+) -> Bird:
     """Draw a bird over a background.
 
     Args:
@@ -127,8 +133,9 @@ def draw_bird(rng: np.random.Generator, size: int, y: int, place: int) -> Bird:
         size: side of the picture in pixels.
         y: 1 for a waterbird: long neck, flat body, pale; else short, round, warm in colour.
         place: 1 for water: level waves; else land: upright stems.
+        clarity: of the background.
     """
-    canvas = _water(rng, size) if place else _land(rng, size)
+    canvas = _water(rng, size, clarity) if place else _land(rng, size, clarity)
     half = rng.uniform(*BIRD_SIZE) * size / 2
     angle = np.deg2rad(rng.uniform(-10, 10))
     mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0])
@@ -157,22 +164,30 @@ def _plumage(rng: np.random.Generator, y: int) -> Colour:
     return colorsys.hsv_to_rgb(*(pale if bool(y) == typical else warm))
 
 
-def _land(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+def _land(rng: np.random.Generator, size: int, clarity: float) -> NDArray[np.float64]:
     x = np.mgrid[:size, :size][1]
     wave = np.sin(2 * np.pi * x / (size * rng.uniform(0.12, 0.2)) + rng.uniform(0, 2 * np.pi))
-    return _blend(rng, wave, rng.uniform(0.2, 0.36), rng.uniform(0.25, 0.5))
+    return _blend(rng, wave, rng.uniform(0.2, 0.36), rng.uniform(0.25, 0.5), clarity)
 
 
-def _water(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
+def _water(rng: np.random.Generator, size: int, clarity: float) -> NDArray[np.float64]:
     y, x = np.mgrid[:size, :size].astype(np.float64)
     bend = 0.6 * np.sin(2 * np.pi * x / (size * rng.uniform(0.4, 0.7)))
     wave = np.sin(2 * np.pi * y / (size * rng.uniform(0.1, 0.16)) + bend)
-    return _blend(rng, wave, rng.uniform(0.52, 0.62), rng.uniform(0.25, 0.5))
+    return _blend(rng, wave, rng.uniform(0.52, 0.62), rng.uniform(0.25, 0.5), clarity)
 
 
 def _blend(
-    rng: np.random.Generator, wave: NDArray[np.float64], hue: float, saturation: float
+    rng: np.random.Generator,
+    wave: NDArray[np.float64],
+    hue: float,
+    saturation: float,
+    clarity: float,
 ) -> NDArray[np.float64]:
+    if clarity < 1:
+        # Colours that both places may have, and a texture that drowns in grain.
+        hue = HUE + clarity * (hue - HUE) + (1 - clarity) * rng.uniform(-0.2, 0.2)
+        wave = clarity * wave + (1 - clarity) * rng.normal(0, 0.7, wave.shape)
     dark = np.array(colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.35, 0.5)))
     light = np.array(colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.6, 0.75)))
     share = (0.5 + 0.5 * wave)[..., None]

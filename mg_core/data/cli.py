@@ -147,13 +147,16 @@ def generate_waterbirds(
     val: Annotated[int, typer.Option(help="Validation images, half of them used.")] = 400,
     test: Annotated[int, typer.Option(help="Test images.")] = 400,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
+    clarity: Annotated[
+        float, typer.Option(help="How far backgrounds tell land from water, from 0 to 1.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write drawn birds over land and water, in the layout of Waterbirds-100."""
     from mg_core.data.birds import BirdsOptions, write_birds
 
-    values = {"train": train, "val": val, "test": test, "size": size, "seed": seed}
-    _write(write_birds, BirdsOptions, values, folder, "waterbirds")
+    counts = {"train": train, "val": val, "test": test, "size": size, "seed": seed}
+    _write(write_birds, BirdsOptions, {**counts, "clarity": clarity}, folder, "waterbirds")
 
 
 def main() -> None:

@@ -100,3 +100,21 @@ def test_a_changed_or_foreign_folder_is_left_alone(folder, tmp_path):
     (tmp_path / "mine" / "thesis.tex").write_text("")
     with pytest.raises(InputError, match="neither empty nor a generated set of birds"):
         write_birds(tmp_path / "mine", OPTIONS)
+
+
+def test_a_background_that_is_not_clear_tells_less():
+    """Land and water differ less in colour and grain, and birds stay what they were."""
+
+    def distance(clarity):
+        means = []
+        for place in (0, 1):
+            pictures = [
+                draw_bird(np.random.default_rng(n), 32, 0, place, clarity).image for n in range(40)
+            ]
+            means.append(np.mean(pictures, axis=(0, 1, 2)))
+        return np.abs(means[0] - means[1]).sum()
+
+    assert distance(0.0) < 0.1 * distance(1.0)
+    assert distance(0.3) < 0.5 * distance(1.0)
+    boxes = {draw_bird(np.random.default_rng(7), 32, 1, 1, 1.0).box}
+    assert boxes == {draw_bird(np.random.default_rng(7), 32, 1, 1).box}
