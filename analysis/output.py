@@ -46,8 +46,5 @@ class Output:
             self._files.put(name, data)
             self._files.sweep_temporary()
         except OSError as error:
-            reason = error.strerror or str(error)
-            raise InputError(
-                f"{self.folder / name} cannot be written ({reason}); name another folder with --out"
-            ) from None
+            raise InputError(f"{error.strerror}; name another folder with --out") from None
         return self.folder / name

@@ -8,7 +8,7 @@ import sys
 
 import typer
 
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 
 INTERRUPTED = 130
 
@@ -28,12 +28,16 @@ def new_app(description: str) -> typer.Typer:
 def run(app: typer.Typer) -> None:
     """Run a command line and leave with its exit code.
 
-    A user's mistake, wrong flags included, is one line on stderr and code 2; Ctrl-C is 130.
+    A user's mistake, wrong flags included, or a full disk is one line on stderr and code 2;
+    Ctrl-C is 130.
     """
     try:
         app()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except StorageError as error:
+        print(f"error: {error.strerror}; the same command goes on from here", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

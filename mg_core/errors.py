@@ -17,6 +17,10 @@ class NodeError(InputError):
     """This node cannot take part in the sweep as it is; other nodes may be in order."""
 
 
+class StorageError(OSError):
+    """The store refused a write for good, as a full disk does; `strerror` is one sentence."""
+
+
 class NumericalError(ArithmeticError):
     """A training step produced a value that is not finite; the message names the batch.
 

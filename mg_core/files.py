@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 
 TEMPORARY = ".tmp"
 PARALLEL_REQUESTS = 16
@@ -124,8 +124,16 @@ class Files:
         """Write the whole object, replacing one that is there.
 
         Raises:
-            OSError: the filesystem refused; the object is as it was before.
+            StorageError: the filesystem refused; the object is as it was before.
         """
+        try:
+            self._put(key, data)
+        except OSError as error:
+            reason = error.strerror or " ".join(str(error).split())
+            where = self.path(key) if self.is_local else f"{self.uri.split('?')[0]}: {key}"
+            raise StorageError(error.errno, f"{where} cannot be written: {reason}") from error
+
+    def _put(self, key: str, data: bytes) -> None:
         if not self.is_local:
             return self.retried(lambda: self._write(key, data))
         for _ in range(RENAME_RETRIES):
@@ -255,7 +263,7 @@ class Files:
         """
         probe = f"{TEMPORARY}/probe-{secrets.token_hex(8)}"
         try:
-            self.put(probe, b"")
+            self._put(probe, b"")
             self.delete([probe])
         except OSError as error:
             reason = error.strerror or str(error)

@@ -75,7 +75,7 @@ def test_own_variants_work_in_a_sweep_without_a_change_of_this_package(
     arguments = [sys.executable, "-c", program, "test", "store"]
     subprocess.run(arguments, cwd=tmp_path, check=True, env={**os.environ, **environment})
     tested = pd.concat(
-        pd.read_parquet(file) for file in (tmp_path / "store" / "test").glob("*.parquet")
+        pd.read_parquet(file) for file in (tmp_path / "store" / "test").rglob("*.parquet")
     )
     assert {"saliency", "gradcam"} <= set(tested["attribution"].dropna())
 

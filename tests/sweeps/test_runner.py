@@ -88,6 +88,7 @@ def test_a_process_that_ray_ended_for_want_of_memory_is_told_from_a_lost_one(sai
 CLUSTER = """
 cluster_name: c
 max_workers: 4
+provider: {type: aws}
 available_node_types:
   head: {resources: {CPU: 2}, max_workers: 0}
   worker: {resources: {CPU: 8, GPU: 2}}

@@ -1,0 +1,405 @@
+"""Random faults on real sweeps: what is killed, stopped, filled up or cut, and what must be left.
+
+A campaign runs one small sweep again and again, each time into a new store, and does something to
+it that machines do. After every fault the same command is given again until the sweep is complete;
+then its table must be that of a sweep nothing happened to, bit for bit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import safe_open
+
+from mg_core.files import TEMPORARY
+from mg_core.store import ResultStore
+
+TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
+PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
+COMMAND = [sys.executable, "-c", PROGRAM]
+MOST_RUNS = 12
+"""Of the same command, until a sweep must be complete."""
+PATIENCE = 180.0
+"""Seconds to wait for what a fault needs, such as a trial at work."""
+
+# A cluster in a process of its own: a head on which no trial runs, and nodes of one CPU each.
+ROOM = """
+import json, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+def raylet(node):
+    return node.all_processes["raylet"][0].process.pid
+def add():
+    return raylet(cluster.add_node(num_cpus=1))
+gcs = cluster.head_node.all_processes["gcs_server"][0].process.pid
+print(json.dumps({"address": cluster.address, "gcs": gcs, "raylets": [add(), add()]}), flush=True)
+for line in sys.stdin:
+    print(add(), flush=True)
+cluster.shutdown()
+"""
+
+# Python ignores the signal that ends a process at the byte it may not write.
+MORTAL = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)"
+
+
+class Room:
+    """A Ray cluster of several nodes on this machine, whose parts can be killed one by one."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", ROOM],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert self.process.stdout is not None
+        found = json.loads(self.process.stdout.readline())
+        self.address, self.gcs, self.raylets = found["address"], found["gcs"], found["raylets"]
+
+    def add_node(self) -> None:
+        """Start another node."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self.raylets.append(int(self.process.stdout.readline()))
+
+    def trials(self) -> list[int]:
+        """Return the processes of trials that are at work."""
+        found = [pid for raylet in self.raylets for pid in children(raylet)]
+        return [pid for pid in found if "ResourceTrainable" in command_line(pid)]
+
+    def close(self) -> None:
+        """End everything that this room started."""
+        ours = [self.gcs, *self.raylets, *(p for r in self.raylets for p in children(r))]
+        ours += descendants(self.process.pid)
+        with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
+            self.process.communicate(timeout=30)
+        for pid in [self.process.pid, *ours]:
+            kill(pid)
+        self.process.wait()
+
+
+def children(pid: int) -> list[int]:
+    """Return the processes that a process has started."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+def descendants(pid: int) -> list[int]:
+    """Return those, and what they have started."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def command_line(pid: int) -> str:
+    """Return what a process calls itself, nothing where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
+    """Send a signal to a process that may be gone."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, how)
+
+
+@dataclass
+class Sweep:
+    """One sweep of a campaign.
+
+    Attributes:
+        file: of the sweep.
+        folder: to work in; its store is `store` there.
+        rng: of this sweep's faults.
+        room: of Ray; none for the runner without it.
+        done: faults so far, by kind.
+        n_runs: how often the command was given.
+    """
+
+    file: Path
+    folder: Path
+    rng: random.Random
+    room: Room | None = None
+    done: list[str] = field(default_factory=list)
+    n_runs: int = 0
+
+    @property
+    def store(self) -> ResultStore:
+        """Where its results are."""
+        return ResultStore(str(self.folder / "store"))
+
+    def start(self, **options: object) -> subprocess.Popen[bytes]:
+        """Give the command, and return while it runs."""
+        self.n_runs += 1
+        runner = ["--runner", "inline"] if self.room is None else ["--address", self.room.address]
+        with (self.folder / f"run{self.n_runs}.log").open("wb") as log:
+            settings = {"stdout": log, "stderr": subprocess.STDOUT} | options
+            return subprocess.Popen(
+                [*COMMAND, "run", str(self.file), "--store", str(self.folder / "store"), *runner],
+                cwd=self.folder,
+                start_new_session=True,
+                **settings,  # type: ignore[call-overload]
+            )
+
+    def is_begun(self) -> bool:
+        """Say whether a guided trial has committed an epoch."""
+        return any(found.epoch == 0 for found in self.store.progress().values())
+
+    def finish(self) -> None:
+        """Give the command until the sweep is complete.
+
+        Raises:
+            AssertionError: it never is.
+        """
+        while self.n_runs < MOST_RUNS:
+            if self.start().wait() == 0:
+                return
+        raise AssertionError(f"{self.folder}: not complete after {MOST_RUNS} runs ({self.done})")
+
+
+def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> bool:
+    """Wait until something is so; return whether it is, and not too late for a fault."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end and process.poll() is None:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+# Faults. Each leaves the sweep somewhere on its way, the driver at work or not.
+
+
+def kill_driver(sweep: Sweep) -> None:
+    """SIGKILL of the driver at any moment; without Ray it is the trial too."""
+    process = sweep.start()
+    wait_for(lambda: sweep.store.progress(), process)
+    time.sleep(sweep.rng.uniform(0, 2))
+    kill(process.pid)
+    process.wait()
+
+
+def cut_write(sweep: Sweep) -> None:
+    """The end of the process at some byte of some file that it writes."""
+    (sweep.folder / "sitecustomize.py").write_text(MORTAL)
+    limit = int(10 ** sweep.rng.uniform(2, 5.5))
+    process = sweep.start(
+        env={**os.environ, "PYTHONPATH": str(sweep.folder)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    process.wait()
+
+
+def fill_disk(sweep: Sweep) -> None:
+    """No space for a file beyond some size, until somebody makes room."""
+    limit = int(10 ** sweep.rng.uniform(2, 5.5))
+    process = sweep.start(
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        stdout=subprocess.PIPE,
+    )
+    said = process.communicate()[0].decode()
+    assert "Traceback" not in said, said
+
+
+def with_ray(fault: Callable[[Sweep, Room, subprocess.Popen[bytes]], None]) -> Callable[..., None]:
+    """Do something to a sweep on a cluster once a trial is at work, then wait for its driver."""
+
+    def run(sweep: Sweep) -> None:
+        assert sweep.room is not None
+        process = sweep.start()
+        room = sweep.room
+        if wait_for(lambda: sweep.is_begun() and room.trials(), process):
+            time.sleep(sweep.rng.uniform(0, 1))
+            fault(sweep, room, process)
+        process.wait()
+
+    return run
+
+
+@with_ray
+def kill_trial(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of a trial's process."""
+    if trials := room.trials():
+        kill(sweep.rng.choice(trials))
+
+
+@with_ray
+def kill_raylet(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of a node's raylet, whose trial goes on for a while; another node comes."""
+    victim = room.raylets.pop(sweep.rng.randrange(len(room.raylets)))
+    kill(victim)
+    room.add_node()
+
+
+@with_ray
+def kill_node(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of a raylet and all its processes; another node comes."""
+    victim = room.raylets.pop(sweep.rng.randrange(len(room.raylets)))
+    for pid in [*children(victim), victim]:
+        kill(pid)
+    room.add_node()
+
+
+@with_ray
+def kill_ray_driver(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of the driver while its trials are at work."""
+    kill(process.pid)
+
+
+@with_ray
+def zombie(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> None:
+    """A trial stopped past the death of its node, that goes on when its successor is at work."""
+    trials = {pid: raylet for raylet in room.raylets for pid in children(raylet)}
+    at_work = [pid for pid in room.trials() if pid in trials]
+    if not at_work:
+        return
+    victim = sweep.rng.choice(at_work)
+    kill(victim, signal.SIGSTOP)
+    kill(trials[victim])
+    room.raylets.remove(trials[victim])
+    room.add_node()
+    time.sleep(sweep.rng.uniform(2, 12))
+    kill(victim, signal.SIGCONT)
+
+
+@with_ray
+def kill_head(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL of the cluster's head; a new cluster comes."""
+    kill(room.gcs)
+    time.sleep(sweep.rng.uniform(0, 5))
+    kill(process.pid)
+    room.close()
+    sweep.room = Room()
+
+
+WITHOUT_RAY = {"driver": kill_driver, "cut write": cut_write, "full disk": fill_disk}
+WITH_RAY = {
+    "trial": kill_trial,
+    "raylet": kill_raylet,
+    "node": kill_node,
+    "driver on Ray": kill_ray_driver,
+    "zombie": zombie,
+    "head": kill_head,
+}
+
+
+def undisturbed(file: Path, folder: Path) -> pa.Table:
+    """Run the sweep without any fault and return its table."""
+    sweep = Sweep(file, folder, random.Random(0))
+    sweep.finish()
+    check(folder / "store")
+    return table(folder / "store")
+
+
+def campaign(
+    file: Path, folder: Path, expected: pa.Table, seed: int, kinds: list[str]
+) -> Iterator[tuple[str, float]]:
+    """Do faults to sweeps, some to each, and check every sweep when it is complete.
+
+    Args:
+        file: of the sweep.
+        folder: to work in.
+        expected: table of the sweep without faults.
+        seed: of everything random.
+        kinds: names of faults, in order; those with and those without Ray never share a sweep.
+
+    Yields:
+        The kind of each fault and the seconds it took, up to the next.
+
+    Raises:
+        AssertionError: a sweep's table or its files are not what they should be.
+    """
+    rng = random.Random(seed)
+    room: Room | None = None
+    try:
+        for number, group in enumerate(_in_sweeps(kinds, rng)):
+            on_ray = group[0] in WITH_RAY
+            if on_ray and room is None:
+                room = Room()
+            place = folder / f"sweep{number}"
+            place.mkdir()
+            sweep = Sweep(file, place, rng, room if on_ray else None)
+            for kind in group:
+                start = time.monotonic()
+                (WITH_RAY | WITHOUT_RAY)[kind](sweep)
+                sweep.done.append(kind)
+                yield kind, time.monotonic() - start
+            sweep.finish()
+            room = sweep.room if on_ray else room
+            if "zombie" in group:
+                time.sleep(5)  # for what it may still write
+                sweep.finish()
+            assert table(place / "store").equals(expected), f"{place}: {group}"
+            check(place / "store")
+    finally:
+        if room is not None:
+            room.close()
+
+
+def _in_sweeps(kinds: list[str], rng: random.Random) -> Iterator[list[str]]:
+    """Cut a list of faults into those of one sweep each: one to four."""
+    group: list[str] = []
+    size = rng.randint(1, 4)
+    for kind in kinds:
+        if group and (len(group) == size or (kind in WITH_RAY) != (group[0] in WITH_RAY)):
+            yield group
+            group, size = [], rng.randint(1, 4)
+        group.append(kind)
+    if group:
+        yield group
+
+
+def drawn(seed: int, count: int) -> list[str]:
+    """Draw kinds of faults; those with Ray come together, so that a cluster serves many."""
+    rng = random.Random(f"{seed} kinds")
+    kinds = [rng.choice([*WITH_RAY, *WITHOUT_RAY]) for _ in range(count)]
+    return sorted(kinds, key=lambda kind: kind in WITH_RAY)
+
+
+def table(store: Path) -> pa.Table:
+    """Return what must not depend on faults: all but times and attempts."""
+    return ResultStore(str(store)).rows().drop_columns(TIMES)
+
+
+def check(folder: Path) -> None:
+    """Assert that a finished store has no row twice, no torn file, and nothing besides.
+
+    Raises:
+        AssertionError: it has.
+    """
+    store = ResultStore(str(folder))
+    rows = store.rows(["trial_id", "epoch", "attribution", "layer"]).to_pylist()
+    assert len({tuple(row.values()) for row in rows}) == len(rows), "a row stands twice"
+    named = set().union(*(found.references for found in store.progress().values()))
+    assert set(store.files.keys("checkpoints")) == named
+    assert store.files.keys("metrics") == sorted(store.metrics_keys().values())
+    assert not (folder / TEMPORARY).exists()
+    assert not (folder / "lock.json").exists()
+    for path in folder.rglob("*"):
+        if path.suffix == ".parquet":
+            pq.read_table(path)
+        elif path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.suffix == ".safetensors":
+            with safe_open(path, "pt") as weights:
+                assert list(weights.keys())

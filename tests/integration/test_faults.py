@@ -1,0 +1,37 @@
+"""Sweeps that things happen to end with the table of one that nothing happened to."""
+
+import faults
+import pytest
+import yaml
+
+SHORT = ["driver", "cut write", "cut write", "full disk", "driver", "full disk"]
+SHORT_ON_RAY = ["trial", "node", "driver on Ray", "zombie"]
+
+
+@pytest.fixture(scope="module")
+def expected(small_sweep, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("faults")
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump(small_sweep))
+    (folder / "undisturbed").mkdir()
+    return file, faults.undisturbed(file, folder / "undisturbed")
+
+
+def test_a_short_campaign(expected, tmp_path):
+    file, table = expected
+    done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 1, SHORT)]
+    assert done == SHORT
+
+
+def test_a_short_campaign_on_ray(expected, tmp_path):
+    file, table = expected
+    done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 2, SHORT_ON_RAY)]
+    assert done == SHORT_ON_RAY
+
+
+@pytest.mark.slow
+def test_a_hundred_faults(expected, tmp_path):
+    file, table = expected
+    kinds = faults.drawn(3, 100)
+    assert {*faults.WITH_RAY, *faults.WITHOUT_RAY} == set(kinds)
+    assert len(list(faults.campaign(file, tmp_path, table, 3, kinds))) == 100
