@@ -194,11 +194,7 @@ def _finding(finding: Finding) -> str:
     verdict = finding.verdict
     kind = {HOLDS: "good", FAILS: "bad", UNKNOWN: "soft"}[verdict]
     conditions = "".join(f"<li>{html.escape(str(c))}</li>" for c in finding.conditions)
-    needs = (
-        f"<p>Needs {html.escape(finding.missing)}.</p>"
-        if verdict == UNKNOWN and finding.missing
-        else ""
-    )
+    needs = f"<p>Needs {html.escape(finding.needs)}.</p>" if finding.needs else ""
     detail = ""
     if len(finding.detail):
         table = Table(finding.name, f"The numbers behind {finding.name}.", finding.detail)

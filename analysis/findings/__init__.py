@@ -42,6 +42,11 @@ class Condition:
     unit: str = "points"
 
     @property
+    def is_measured(self) -> bool:
+        """Whether there were enough runs for an interval."""
+        return self.estimate is not None and self.estimate.is_enough
+
+    @property
     def verdict(self) -> Verdict:
         """Holds where the whole interval is above the threshold.
 
@@ -70,7 +75,7 @@ class Finding:
         conditions: all of which must hold.
         detail: the numbers behind, one row per configuration, model or setting.
         figure: that shows it.
-        missing: what a sweep needs for this finding and these do not have.
+        missing: trials that a sweep needs for this finding.
     """
 
     name: str
@@ -89,6 +94,15 @@ class Finding:
             return FAILS
         return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNKNOWN
 
+    @property
+    def needs(self) -> str:
+        """What would decide it; empty where it is decided."""
+        if self.verdict != UNKNOWN:
+            return ""
+        if self.conditions and all(condition.is_measured for condition in self.conditions):
+            return "more seeds or configurations: an interval reaches below what is wanted"
+        return self.missing
+
 
 def judge(results: Results) -> list[Finding]:
     """Judge every finding, on test where checkpoints were tested and else on validation."""
@@ -105,8 +119,8 @@ def to_text(findings: Sequence[Finding]) -> str:
     for finding in findings:
         lines = [f"{finding.name:8}{finding.verdict.upper():16}{finding.claim}"]
         lines += [f"{'':8}{condition}" for condition in finding.conditions]
-        if finding.missing and finding.verdict == UNKNOWN:
-            lines.append(f"{'':8}needs {finding.missing}")
+        if finding.needs:
+            lines.append(f"{'':8}needs {finding.needs}")
         lines.append(f"{'':8}paper: {finding.published}; see {finding.figure}")
         blocks.append("\n".join(lines))
     counts = {v: sum(f.verdict == v for f in findings) for v in (HOLDS, FAILS, UNKNOWN)}
@@ -134,6 +148,7 @@ def to_json(findings: Sequence[Finding]) -> str:
                 "claim": finding.claim,
                 "published": finding.published,
                 "verdict": finding.verdict,
+                "needs": finding.needs,
                 "conditions": conditions,
                 "figure": finding.figure,
                 "detail": json.loads(finding.detail.to_json(orient="records")),

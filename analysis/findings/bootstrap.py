@@ -43,7 +43,8 @@ class Interval:
 
     def text(self, unit: str = "") -> str:
         """Describe it for people."""
-        runs = f"{self.n_units} runs of {self.n_configurations} configurations"
+        many = "s" if self.n_configurations > 1 else ""
+        runs = f"{self.n_units} runs of {self.n_configurations} configuration{many}"
         unit = f" {unit}" if unit else ""
         return f"{self.value:.3g}{unit} [{self.low:.3g}, {self.high:.3g}], {runs}"
 

@@ -1,8 +1,9 @@
 """What each finding means: the statistic, and the threshold it must exceed.
 
 Points are percentage points. A checkpoint is always chosen on validation; its numbers are those of
-the test split where it was tested. "Chosen" is the highest EPG (or IoU, where IoU is judged) at a
-loss of at most 5 points of F1 against the baseline, both on validation.
+the test split where it was tested. R1 to R6 are judged on trials guided by every box as it is;
+fewer, coarser and reversed boxes have findings of their own. "Chosen" is the highest EPG (or IoU,
+where IoU is judged) at a loss of at most 5 points of F1 against the baseline, both on validation.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def r2(measures: Measures) -> Finding:
 
 def r3(measures: Measures) -> Finding:
     """Energy focuses on the object inside the box."""
-    table = paired(measures.chosen(measures.guided_there), "loss", ["on_object"])
+    table = paired(measures.chosen(measures.with_all_boxes), "loss", ["on_object"])
     condition = Condition(
         "on-object share of the in-box energy, chosen checkpoints: Energy minus L1",
         _difference(table, "energy", ["l1"]),
@@ -83,7 +84,7 @@ def r3(measures: Measures) -> Finding:
 def r4(measures: Measures) -> Finding:
     """B-cos is best at the input layer."""
     conditions, details = [], []
-    rows = measures.guided_there
+    rows = measures.with_all_boxes
     rows = rows[(rows["layer"] == "input") & (rows["attribution"] != "gradcam")]
     for metric in ("epg", "iou"):
         chosen = measures.chosen(rows, by=metric)
@@ -111,7 +112,7 @@ def r4(measures: Measures) -> Finding:
 
 def r5(measures: Measures) -> Finding:
     """Guidance at the final layer helps every model."""
-    rows = measures.guided_there
+    rows = measures.with_all_boxes
     rows = rows[rows["layer"] == "final"]
     conditions, details = [], []
     for metric in ("epg", "iou"):
@@ -138,7 +139,7 @@ def r5(measures: Measures) -> Finding:
 
 def r6(measures: Measures) -> Finding:
     """Guidance can raise F1 too."""
-    rows = measures.guided_there
+    rows = measures.with_all_boxes
     key = ["trial_id", "attribution", "layer"]
     start = rows.loc[rows["is_reference"], [*key, "val_epg", "f1"]]
     start = start.rename(columns={"val_epg": "least", "f1": "start_f1"})
@@ -319,7 +320,7 @@ FINDINGS: tuple[Callable[[Measures], Finding], ...] = (r1, r2, r3, r4, r5, r6, r
 
 
 def _best_loss(measures: Measures, finding: Finding, loss: str, metric: str) -> Finding:
-    table = volume_shares(measures.guided_there, metric)
+    table = volume_shares(measures.with_all_boxes, metric)
     fixed = {"configuration", *CONFIGURATION}
     losses = [str(name) for name in table if name not in fixed]
     others = [name for name in losses if name != loss]

@@ -61,6 +61,14 @@ class Measures:
         typed: pd.DataFrame = rows[same].reset_index(drop=True)
         return typed
 
+    @property
+    def with_all_boxes(self) -> pd.DataFrame:
+        """Of these, rows guided by every box as it is, over all classes: the settings of R1–R6."""
+        rows = self.guided_there
+        usual = (rows["annotated_fraction"] == 1) & (rows["box_dilation"] == 0)
+        typed: pd.DataFrame = rows[usual & rows["task"].isna()].reset_index(drop=True)
+        return typed
+
     def chosen(
         self, rows: pd.DataFrame, by: str = "epg", constraint: str = "f1", slack: float = SLACK
     ) -> pd.DataFrame:

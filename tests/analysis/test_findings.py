@@ -215,6 +215,27 @@ def test_verdicts_follow_from_the_interval():
     assert verdict(across, below) == FAILS
 
 
+def test_what_an_undecided_finding_needs_is_said():
+    def needs(*estimates):
+        conditions = tuple(Condition("s", estimate, 1.0) for estimate in estimates)
+        return Finding("R", "c", "p", conditions, pd.DataFrame(), "f", "other trials").needs
+
+    across, few = Interval(2, 0.5, 3, 4, 8), Interval(2, 1.5, 3, 1, 2)
+    assert needs(across).startswith("more seeds")
+    assert needs(few) == needs(across, None) == needs() == "other trials"
+    assert needs(Interval(2, 1.5, 3, 4, 8)) == needs(Interval(0.9, 0.5, 3, 4, 8)) == ""
+
+
+@pytest.mark.parametrize("setting", [{"annotated_fraction": 0.1}, {"box_dilation": 0.5}])
+def test_losses_are_compared_on_all_boxes_as_they_are(study, setting):
+    """Runs with fewer or coarser boxes, in which L1 is far ahead, change no verdict on losses."""
+    others = swapped(study, "energy", "l1").rows.assign(**setting)
+    rows = pd.concat([study.rows, others], ignore_index=True)
+    both = replace(study, rows=rows)
+    for define in (definitions.r1, definitions.r2, definitions.r4, definitions.r5, definitions.r6):
+        assert define(both).conditions == define(study).conditions
+
+
 def test_the_interval_covers_the_truth_as_often_as_it_says():
     """Of 200 studies of 12 configurations × 3 seeds, 95 % hold the true mean."""
     rng = np.random.default_rng(0)
