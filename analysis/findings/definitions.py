@@ -1,8 +1,8 @@
 """What each finding means: the statistic, and the threshold it must exceed.
 
 Points are percentage points. A checkpoint is always chosen on validation; its numbers are those of
-the test split where it was tested. R1 to R6 are judged on trials guided by every box as it is;
-fewer, coarser and reversed boxes have findings of their own. "Chosen" is the highest EPG (or IoU,
+the test split where it was tested. R1 to R6 and R9 are judged on trials guided by every box as it
+is; fewer, coarser and reversed boxes have findings of their own. "Chosen" is the highest EPG (IoU
 where IoU is judged) at a loss of at most 5 points of F1 against the baseline, both on validation.
 """
 
@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from analysis.findings import Condition, Finding
 from analysis.findings.bootstrap import Interval, Statistic, interval
-from analysis.findings.measures import Measures, by_column, laid_out, paired, volume_shares
+from analysis.findings.measures import (
+    Measures,
+    by_column,
+    laid_out,
+    paired,
+    volume_shares,
+    with_all_boxes,
+)
 from analysis.pareto import CONFIGURATION, numbered
 from analysis.tables import TABLE_1_SLACK
 
@@ -65,7 +72,7 @@ def r2(measures: Measures) -> Finding:
 
 def r3(measures: Measures) -> Finding:
     """Energy focuses on the object inside the box."""
-    table = paired(measures.chosen(measures.with_all_boxes), "loss", ["on_object"])
+    table = paired(measures.chosen(with_all_boxes(measures.guided_there)), "loss", ["on_object"])
     condition = Condition(
         "on-object share of the in-box energy, chosen checkpoints: Energy minus L1",
         _difference(table, "energy", ["l1"]),
@@ -84,7 +91,7 @@ def r3(measures: Measures) -> Finding:
 def r4(measures: Measures) -> Finding:
     """B-cos is best at the input layer."""
     conditions, details = [], []
-    rows = measures.with_all_boxes
+    rows = with_all_boxes(measures.guided_there)
     rows = rows[(rows["layer"] == "input") & (rows["attribution"] != "gradcam")]
     for metric in ("epg", "iou"):
         chosen = measures.chosen(rows, by=metric)
@@ -112,7 +119,7 @@ def r4(measures: Measures) -> Finding:
 
 def r5(measures: Measures) -> Finding:
     """Guidance at the final layer helps every model."""
-    rows = measures.with_all_boxes
+    rows = with_all_boxes(measures.guided_there)
     rows = rows[rows["layer"] == "final"]
     conditions, details = [], []
     for metric in ("epg", "iou"):
@@ -139,7 +146,7 @@ def r5(measures: Measures) -> Finding:
 
 def r6(measures: Measures) -> Finding:
     """Guidance can raise F1 too."""
-    rows = measures.with_all_boxes
+    rows = with_all_boxes(measures.guided_there)
     key = ["trial_id", "attribution", "layer"]
     start = rows.loc[rows["is_reference"], [*key, "val_epg", "f1"]]
     start = start.rename(columns={"val_epg": "least", "f1": "start_f1"})
@@ -240,7 +247,7 @@ def r8(measures: Measures) -> Finding:
 
 def r9(measures: Measures) -> Finding:
     """Guiding at middle layers improves input attributions, up to twice as fast."""
-    rows = measures.rows
+    rows = with_all_boxes(measures.rows)
     rows = rows[(rows["layer"] == "input") & (rows["attribution"] == rows["guided_attribution"])]
     rows = rows[rows["loss"] == "energy"]
     is_bcos = rows["model"].str.startswith("bcos")
@@ -248,10 +255,11 @@ def r9(measures: Measures) -> Finding:
     chosen = measures.chosen(rows)
     seconds = chosen["trial_id"].map(measures.step_seconds).astype("float64")
     chosen = chosen.assign(gain=chosen["epg"] - chosen["start_epg"], seconds=seconds)
-    gains = _having(paired(chosen, "guided_layer", ["gain"]), ["input"])
-    times = _having(paired(chosen, "guided_layer", ["seconds"]), ["input"])
+    gains = paired(chosen, "guided_layer", ["gain"])
     middle = [str(name) for name in gains if str(name).startswith("mid")]
     best = _best_column(chosen, middle)
+    gains = _having(gains, ["input", best])
+    times = _having(paired(chosen, "guided_layer", ["seconds"]), ["input", best])
     conditions = (
         Condition(
             f"EPG gain at input that guidance at {best or 'a middle layer'} has, against input",
@@ -320,7 +328,7 @@ FINDINGS: tuple[Callable[[Measures], Finding], ...] = (r1, r2, r3, r4, r5, r6, r
 
 
 def _best_loss(measures: Measures, finding: Finding, loss: str, metric: str) -> Finding:
-    table = volume_shares(measures.with_all_boxes, metric)
+    table = volume_shares(with_all_boxes(measures.guided_there), metric)
     fixed = {"configuration", *CONFIGURATION}
     losses = [str(name) for name in table if name not in fixed]
     others = [name for name in losses if name != loss]
@@ -361,11 +369,11 @@ def _difference(table: pd.DataFrame, name: str, others: Sequence[str]) -> Interv
 
 
 def _kept(table: pd.DataFrame, part: object, whole: object) -> Interval | None:
-    """Return the percentage of a gain that is kept."""
-    if part not in table or whole not in table:
-        return None
+    """Return the percentage of a gain that is kept, where both were measured."""
+    both = _having(table, [part, whole])
     return _statistic(
-        table[["configuration", part, whole]], lambda means: 100 * means[:, 0] / means[:, 1]
+        both.reindex(columns=["configuration", part, whole]),
+        lambda means: 100 * means[:, 0] / means[:, 1],
     )
 
 

@@ -61,14 +61,6 @@ class Measures:
         typed: pd.DataFrame = rows[same].reset_index(drop=True)
         return typed
 
-    @property
-    def with_all_boxes(self) -> pd.DataFrame:
-        """Of these, rows guided by every box as it is, over all classes: the settings of R1–R6."""
-        rows = self.guided_there
-        usual = (rows["annotated_fraction"] == 1) & (rows["box_dilation"] == 0)
-        typed: pd.DataFrame = rows[usual & rows["task"].isna()].reset_index(drop=True)
-        return typed
-
     def chosen(
         self, rows: pd.DataFrame, by: str = "epg", constraint: str = "f1", slack: float = SLACK
     ) -> pd.DataFrame:
@@ -83,6 +75,13 @@ class Measures:
         before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
         found: pd.DataFrame = best.merge(before, on=key, how="left")
         return found
+
+
+def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows guided by every box as it is, on a data set without groups."""
+    usual = (rows["annotated_fraction"] == 1) & (rows["box_dilation"] == 0)
+    typed: pd.DataFrame = rows[usual & rows["task"].isna()].reset_index(drop=True)
+    return typed
 
 
 def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

@@ -138,6 +138,14 @@ def test_few_boxes_must_keep_most_of_the_gain(varied):
     assert definitions.r7(scaled(measures, share == 0.1, 0.6)).verdict == FAILS
 
 
+def test_what_few_boxes_keep_is_measured_where_all_were_tried_too(study, varied):
+    """Configurations that were only run with all boxes are no part of the comparison."""
+    measures = varied(annotated_fraction=[1.0, 0.1, 0.01])
+    others = study.rows[study.rows["layer"] == "final"]
+    both = replace(measures, rows=pd.concat([measures.rows, others], ignore_index=True))
+    assert definitions.r7(both).conditions == definitions.r7(measures).conditions
+
+
 def test_energy_must_keep_its_gain_and_l1_less_of_it(varied):
     measures = varied(box_dilation=[0.0, 0.1, 0.5])
     rows = measures.rows

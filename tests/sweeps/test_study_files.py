@@ -15,9 +15,7 @@ COUNTS = {
 }
 SMALL = {
     "study": (216, 6),
-    "study_mid": (45, 3),
-    "study_limited": (54, 3),
-    "study_dilated": (72, 3),
+    "study_bcos": (117, 3),
     "study_waterbirds": (32, 4),
 }
 
