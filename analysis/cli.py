@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from analysis.tables import Table
     from mg_core.config import Runtime
 
+EXAMPLE_FOLDER = Path("example")
+"""Of the report on the recorded study, which has no store to write to."""
+
 app = new_app("Fronts, test results, figures and reports of guidance sweeps.")
 
 Stores = Annotated[
@@ -193,7 +196,8 @@ def report(
         bool, typer.Option("--test/--no-test", help="Test first what is left to test.")
     ] = True,
     example: Annotated[
-        bool, typer.Option("--example", help="Report the recorded study that comes with this.")
+        bool,
+        typer.Option("--example", help="Report the recorded study, by default into ./example."),
     ] = False,
 ) -> None:
     """Test what is left to test, draw everything, and write one HTML page."""
@@ -203,9 +207,11 @@ def report(
         raise InputError("name the stores to report on, or --example for the recorded study")
     testing = _Testing(data, device, runner, address, heatmaps) if test and not example else None
 
+    folder = out or (EXAMPLE_FOLDER if example else None)
+
     def write() -> bool:
         parts, published = _example() if example else _read(stores or [], objectives, tolerance)
-        return _report(parts, published, testing, out, watch)
+        return _report(parts, published, testing, folder, watch)
 
     repeat(write, watch)
 
