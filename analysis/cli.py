@@ -163,11 +163,12 @@ def figures(
     out: Out = None,
 ) -> None:
     """Draw the figures from the test results that there are, as PNG and PDF, with their data."""
+    from analysis.figures import FORMATS
     from analysis.output import Output
 
     results = _merged(stores, objectives, tolerance)
     output = Output(results, out)
-    drawn = _write_figures(output, results, only or [])
+    drawn = _write_figures(output, results, only or [], FORMATS)
     for drawing, _ in drawn:
         typer.echo(output.folder / "figures" / f"{drawing.name}.png")
     if not drawn:
@@ -244,7 +245,8 @@ def _report(
     output = Output(results, out)
     written = all_tables(results)
     _write_tables(output, written)
-    drawn = _write_figures(output, results, [])
+    # The page shows PNG files; `figures` draws those for a paper, which take as long again.
+    drawn = _write_figures(output, results, [], ["png"])
     page = report_page(results, drawn, written, judge(results), problems, watch)
     typer.echo(f"report: {output.write('report.html', page)}")
     return not results.states["unfinished"]
@@ -347,14 +349,14 @@ def _write_tables(output: Output, tables: Sequence[Table]) -> list[Path]:
 
 
 def _write_figures(
-    output: Output, results: Results, only: Sequence[str]
+    output: Output, results: Results, only: Sequence[str], formats: Sequence[str]
 ) -> list[tuple[Drawing, bytes]]:
     """Draw figures into files; return them with their PNG files."""
     from analysis.figures import drawings, render
 
     drawn = []
     for drawing in drawings(results, only):
-        rendered = render(drawing)
+        rendered = render(drawing, formats)
         for kind, content in rendered.items():
             output.write(f"figures/{drawing.name}.{kind}", content)
         output.write(f"figures/{drawing.name}.csv", drawing.data.to_csv(index=False))

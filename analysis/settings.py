@@ -54,27 +54,38 @@ class Setting:
 
 
 def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setting]:
-    """Split rows of guided trials into those that may stand in one figure.
+    """Split rows of guided trials into those that may stand in one figure, most rows first.
 
     Args:
         frame: rows of guided trials.
         shown: parts of a setting that the figure itself shows side by side.
     """
     own = [name for name in SETTING if name not in shown]
-    told_apart = varying(frame, own)
-    for values, rows in frame.groupby(own, dropna=False, sort=True):
+    told_apart = distinguishing(frame, own)
+    groups = list(frame.groupby(own, dropna=False, sort=True))
+    for values, rows in sorted(groups, key=lambda group: -len(group[1])):
         setting = dict(zip(own, cast("tuple[Any, ...]", values), strict=True))
-        differing = {name: setting[name] for name in told_apart}
+        differing = {name: setting[name] for name in told_apart if not pd.isna(setting[name])}
         dataset = str(setting["dataset"])
-        phrases = [_phrase(n, v) for n, v in differing.items() if n != "dataset" and not pd.isna(v)]
+        phrases = [_phrase(name, value) for name, value in differing.items() if name != "dataset"]
         label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
         slug = "-".join(f"{name}={value}" for name, value in differing.items())
         yield Setting(label, re.sub(r"[^A-Za-z0-9.=_-]+", "_", slug), rows)
 
 
-def varying(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return those columns that hold more than one value, missing ones counted."""
-    return [name for name in columns if frame[name].nunique(dropna=False) > 1]
+def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return those columns that tell rows apart which the columns before them do not.
+
+    Missing values count as values. What follows from other columns, such as the epochs that each
+    data set was trained for, names nothing that they do not.
+    """
+    kept: list[str] = []
+    groups = pd.Series(0, index=frame.index)
+    for name in columns:
+        finer = frame.groupby([groups, frame[name]], dropna=False, sort=False).ngroup()
+        if finer.nunique() > groups.nunique():
+            kept, groups = [*kept, name], finer
+    return kept
 
 
 def _phrase(name: str, value: Any) -> str:

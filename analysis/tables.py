@@ -14,7 +14,7 @@ from analysis.frame import KEY, with_tests
 from analysis.pareto import PAIR
 from analysis.results import Results
 from analysis.selection import best_within
-from analysis.settings import SETTING, varying
+from analysis.settings import SETTING, distinguishing
 
 PERCENT = ("f1", "precision", "recall", "map", "epg", "iou", "on_object")
 SPLITS = {"val": "validation", "test": "test"}
@@ -228,7 +228,12 @@ def table_1(results: Results) -> Table:
     start = with_tests(rows[rows["is_reference"]], results.tests)
     start = start.drop_duplicates(["model", "attribution", "layer", "task", "seed", "baseline"])
     both = pd.concat([start.assign(loss="baseline"), best], ignore_index=True)
-    own = [*varying(both, ["dataset", "annotated_fraction"]), "model", "attribution", "layer"]
+    own = [
+        *distinguishing(both, ["dataset", "annotated_fraction"]),
+        "model",
+        "attribution",
+        "layer",
+    ]
     split = "test" if both["test_accuracy"].notna().any() else "val"
     values = {"worst": f"{split}_accuracy_worst_group", "overall": f"{split}_accuracy"}
     groups = both.groupby([*own, "loss", "task"], dropna=False)
@@ -380,8 +385,8 @@ def _escaped(cells: Sequence[str]) -> list[str]:
 def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -> list[str]:
     """Return the columns that tell the configurations of a frame apart, and the usual ones."""
     settings = SETTING if guided else [name for name in SETTING if name in BASELINE_SETTING]
-    columns = [*varying(frame, settings), "model"]
-    columns += varying(frame, ["weights"])
+    columns = [*distinguishing(frame, settings), "model"]
+    columns += distinguishing(frame, ["weights"])
     elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
     if guided:
         columns += ["guided_attribution", "guided_layer"]
@@ -389,7 +394,7 @@ def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -
         columns += PAIR
     if guided:
         columns += ["loss"]
-    return columns + varying(frame, ["seed"])
+    return columns + distinguishing(frame, ["seed"])
 
 
 def _metrics(results: Results) -> list[str]:

@@ -8,7 +8,7 @@ from analysis.findings.measures import PANEL, Measures
 from analysis.indicators import additive_epsilon, attainment, hypervolume, reference_point
 from analysis.pareto import CONFIGURATION, PAIR, RUN, numbered
 from analysis.results import Results
-from analysis.settings import SETTING, varying
+from analysis.settings import SETTING, distinguishing
 from analysis.tables import NAMES, SPLITS, Table
 
 SHARE = 0.5
@@ -94,5 +94,5 @@ def _of_panel(panel: pd.DataFrame, metric: str) -> list[dict[str, object]]:
 
 
 def _describing(rows: pd.DataFrame, every: bool = False) -> list[str]:
-    settings = SETTING if every else varying(rows, SETTING)
+    settings = SETTING if every else distinguishing(rows, SETTING)
     return [*settings, "model", "guided_attribution", "guided_layer"]

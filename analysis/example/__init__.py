@@ -6,6 +6,7 @@ them back as `analysis.results.Results`, so that a report needs no training.
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -27,8 +28,8 @@ from mg_core.store import heatmaps_name
 if TYPE_CHECKING:
     from analysis.results import Results
 
-ROWS, TESTS, HEATMAPS, SWEEP = "rows.parquet", "tests.parquet", "heatmaps.parquet", "sweep.json"
-IMAGES = 4
+ROWS, TESTS, HEATMAPS, SWEEP = "rows.parquet", "tests.parquet", "heatmaps.parquet", "sweep.json.gz"
+IMAGES = 3
 """Heat maps kept of each checkpoint that a figure may show."""
 UNREAD = ["val_iou_by_threshold"]
 """Columns that no figure, table or finding reads, and that take most of the space."""
@@ -59,7 +60,8 @@ def record(results: Results, folder: Path, commit: str) -> None:
         "versions": dict(results.versions),
         "objectives": list(results.objectives),
     }
-    (folder / SWEEP).write_text(json.dumps(content, separators=(",", ":"), default=str))
+    text = json.dumps(content, separators=(",", ":"), default=str)
+    (folder / SWEEP).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def recorded_study(folder: Path | None = None) -> Results:
@@ -73,7 +75,7 @@ def recorded_study(folder: Path | None = None) -> Results:
             return recorded_study(own)
     from analysis.results import Results
 
-    content = json.loads((folder / SWEEP).read_text())
+    content = json.loads(gzip.decompress((folder / SWEEP).read_bytes()))
     maps = _read(folder / HEATMAPS, schema.HEATMAPS)
     made = maps[[*KEY, "task"]].drop_duplicates().itertuples(index=False, name=None)
     progress = [Progress.read(json.dumps(found).encode(), SWEEP) for found in content["progress"]]

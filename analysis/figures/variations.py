@@ -118,9 +118,10 @@ def guiding_deeper_layers(results: Results) -> Iterator[Drawing]:
     trained = results.rows[results.rows["epoch"] >= 1]
     seconds = trained.groupby("trial_id")["seconds_step"].median()
     for setting in by_setting(rows):
-        data = _points(setting.frame, ["model", "guided_layer", "loss"], "epg")
-        if data["guided_layer"].nunique() < 2 or "input" not in set(data["guided_layer"]):
+        varied = _varied(setting.frame, "guided_layer", "model")
+        if "input" not in set(varied["guided_layer"]):
             continue
+        data = _points(varied, ["model", "guided_layer", "loss"], "epg")
         data = data.assign(seconds_step=data["trial_id"].map(seconds))
         caption = (
             f"Fig. 8: EPG at the input against F1 on the test split of {setting.label}, after "
@@ -151,9 +152,10 @@ def dilated_boxes(results: Results) -> Iterator[Drawing]:
     """Fig. 10: EPG and IoU against F1 for growing training boxes, one column per loss."""
     for setting in by_setting(_guided_there(results.tested), ["box_dilation"]):
         for place, rows in setting.frame.groupby(["model", *PAIR]):
-            data = _points(rows, ["model", "loss", "box_dilation"], "epg", "iou")
-            if data["box_dilation"].nunique() < 2:
+            varied = _varied(rows, "box_dilation", "loss")
+            if varied.empty:
                 continue
+            data = _points(varied, ["model", "loss", "box_dilation"], "epg", "iou")
             caption = (
                 f"Fig. 10: EPG and IoU against F1 on the test split of {setting.label} for "
                 f"{_place(place)}, trained with boxes that are wider by a share of their size "
@@ -213,6 +215,13 @@ def _guided_there(rows: pd.DataFrame) -> pd.DataFrame:
     )
     found: pd.DataFrame = rows[same]
     return found
+
+
+def _varied(rows: pd.DataFrame, what: str, of: str) -> pd.DataFrame:
+    """Return the rows of those models, or losses, that were guided in more than one way."""
+    ways = rows.groupby(of)[what].transform("nunique")
+    varied: pd.DataFrame = rows[ways > 1]
+    return varied
 
 
 def _points(rows: pd.DataFrame, series: list[str], *metrics: str) -> pd.DataFrame:

@@ -1,5 +1,9 @@
 """The recorded study: written from stores, read without them."""
 
+import re
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 
@@ -38,3 +42,21 @@ def test_what_was_recorded_reads_as_the_store_does(tested, tmp_path):
     maps = [load_heatmaps(r, cell["trial_id"], cell["epoch"], pair) for r in (again, tested)]
     assert len(maps[0]) == len(maps[1]) == 2
     assert all((a.map == b.map).all() for a, b in zip(*maps, strict=True))
+
+
+def test_the_recorded_study_is_reported_without_any_store(tmp_path):
+    command = ["-c", "from analysis.cli import main; main()", "report", "--example"]
+    subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)
+    folder = tmp_path / "example"
+    page = (folder / "report.html").read_text()
+    assert "468" in page
+    assert "recorded study" in page
+    drawn = {file.name.split("-")[0].split(".")[0] for file in (folder / "figures").iterdir()}
+    assert drawn == {f"fig{number}" for number in (2, 4, 5, 6, 8, 9, 10, 11, 12, 13)}
+
+
+def test_the_readme_says_what_the_recorded_study_found(repository):
+    text = (repository / "README.md").read_text()
+    rows = re.findall(r"^\| (R\d|Table 1) \|.*\| ([a-z ]+) \|$", text, flags=re.MULTILINE)
+    assert len(rows) == 10
+    assert dict(rows) == {found.name: found.verdict for found in judge(recorded_study())}
