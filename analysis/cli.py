@@ -295,15 +295,18 @@ def _test(results: Results, testing: _Testing) -> tuple[Results, list[str]]:
         from analysis.evaluate import runtime_of
 
         runtime = runtime_of(results, testing.data, testing.device)
+        failed: list[str] = []
         with Progress(len(plan.jobs)) as progress:
             for problem in _runner(results, plan.jobs, runtime, testing, progress.decoding):
-                problems += [problem] if problem else []
+                failed += [problem] if problem else []
                 progress.advance()
-        results = replace(
-            results,
-            tests=load_tests(results.store),
-            heatmap_keys=frozenset(results.store.heatmap_keys()),
-        )
+        problems += failed
+        if len(failed) < len(plan.jobs):
+            results = replace(
+                results,
+                tests=load_tests(results.store),
+                heatmap_keys=frozenset(results.store.heatmap_keys()),
+            )
     for problem in problems:
         typer.echo(f"not tested: {problem}", err=True)
     typer.echo(results.tested_sentence)
