@@ -54,7 +54,7 @@ class Setting:
 
 
 def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setting]:
-    """Split rows of guided trials into those that may stand in one figure, most rows first.
+    """Split rows of guided trials into those that may stand in one figure.
 
     Args:
         frame: rows of guided trials.
@@ -62,8 +62,9 @@ def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setti
     """
     own = [name for name in SETTING if name not in shown]
     told_apart = distinguishing(frame, own)
-    groups = list(frame.groupby(own, dropna=False, sort=True))
-    for values, rows in sorted(groups, key=lambda group: -len(group[1])):
+    groups = frame.groupby(own, dropna=False, sort=True)
+    # The most boxes first: what was guided by fewer is compared with them.
+    for values, rows in sorted(groups, key=lambda group: -group[1]["annotated_fraction"].max()):
         setting = dict(zip(own, cast("tuple[Any, ...]", values), strict=True))
         differing = {name: setting[name] for name in told_apart if not pd.isna(setting[name])}
         dataset = str(setting["dataset"])
