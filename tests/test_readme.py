@@ -53,3 +53,10 @@ def test_the_commands_are_the_ones_that_are_checked(blocks):
         ".venv/bin/mg-sweep run sweeps/demo.yaml && .venv/bin/mg-analysis report runs/demo",
         "python3 -m venv .venv && .venv/bin/pip install '.[test]' && .venv/bin/pytest",
     ]
+
+
+def test_pictures_exist_and_are_small(repository):
+    text = (repository / "README.md").read_text()
+    pictures = re.findall(r"!\[.+?\]\((.+?)\)", text)
+    assert len(pictures) == 5
+    assert all(0 < (repository / name).stat().st_size < 300_000 for name in pictures)
