@@ -103,10 +103,14 @@ class Display:
         """Say that a trial starts again."""
         self._say(f"lost and started again: {self._label(trial_id)} ({reason})", "yellow")
 
-    def summary(self) -> str:
-        """Say in one line how the run stands."""
-        counts = self.counts
-        parts = [f"{counts[state]} {state}" for state in STYLES if counts[state]]
+    def summary(self, running: str = "running") -> str:
+        """Say in one line how the run stands.
+
+        Args:
+            running: what to call trials that were running when it was asked.
+        """
+        counts, words = self.counts, {"running": running}
+        parts = [f"{counts[state]} {words.get(state, state)}" for state in STYLES if counts[state]]
         return f"{', '.join(parts)} of {len(self._states)} trials"
 
     def _say(self, text: str, style: str) -> None:

@@ -132,7 +132,7 @@ def _run(
             listener = Listeners(display, mirror, FailFast(queue, plan.spec.fail_fast_on))
             run_trials(queue, runtime, listener)
     except KeyboardInterrupt:
-        text = f"stopped: {display.summary()}; the same command goes on from here"
+        text = f"stopped: {display.summary('interrupted')}; the same command goes on from here"
         console.print(text, soft_wrap=True)
         return INTERRUPTED
     console.print(display.summary())
