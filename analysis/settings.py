@@ -29,13 +29,16 @@ _PHRASES = {
     "horizontal_flip": "horizontal flip {}",
     "task": "{} task",
     "reduction": "reduction {}",
-    "annotated_fraction": "{:.3g} of the boxes",
-    "box_dilation": "boxes dilated by {:.3g}",
+    "annotated_fraction": "{:.3g} % of the boxes",
+    "box_dilation": "boxes dilated by {:.3g} %",
     "epochs": "{} epochs",
     "learning_rate": "learning rate {:g}",
     "batch_size": "batch size {}",
     "precision": "precision {}",
 }
+
+SHARES = ("annotated_fraction", "box_dilation")
+"""Said in percent."""
 
 
 @dataclass(frozen=True)
@@ -90,4 +93,6 @@ def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _phrase(name: str, value: Any) -> str:
+    if name in SHARES:
+        value = 100 * value
     return _PHRASES.get(name, f"{name} {{}}").format(value)

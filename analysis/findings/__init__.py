@@ -48,16 +48,16 @@ class Condition:
 
     @property
     def verdict(self) -> Verdict:
-        """Holds where the whole interval is above the threshold.
+        """Holds where the whole interval is above the threshold, fails where none of it is.
 
-        It does not hold where the estimate itself is not above. An estimate above the threshold
-        whose interval reaches below it is not enough data to tell, nor is one of too few runs.
+        An interval with the threshold in it is not enough data to tell, nor is one of too few
+        runs: a verdict of either kind is one that other seeds should give too.
         """
         if self.estimate is None or not self.estimate.is_enough:
             return UNKNOWN
         if self.estimate.low > self.threshold:
             return HOLDS
-        return FAILS if self.estimate.value <= self.threshold else UNKNOWN
+        return FAILS if self.estimate.high <= self.threshold else UNKNOWN
 
     def __str__(self) -> str:
         found = "nothing measured" if self.estimate is None else self.estimate.text(self.unit)
@@ -100,7 +100,7 @@ class Finding:
         if self.verdict != UNKNOWN:
             return ""
         if self.conditions and all(condition.is_measured for condition in self.conditions):
-            return "more seeds or configurations: an interval reaches below what is wanted"
+            return "more seeds or configurations: what is wanted lies within an interval"
         return self.missing
 
 

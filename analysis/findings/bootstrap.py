@@ -66,8 +66,11 @@ def interval(units: pd.DataFrame, statistic: Statistic, seed: int = 0) -> Interv
     """
     if units.empty:
         return None
-    groups, _ = pd.factorize(units["configuration"])
     values = units.drop(columns="configuration").to_numpy(dtype=np.float64, na_value=np.nan)
+    # The order of rows, such as that of the stores, must not decide what is drawn.
+    order = np.lexsort(values.T)
+    values = values[order]
+    groups, _ = pd.factorize(units["configuration"].to_numpy()[order])
     weights = _weights(groups, np.random.default_rng(seed))
     own = statistic(_means(np.ones((1, len(values))), values))
     with np.errstate(invalid="ignore", divide="ignore"):
