@@ -185,8 +185,8 @@ def _findings(findings: Sequence[Finding]) -> str:
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
     return (
         f"<p>What the paper claims, and what these results say: {summary}. A finding holds where "
-        "the whole 95 % bootstrap interval over configurations and seeds is above its threshold."
-        "</p>" + "".join(map(_finding, findings))
+        "the whole 95 % bootstrap interval over configurations and seeds is above its threshold, "
+        "and does not hold where none of it is.</p>" + "".join(map(_finding, findings))
     )
 
 
