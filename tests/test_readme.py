@@ -1,5 +1,6 @@
 """What a user reads first works: the README's code is run, its commands exist."""
 
+import os
 import re
 import subprocess
 import sys
@@ -60,3 +61,21 @@ def test_pictures_exist_and_are_small(repository):
     pictures = re.findall(r"!\[.+?\]\((.+?)\)", text)
     assert len(pictures) == 5
     assert all(0 < (repository / name).stat().st_size < 300_000 for name in pictures)
+
+
+def test_the_study_is_prepared_as_the_page_says(blocks, repository, tmp_path, monkeypatch):
+    """Everything but the half hour of training: the data are made, and each sweep is planned."""
+    (lines,) = [body.splitlines() for kind, body in blocks if kind == "sh" and "for sweep" in body]
+    generate, loop, report = lines
+    names = re.fullmatch(r"for sweep in (.+); do mg-sweep run sweeps/\$sweep.yaml; done", loop)[1]
+    monkeypatch.setenv("PATH", f"{sys.prefix}/bin:{os.environ['PATH']}")
+    subprocess.run(generate.split(), cwd=tmp_path, check=True)
+    for name in names.split():
+        file = repository / "sweeps" / f"{name}.yaml"
+        said = subprocess.run(
+            ["mg-sweep", "plan", file], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        assert f"/runs/{name}\n" in said.stdout
+        assert " 0 failed" in said.stdout
+        assert f"runs/{name}" in report.split()
+    assert (tmp_path / "runs" / "birds").is_dir()
