@@ -37,7 +37,8 @@ _PHRASES = {
     "precision": "precision {}",
 }
 
-SHARES = ("annotated_fraction", "box_dilation")
+_USUAL = {("annotated_fraction", 1.0): "all boxes", ("box_dilation", 0.0): "boxes as they are"}
+_SHARES = ("annotated_fraction", "box_dilation")
 """Said in percent."""
 
 
@@ -93,6 +94,8 @@ def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _phrase(name: str, value: Any) -> str:
-    if name in SHARES:
+    if (name, value) in _USUAL:
+        return _USUAL[name, value]
+    if name in _SHARES:
         value = 100 * value
     return _PHRASES.get(name, f"{name} {{}}").format(value)

@@ -156,6 +156,7 @@ def test_a_figure_for_each_setting(sweep, make_grid, tmp_path):
     other = make_grid({"vanilla_tiny": ("ixg",)}, ("final",), ("energy",), box_dilation=0.25)
     found = list(drawings(read_results(sweep(tmp_path, one + other)), ["fig5"]))
     assert [d.name for d in found] == ["fig5-box_dilation=0.0", "fig5-box_dilation=0.25"]
+    assert "boxes as they are" in found[0].caption
     assert "boxes dilated by 25 %" in found[1].caption
     assert all(d.data["trial_id"].nunique() == 3 + 1 - 1 for d in found)
 
