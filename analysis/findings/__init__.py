@@ -1,8 +1,8 @@
 """The paper's findings, judged on what a sweep measured.
 
 Each finding is one or several conditions: a number with a bootstrap interval that must lie above a
-threshold. The definitions are in `definitions`, fixed before any study was run; this module turns
-them into verdicts.
+threshold. The definitions are in `definitions`, the same for every store; this module turns them
+into verdicts.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_bcos_at_input_is_compared_with_the_best_other_family(study):
 
 def test_every_model_must_gain_at_the_final_layer(study):
     assert definitions.r5(study).verdict == HOLDS
-    one_loses = scaled(study, study.rows["model"] == "xdnn_tiny", -1.0)
+    one_loses = scaled(study, study.rows["model"] == "xdnn_tiny", -0.5)
     assert definitions.r5(one_loses).verdict == FAILS
 
 
