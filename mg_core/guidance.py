@@ -14,10 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mg_core.attributions import ATTRIBUTIONS, INPUT, explain, upsample
+from mg_core.attributions import explain, upsample
 from mg_core.errors import InputError
 from mg_core.losses import localization_loss
-from mg_core.models import MODELS
 
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["sum", "mean"]
@@ -130,25 +129,3 @@ def guided_loss(
     localization = per_image.sum() if guidance.reduction == "sum" else per_image.mean()
     loss = bce + guidance.localization_weight * localization
     return loss, StepLosses(loss.detach(), bce.detach(), localization.detach())
-
-
-def check_pair(model: str, attribution: str, layer: str) -> None:
-    """Refuse an attribution or layer that a registered model cannot be guided or judged with.
-
-    Raises:
-        InputError: unknown names, or an attribution that means nothing for the model's family.
-    """
-    variant, method = MODELS[model], ATTRIBUTIONS[attribution]
-    if method.families is not None and variant.family not in method.families:
-        fitting = [
-            name
-            for name, other in ATTRIBUTIONS.items()
-            if other.families is None or variant.family in other.families
-        ]
-        raise InputError(
-            f"attribution {attribution!r} does not fit model {model!r}; "
-            f"choose from {', '.join(fitting)}"
-        )
-    layers = (INPUT, *variant.guidance_layers)
-    if layer not in layers:
-        raise InputError(f"model {model!r} has no layer {layer!r}; choose from {', '.join(layers)}")

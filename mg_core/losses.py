@@ -7,17 +7,18 @@ finite maps: one without positive energy has a constant cost and no gradient.
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from mg_core.errors import InputError
 from mg_core.registry import Registry
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 LOG_FLOOR = -100.0
 """Where PPCE clamps the logarithm, as torch's binary cross-entropy does."""
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """(attributions (B, H, W), at least float32; masks (B, H, W) bool) -> (B,)."""
 
 LOSSES: Registry[Loss] = Registry("loss")
@@ -43,9 +44,9 @@ def localization_loss(name: str, attributions: Tensor, masks: Tensor) -> Tensor:
             "attributions and masks must both have shape (B, H, W), not "
             f"{tuple(attributions.shape)} and {tuple(masks.shape)}"
         )
-    if attributions.dtype != torch.float64:
+    if attributions.dtype.itemsize < 8:
         attributions = attributions.float()
-    return loss(attributions, masks if masks.dtype == torch.bool else masks != 0)
+    return loss(attributions, masks.bool())
 
 
 @LOSSES.register("energy")
@@ -71,10 +72,10 @@ def ppce(attributions: Tensor, masks: Tensor) -> Tensor:
     """Maximise normalised positive attributions inside the mask (Eq. 4); 0 for an empty mask."""
     positive, _ = _scale(attributions, attributions)
     # Below the smallest normal number, 1 / Â would overflow: there the value has no gradient.
-    visible = masks & (positive >= torch.finfo(positive.dtype).tiny)
+    visible = masks & (positive >= _tiny(positive))
     log = positive.masked_fill(~visible, 1.0).log()
     hidden = positive.detach().relu().log().clamp_min(LOG_FLOOR)
-    log = torch.where(visible, log.clamp_min(LOG_FLOOR), hidden)
+    log = log.clamp_min(LOG_FLOOR).where(visible, hidden)
     inside = masks.sum((1, 2))
     return -log.masked_fill(~masks, 0.0).sum((1, 2)) / inside.clamp_min(1)
 
@@ -95,6 +96,13 @@ def _scale(attributions: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
         passed on, for the training loop to stop at.
     """
     peak = magnitudes.amax((1, 2))
-    empty = attributions.detach().amax((1, 2)) <= torch.finfo(attributions.dtype).tiny
+    empty = attributions.detach().amax((1, 2)) <= _tiny(attributions)
     peak = peak.masked_fill(empty, 1.0)
     return attributions.masked_fill(empty[:, None, None], 0.0) / peak[:, None, None], empty
+
+
+def _tiny(values: Tensor) -> float:
+    """Return the smallest normal number of a floating-point type."""
+    import torch  # Here, so that a plan knows the losses by name without it.
+
+    return torch.finfo(values.dtype).tiny

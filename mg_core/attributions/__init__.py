@@ -1,7 +1,14 @@
 """Attribution maps at any layer, for any model, out of the forward pass that gives the logits."""
 
-from mg_core.attributions.explanation import INPUT, Explanation, attribute, explain, upsample
-from mg_core.attributions.methods import ATTRIBUTIONS, Attribution
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mg_core.attributions.methods import ATTRIBUTIONS, INPUT, Attribution
+from mg_core.lazy import importing
+
+if TYPE_CHECKING:
+    from mg_core.attributions.explanation import Explanation, attribute, explain, upsample
 
 __all__ = [
     "ATTRIBUTIONS",
@@ -12,3 +19,9 @@ __all__ = [
     "explain",
     "upsample",
 ]
+__getattr__ = importing(
+    __name__,
+    dict.fromkeys(
+        ("Explanation", "attribute", "explain", "upsample"), "mg_core.attributions.explanation"
+    ),
+)

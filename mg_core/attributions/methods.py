@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, TypeAlias
 
 from mg_core.registry import Registry
 
-Probes = Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+INPUT = "input"
+"""The layer whose features are the encoded images."""
+
+Probes: TypeAlias = "Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]"
 """Features -> (features at which a gradient is taken, features that it is combined with) pairs."""
 
 
@@ -73,6 +77,8 @@ def noisy_copies(samples: int, noise: float) -> Probes:
     """
 
     def probes(features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        import torch  # Here, so that a plan knows the methods by name without it.
+
         inner = tuple(range(1, features.ndim))
         deviation = noise * (features.amax(inner, True) - features.amin(inner, True))
         generator = torch.Generator().manual_seed(0)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mg_core.lazy import importing
 
 if TYPE_CHECKING:
     from mg_core.data.dataset import Data, Split, open_data
     from mg_core.data.readers import DATASETS
 
 __all__ = ["DATASETS", "Data", "Split", "open_data"]
-
-
-def __getattr__(name: str) -> Any:
-    # Late, so that a command line can name the data sets without waiting for numpy and PyTorch.
-    if name == "DATASETS":
-        from mg_core.data.readers import DATASETS
-
-        return DATASETS
-    if name in __all__:
-        from mg_core.data import dataset
-
-        return getattr(dataset, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = importing(
+    __name__,
+    {
+        "DATASETS": "mg_core.data.readers",
+        **dict.fromkeys(("Data", "Split", "open_data"), "mg_core.data.dataset"),
+    },
+)

@@ -6,10 +6,9 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mg_core.config import DataConfig, parse
@@ -19,7 +18,10 @@ from mg_core.data.reader import SPLITS, Reader, Task
 from mg_core.data.readers import DATASETS
 from mg_core.errors import InputError
 
-Indices = Sequence[int] | NDArray[np.integer[Any]] | torch.Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Indices: TypeAlias = "Sequence[int] | NDArray[np.integer[Any]] | Tensor"
 
 
 class Split:
@@ -54,15 +56,15 @@ class Split:
     def __len__(self) -> int:
         return len(self._arrays.images)
 
-    def images(self, indices: Indices) -> torch.Tensor:
+    def images(self, indices: Indices) -> Tensor:
         """Read images.
 
         Returns:
             (B, 3, S, S) uint8, contiguous.
         """
-        return torch.from_numpy(self._arrays.images.read(_integers(indices)))
+        return _tensor(self._arrays.images.read(_integers(indices)))
 
-    def masks(self, indices: Indices, classes: Indices, dilation: float = 0.0) -> torch.Tensor:
+    def masks(self, indices: Indices, classes: Indices, dilation: float = 0.0) -> Tensor:
         """Draw, for each image, the union of its boxes of one class.
 
         In a task whose evidence lies outside, it is what the (dilated) boxes leave out.
@@ -83,7 +85,7 @@ class Split:
         if self._is_outside:
             has_box = np.unique(rows)
             masks[has_box] = ~masks[has_box]
-        return torch.from_numpy(masks)
+        return _tensor(masks)
 
     def boxes(self, index: int, class_id: int) -> NDArray[np.int64]:
         """Return the boxes of one class in one image, undilated.
@@ -95,7 +97,7 @@ class Split:
         _, found = _matches(arrays.box_offsets, arrays.box_classes, [index], [class_id])
         return arrays.boxes[found].astype(np.int64)
 
-    def segmentation(self, indices: Indices, classes: Indices) -> torch.Tensor | None:
+    def segmentation(self, indices: Indices, classes: Indices) -> Tensor | None:
         """Read, for each image, the pixels of one class.
 
         Args:
@@ -113,11 +115,11 @@ class Split:
         pixels = np.unpackbits(self._arrays.masks.read(found), axis=1, count=self._size**2)
         masks = np.zeros((len(indices), self._size, self._size), dtype=np.bool_)
         masks[rows] = pixels.reshape(-1, self._size, self._size).astype(np.bool_)
-        return torch.from_numpy(masks)
+        return _tensor(masks)
 
-    def segmented(self, indices: Indices) -> torch.Tensor:
+    def segmented(self, indices: Indices) -> Tensor:
         """Tell which images have masks, (B,) bool."""
-        return torch.from_numpy(self._arrays.is_segmented[_integers(indices)])
+        return _tensor(self._arrays.is_segmented[_integers(indices)])
 
 
 class Data:
@@ -230,3 +232,9 @@ def _matches(
     entries = starts + np.arange(len(rows))
     is_match = table[entries] == _integers(classes)[rows]
     return rows[is_match], entries[is_match]
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    import torch  # Here, so that a driver, which only looks whether all is in order, needs none.
+
+    return torch.from_numpy(array)

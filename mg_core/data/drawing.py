@@ -21,6 +21,8 @@ OBJECT_SIZE = (0.28, 0.44)
 MAX_OVERLAP = 0.15
 """Of the smaller of two boxes, so that every object stays visible."""
 PLACEMENTS = 40
+PIECE_SIZE = (0.2, 0.5)
+"""Sides of a piece of clutter, as a share of its box's longer one."""
 OUTLINE = 0.016
 
 Polygon = NDArray[np.float64]
@@ -88,7 +90,9 @@ SHAPES: dict[str, tuple[Polygon, ...]] = {
 """Outlines in [-1, 1]²; a second polygon is a hole."""
 
 
-def draw_scene(rng: np.random.Generator, size: int, n_classes: int, correlation: float) -> Scene:
+def draw_scene(
+    rng: np.random.Generator, size: int, n_classes: int, correlation: float, clutter: int = 0
+) -> Scene:
     """Draw 1–3 objects over a background texture that mostly follows the class of one of them.
 
     Args:
@@ -97,6 +101,8 @@ def draw_scene(rng: np.random.Generator, size: int, n_classes: int, correlation:
         n_classes: the first so many of `SHAPES`.
         correlation: probability that the texture is that of an object's class; otherwise it is
             that of a class which is not in the picture, as far as there is one.
+        clutter: pieces behind each object, which hide the texture in its box: what is there but
+            the object then says nothing about the class.
     """
     n_objects = 1 + rng.choice(MAX_OBJECTS, p=N_OBJECTS)
     classes = rng.integers(n_classes, size=n_objects)
@@ -116,6 +122,7 @@ def draw_scene(rng: np.random.Generator, size: int, n_classes: int, correlation:
             continue
         boxes.append(_bounds(polygons[0] + offset))
         placed.append(index)
+        _scatter(rng, canvas, boxes[-1], owner < 0, clutter)
         covered = paint(canvas, [polygon + offset for polygon in polygons], colour)
         owner[covered] = index
     visible = [visible_box(owner == index) for index in placed]
@@ -142,9 +149,12 @@ def _outline(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     if rng.random() < 0.5:
         half = half[::-1]
     angle = np.deg2rad(rng.uniform(-12, 12))
-    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    transform: NDArray[np.float64] = rotation * half
+    transform: NDArray[np.float64] = _rotation(angle) * half
     return transform
+
+
+def _rotation(angle: float) -> NDArray[np.float64]:
+    return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
 
 
 def _place(
@@ -175,23 +185,53 @@ def paint(
     canvas: NDArray[np.float64], polygons: list[Polygon], colour: Colour
 ) -> NDArray[np.bool_]:
     """Paint a shape with a dark outline; return the pixels it covers at least half."""
-    size = len(canvas)
-    side = size * SUPERSAMPLING
-    filled, edge = Image.new("L", (side, side)), Image.new("L", (side, side))
-    fill, line = ImageDraw.Draw(filled), ImageDraw.Draw(edge)
-    width = max(2, round(OUTLINE * side))
-    for polygon, value in zip(polygons, (255, 0), strict=False):
-        corners = [(float(x), float(y)) for x, y in polygon * SUPERSAMPLING]
-        fill.polygon(corners, fill=value)
-        line.line([*corners, *corners[:2]], fill=255, width=width, joint="curve")
-    alpha = np.asarray(filled.reduce(SUPERSAMPLING), dtype=np.float64) / 255
-    outline = np.asarray(edge.reduce(SUPERSAMPLING), dtype=np.float64) / 255
-    outline = np.minimum(outline, alpha)
+    alpha = coverage(polygons, len(canvas))
+    outline = np.minimum(_edges(polygons, len(canvas)), alpha)
     shaded = np.asarray(colour, dtype=np.float64)
     canvas += alpha[..., None] * (shaded - canvas)
     canvas -= 0.55 * outline[..., None] * shaded
     covered: NDArray[np.bool_] = alpha >= 0.5
     return covered
+
+
+def coverage(polygons: list[Polygon], size: int) -> NDArray[np.float64]:
+    """Return how far a polygon, less a second one, covers each pixel, (size, size) in [0, 1]."""
+    filled = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
+    for polygon, value in zip(polygons, (255, 0), strict=False):
+        ImageDraw.Draw(filled).polygon(_corners(polygon), fill=value)
+    return np.asarray(filled.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+
+
+def _edges(polygons: list[Polygon], size: int) -> NDArray[np.float64]:
+    drawn = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
+    width = max(2, round(OUTLINE * size * SUPERSAMPLING))
+    for polygon in polygons:
+        corners = _corners(polygon)
+        line = [*corners, *corners[:2]]
+        ImageDraw.Draw(drawn).line(line, fill=255, width=width, joint="curve")
+    return np.asarray(drawn.reduce(SUPERSAMPLING), dtype=np.float64) / 255
+
+
+def _corners(polygon: Polygon) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in polygon * SUPERSAMPLING]
+
+
+def _scatter(
+    rng: np.random.Generator,
+    canvas: NDArray[np.float64],
+    box: NDArray[np.float64],
+    free: NDArray[np.bool_],
+    pieces: int,
+) -> None:
+    """Scatter pieces in muted colours over a box, where no object is."""
+    low, extent = box[:2], box[2:] - box[:2]
+    for _ in range(pieces):
+        centre, turn = low + rng.random(2) * extent, rng.uniform(0, 2 * np.pi)
+        half = rng.uniform(*PIECE_SIZE, size=2) * extent.max() / 2
+        corners = _regular(4) * half @ _rotation(turn).T + centre
+        colour = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.08, 0.3), rng.uniform(0.35, 0.88))
+        alpha = coverage([corners], len(canvas))[..., None] * free[..., None]
+        canvas += alpha * (np.asarray(colour) - canvas)
 
 
 def visible_box(visible: NDArray[np.bool_]) -> list[int]:

@@ -37,6 +37,7 @@ class ShapesOptions(Frozen):
         classes: the first so many shapes.
         correlation: probability that the background's texture follows an object's class.
         seed: of the whole set.
+        clutter: pieces of no meaning behind each object, which hide the texture in its box.
     """
 
     train: PositiveInt = 1000
@@ -46,6 +47,7 @@ class ShapesOptions(Frozen):
     classes: Annotated[Integer, Field(ge=2, le=len(SHAPES))] = 6
     correlation: Annotated[Number, Field(ge=0, le=1)] = 0.9
     seed: Annotated[Integer, Field(ge=0)] = 0
+    clutter: PositiveInt | None = None  # Added later: without it, keys and ids are the old ones.
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -55,7 +57,7 @@ class ShapesOptions(Frozen):
     @property
     def key(self) -> str:
         """Sixteen hex digits that stand for the set's bytes."""
-        text = json.dumps([GENERATOR_VERSION, self.model_dump()], sort_keys=True)
+        text = json.dumps([GENERATOR_VERSION, self.model_dump(exclude_none=True)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -101,7 +103,7 @@ def write_shapes(folder: Path, options: ShapesOptions, progress: Progress | None
     shapes = Generated(
         what="shapes",
         version=GENERATOR_VERSION,
-        options=options.model_dump(),
+        options=options.model_dump(exclude_none=True),
         fingerprint=lambda folder: Shapes(folder, options).fingerprint(),
     )
     return shapes.write(
@@ -127,7 +129,9 @@ def _write_devkit(folder: Path, options: ShapesOptions, progress: Progress | Non
 def _write_images(folder: Path, split: str, count: int, options: ShapesOptions) -> Iterator[Entry]:
     for index in range(count):
         rng = generator(options.seed, "shapes", split, index)
-        scene = draw_scene(rng, options.size, options.classes, options.correlation)
+        scene = draw_scene(
+            rng, options.size, options.classes, options.correlation, options.clutter or 0
+        )
         name = f"{split}_{index:06d}"
         Image.fromarray(scene.image).save(
             folder / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0

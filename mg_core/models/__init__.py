@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mg_core.errors import InputError
+from mg_core.lazy import importing
 from mg_core.models import bcos, vanilla, xdnn  # noqa: F401  # they register their variants
-from mg_core.models.base import MODELS, Model
+from mg_core.models.architecture import MODELS, Architecture, architecture
 from mg_core.models.weights import WeightFile, find_weights, load_backbone
 
-__all__ = ["MODELS", "Model", "WeightFile", "build_model"]
+if TYPE_CHECKING:
+    from mg_core.models.base import Model
+
+__all__ = ["MODELS", "Architecture", "Model", "WeightFile", "architecture", "build_model"]
+__getattr__ = importing(__name__, {"Model": "mg_core.models.base"})
 
 
 def build_model(name: str, num_classes: int, weights: str | None = None) -> Model:
@@ -31,5 +38,5 @@ def build_model(name: str, num_classes: int, weights: str | None = None) -> Mode
         raise InputError(f"a model needs at least one class, not {num_classes}")
     model = variant(num_classes)
     if weights is not None:
-        load_backbone(model, find_weights(weights, variant.pretrained), variant.head)
+        load_backbone(model, find_weights(weights, variant.pretrained), variant.head, name)
     return model

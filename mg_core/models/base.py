@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from mg_core.errors import InputError
 from mg_core.models.weights import WeightFile
-from mg_core.registry import Registry
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -20,8 +19,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Model(nn.Module):
     """A multi-label classifier that can be guided: `inputs (B, C, H, W) -> logits (B, K)`.
 
-    A variant subclasses this, takes the number of classes as its only argument and is registered
-    in `MODELS`; the class attributes are known without building the model.
+    A variant of your own subclasses this, takes the number of classes as its only argument and is
+    registered in `MODELS`; what the study needs to know of it are attributes of the class.
 
     Attributes:
         family: decides which attributions mean something for it: "vanilla", "xdnn" or "bcos".
@@ -47,10 +46,6 @@ class Model(nn.Module):
         images = unit_range(images)
         mean, std = _imagenet_statistics(images.device, images.dtype)
         return (images - mean) / std
-
-
-MODELS: Registry[type[Model]] = Registry("model")
-"""The variants; `build_model` makes one with or without pretrained weights."""
 
 
 def unit_range(images: Tensor) -> Tensor:

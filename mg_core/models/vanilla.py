@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from typing import TYPE_CHECKING
 
-from mg_core.models.base import MODELS
-from mg_core.models.resnet import TinyResNet, TorchvisionResNet
+from mg_core.models.architecture import MODELS, architecture
 from mg_core.models.weights import WeightFile
+
+if TYPE_CHECKING:
+    from mg_core.models.base import Model
+
+RESNET_LAYERS = {"mid1": "layer1", "mid2": "layer2", "mid3": "layer3", "final": "layer4"}
 
 
 def _imagenet(name: str) -> dict[str, WeightFile]:
@@ -16,32 +19,27 @@ def _imagenet(name: str) -> dict[str, WeightFile]:
 
 
 @MODELS.register("vanilla_resnet50")
-class VanillaResNet50(TorchvisionResNet):
-    """The conventional backbone of the study."""
+@architecture("vanilla", RESNET_LAYERS, pretrained=_imagenet("resnet50-0676ba61.pth"))
+def vanilla_resnet50(num_classes: int) -> Model:
+    """Build the conventional backbone of the study."""
+    from mg_core.models.resnet import resnet50
 
-    family = "vanilla"
-    pretrained = _imagenet("resnet50-0676ba61.pth")
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(Bottleneck, [3, 4, 6, 3], num_classes)
+    return resnet50(num_classes)
 
 
 @MODELS.register("vanilla_resnet18")
-class VanillaResNet18(TorchvisionResNet):
-    """A small sibling that still has published weights."""
+@architecture("vanilla", RESNET_LAYERS, pretrained=_imagenet("resnet18-f37072fd.pth"))
+def vanilla_resnet18(num_classes: int) -> Model:
+    """Build a small sibling that still has published weights."""
+    from mg_core.models.resnet import resnet18
 
-    family = "vanilla"
-    pretrained = _imagenet("resnet18-f37072fd.pth")
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(BasicBlock, [2, 2, 2, 2], num_classes)
+    return resnet18(num_classes)
 
 
 @MODELS.register("vanilla_tiny")
-class VanillaTiny(TinyResNet):
-    """The smallest conventional ResNet, for demonstrations and tests."""
+@architecture("vanilla", RESNET_LAYERS)
+def vanilla_tiny(num_classes: int) -> Model:
+    """Build the smallest conventional ResNet, for demonstrations and tests."""
+    from mg_core.models.resnet import TinyResNet
 
-    family = "vanilla"
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes, nn.BatchNorm2d)
+    return TinyResNet(num_classes)

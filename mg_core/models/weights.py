@@ -12,12 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import TYPE_CHECKING
 
-import torch
 from filelock import FileLock
-from torch import Tensor, nn
 
 from mg_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 TIMEOUT = 60  # seconds without an answer from the publisher
 CHUNK = 1 << 20
@@ -80,7 +82,7 @@ def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
     return path
 
 
-def load_backbone(model: nn.Module, path: Path, head: str) -> None:
+def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
     """Fill everything but the classification head from a file, with strict keys.
 
     The file is a state dict, bare or under "state_dict", with or without the "module." that data
@@ -90,6 +92,7 @@ def load_backbone(model: nn.Module, path: Path, head: str) -> None:
         model: gets the weights.
         path: a local file.
         head: dotted name of the head; its entries in the file are left out.
+        name: of the model, for people.
 
     Raises:
         InputError: the file is no state dict, or its keys or shapes are not the model's.
@@ -100,13 +103,13 @@ def load_backbone(model: nn.Module, path: Path, head: str) -> None:
         missing, unexpected = model.load_state_dict(backbone, strict=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"weights {path}: do not fit {type(model).__name__}: {reason}") from None
+        raise InputError(f"weights {path}: do not fit model {name!r}: {reason}") from None
     missing = [key for key in missing if not _is_in(key, head)]
     for problem, keys in (("lacks", missing), ("has unknown", unexpected)):
         if keys:
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise InputError(
-                f"weights {path}: do not fit {type(model).__name__}: the file {problem} {shown}"
+                f"weights {path}: do not fit model {name!r}: the file {problem} {shown}"
             )
 
 
@@ -116,6 +119,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
     Raises:
         InputError: the file cannot be read, or is no state dict.
     """
+    import torch  # Here and below, so that a plan knows names of weights without it.
+
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
@@ -135,7 +140,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
     if not (
         isinstance(content, Mapping)
         and content
-        and all(isinstance(value, Tensor) for value in content.values())
+        and all(isinstance(value, torch.Tensor) for value in content.values())
     ):
         raise InputError(f"weights {path}: not a state dict of tensors")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
@@ -156,6 +161,8 @@ def _split_checksum(weights: str) -> tuple[str, str | None]:
 
 def _download(file: WeightFile) -> Path:
     """Fetch a file once per machine; other trials on the node wait for it."""
+    import torch
+
     folder, locks = (Path(torch.hub.get_dir()) / name for name in ("checkpoints", "locks"))
     path = folder / Path(urllib.parse.unquote(urllib.parse.urlsplit(file.url).path)).name
     try:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from mg_core.attempt import Attempt, SupersededError, own_version
 from mg_core.config import Runtime, TrialConfig
@@ -16,7 +16,9 @@ from mg_core.files import PATIENCE
 from mg_core.logs import TAIL_LINES, TrialLog, redacted
 from mg_core.store import ResultStore
 from mg_core.training.failures import Failure, FailureKind
-from mg_core.training.trial import Report, Trial
+
+if TYPE_CHECKING:
+    from mg_core.training.trial import Report
 
 State = Literal["running", "complete", "failed", "superseded"]
 
@@ -63,6 +65,8 @@ def run_trial(
     attempt: Attempt | None = None
     log: TrialLog | None = None
     try:
+        from mg_core.training.trial import Trial  # A driver, which runs none, needs no PyTorch.
+
         store = ResultStore(runtime.store, PATIENCE)
         check_node(store, runtime)
         attempt = Attempt(store, config, runtime.objectives, runtime.run)

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import torch
-
 from mg_core.errors import InputError, NodeError, NumericalError
 from mg_core.logs import redacted
 
@@ -60,6 +58,8 @@ class Failure:
 
 def failure_kind(error: BaseException) -> FailureKind:
     """Classify what made a trial fail."""
+    import torch  # Here, since a driver that only plans does without it.
+
     if isinstance(error, NodeError):
         return "node"
     if isinstance(error, InputError):

@@ -1,6 +1,8 @@
 """What is left to do, and which stores a sweep may enter."""
 
 import multiprocessing
+import subprocess
+import sys
 import time
 
 import pytest
@@ -205,3 +207,27 @@ def test_status_tells_running_from_lost(planned, store):
     assert found.to_json()["counts"] == {"complete": 1, "running": 1, "failed": 0, "waiting": 7}
     with pytest.raises(InputError, match="is not a result store"):
         read_status(ResultStore(store.uri + "-nowhere"))
+
+
+PLANNED_AND_PREPARED = """
+import sys
+import sweeps.scheduler
+from sweeps.drive import prepare_data
+from sweeps.plan import make_plan
+from sweeps.spec import load_spec
+
+small = ["data.image_size=8", "data.options={train: 4, val: 2, test: 2, size: 24}"]
+for name in sys.argv[2:]:
+    plan = make_plan(load_spec(name, [], sys.argv[1]))
+plan = make_plan(load_spec(name, small, sys.argv[1]))
+prepare_data(plan, plan.todo(retry_failed=False))
+print(len(plan.grid.trials), "torch" in sys.modules)
+"""
+
+
+def test_a_driver_does_without_pytorch(tmp_path, repository):
+    # It would take seconds to plan, and most of a gigabyte beside the trials.
+    files = [str(repository / "sweeps" / f"{name}.yaml") for name in ("voc_full", "study")]
+    command = [sys.executable, "-c", PLANNED_AND_PREPARED, str(tmp_path / "store"), *files]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["333", "False"]

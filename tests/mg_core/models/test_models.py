@@ -17,9 +17,14 @@ LAYERS = ("mid1", "mid2", "mid3", "final")
 
 
 @pytest.fixture(scope="module", params=MODELS)
-def model(request):
+def name(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def model(name):
     torch.manual_seed(0)
-    return build_model(request.param, 3).eval()
+    return build_model(name, 3).eval()
 
 
 def test_layers_are_maps_that_never_grow_with_depth(model):
@@ -57,9 +62,15 @@ def test_head_is_named(model):
     assert any(len(p) == 3 for p in head.parameters())
 
 
-def test_same_seed_gives_the_same_model(model):
+def test_what_is_known_without_building_is_what_the_model_says(name, model):
+    variant = MODELS[name]
+    assert (model.family, model.head) == (variant.family, variant.head)
+    assert model.guidance_layers == variant.guidance_layers
+
+
+def test_same_seed_gives_the_same_model(name, model):
     torch.manual_seed(0)
-    twin = type(model)(3)
+    twin = build_model(name, 3)
     for (name, found), expected in zip(
         twin.state_dict().items(), model.state_dict().values(), strict=True
     ):
