@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -38,14 +38,14 @@ class Queue:
     baseline failed it never does.
 
     Attributes:
-        waiting: trials to start, in the order of preference.
+        waiting: trials to start by id, in the order of preference.
         complete: ids of complete trials, of earlier runs too.
         running: ids of trials that were started and have not ended.
         blocked: ids of guided trials whose baseline failed.
         stopped: why nothing more is started, none while all goes on.
     """
 
-    waiting: deque[TrialConfig]
+    waiting: dict[str, TrialConfig]
     complete: set[str]
     running: dict[str, TrialConfig] = field(default_factory=dict)
     blocked: set[str] = field(default_factory=set)
@@ -54,16 +54,15 @@ class Queue:
     @classmethod
     def of(cls, todo: Mapping[str, TrialConfig], complete: set[str]) -> Queue:
         """Make a queue of trials, blocking those whose baseline will not be run either."""
-        queue = cls(deque(todo.values()), set(complete))
+        queue = cls(dict(todo), set(complete))
         queue._block(lambda baseline: baseline not in complete and baseline not in todo)
         return queue
 
     def next(self) -> TrialConfig | None:
         """Take the first trial that may start now, none if there is none."""
-        for position, config in enumerate(self.waiting):
+        for trial_id, config in self.waiting.items():
             if config.baseline is None or config.baseline in self.complete:
-                del self.waiting[position]
-                self.running[config.trial_id] = config
+                self.running[trial_id] = self.waiting.pop(trial_id)
                 return config
         return None
 
@@ -86,9 +85,10 @@ class Queue:
         return not self.waiting
 
     def _block(self, is_blocking: Callable[[str], bool]) -> None:
-        hit = [c for c in self.waiting if c.baseline is not None and is_blocking(c.baseline)]
-        self.blocked |= {config.trial_id for config in hit}
-        self.waiting = deque(c for c in self.waiting if c.trial_id not in self.blocked)
+        for trial_id, config in list(self.waiting.items()):
+            if config.baseline is not None and is_blocking(config.baseline):
+                self.blocked.add(trial_id)
+                del self.waiting[trial_id]
 
 
 def run_inline(queue: Queue, runtime: Runtime, listener: Listener) -> None:

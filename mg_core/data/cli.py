@@ -124,6 +124,12 @@ def generate_shapes(
         float, typer.Option(help="Probability that the background follows an object's class.")
     ] = 0.9,
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
+    object_size: Annotated[
+        float | None, typer.Option(help="Longer side of objects, of the image's; default 0.36.")
+    ] = None,
+    clutter: Annotated[
+        int | None, typer.Option(help="Pieces behind each object that hide the texture.")
+    ] = None,
 ) -> None:
     """Write shapes over textures that betray them, as a VOC devkit."""
     from mg_core.data.shapes import ShapesOptions, write_shapes
@@ -136,6 +142,8 @@ def generate_shapes(
         "classes": classes,
         "correlation": correlation,
         "seed": seed,
+        "object_size": object_size,
+        "clutter": clutter,
     }
     _write(write_shapes, ShapesOptions, values, folder, "shapes")
 

@@ -17,7 +17,6 @@ N_OBJECTS = (0.4, 0.35, 0.25)
 SAME_CLASS = 0.6
 """Probability that a further object is of the first one's class: the texture tells most labels."""
 OBJECT_SIZE = (0.28, 0.44)
-"""Longer side of an object before rotation, as a share of the image's."""
 MAX_OVERLAP = 0.15
 """Of the smaller of two boxes, so that every object stays visible."""
 PLACEMENTS = 40
@@ -91,7 +90,12 @@ SHAPES: dict[str, tuple[Polygon, ...]] = {
 
 
 def draw_scene(
-    rng: np.random.Generator, size: int, n_classes: int, correlation: float, clutter: int = 0
+    rng: np.random.Generator,
+    size: int,
+    n_classes: int,
+    correlation: float,
+    object_size: tuple[float, float] = OBJECT_SIZE,
+    clutter: int = 0,
 ) -> Scene:
     """Draw 1–3 objects over a background texture that mostly follows the class of one of them.
 
@@ -101,13 +105,14 @@ def draw_scene(
         n_classes: the first so many of `SHAPES`.
         correlation: probability that the texture is that of an object's class; otherwise it is
             that of a class which is not in the picture, as far as there is one.
+        object_size: bounds of an object's longer side before rotation, as a share of the picture's.
         clutter: pieces behind each object, which hide the texture in its box: what is there but
             the object then says nothing about the class.
     """
     n_objects = 1 + rng.choice(MAX_OBJECTS, p=N_OBJECTS)
     classes = rng.integers(n_classes, size=n_objects)
     classes[rng.random(n_objects) < SAME_CLASS] = classes[0]
-    outlines = [_outline(rng, size) for _ in classes]
+    outlines = [_outline(rng, size, object_size) for _ in classes]
     texture = _texture_class(rng, classes, n_classes, correlation)
     canvas = _background(rng, texture, size)
     owner = np.full((size, size), -1)
@@ -142,8 +147,10 @@ def _texture_class(
     return int(classes[0]) if rng.random() < correlation else other
 
 
-def _outline(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    longer = rng.uniform(*OBJECT_SIZE) * size / 2
+def _outline(
+    rng: np.random.Generator, size: int, object_size: tuple[float, float]
+) -> NDArray[np.float64]:
+    longer = rng.uniform(*object_size) * size / 2
     aspect = rng.uniform(0.75, 1)
     half = np.array([longer, longer * aspect])
     if rng.random() < 0.5:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 
 from mg_core.config import Frozen, Integer, Number, PositiveInt
 from mg_core.counter import generator
-from mg_core.data.drawing import SHAPES, Scene, draw_scene
+from mg_core.data.drawing import OBJECT_SIZE, SHAPES, Scene, draw_scene
 from mg_core.data.generated import Generated
 from mg_core.data.voc import Voc, VocOptions
 
@@ -37,6 +37,7 @@ class ShapesOptions(Frozen):
         classes: the first so many shapes.
         correlation: probability that the background's texture follows an object's class.
         seed: of the whole set.
+        object_size: mean of an object's longer side, as a share of the image's; none for 0.36.
         clutter: pieces of no meaning behind each object, which hide the texture in its box.
     """
 
@@ -47,12 +48,23 @@ class ShapesOptions(Frozen):
     classes: Annotated[Integer, Field(ge=2, le=len(SHAPES))] = 6
     correlation: Annotated[Number, Field(ge=0, le=1)] = 0.9
     seed: Annotated[Integer, Field(ge=0)] = 0
-    clutter: PositiveInt | None = None  # Added later: without it, keys and ids are the old ones.
+    # Added later: none stands for what there was before, so that keys and ids remain.
+    object_size: Annotated[Number, Field(ge=0.1, le=0.7)] | None = None
+    clutter: PositiveInt | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the classes."""
         return tuple(SHAPES)[: self.classes]
+
+    @property
+    def object_sizes(self) -> tuple[float, float]:
+        """Bounds of an object's longer side, as a share of the image's."""
+        if self.object_size is None:
+            return OBJECT_SIZE
+        low, high = OBJECT_SIZE
+        scale = 2 * self.object_size / (low + high)
+        return (scale * low, scale * high)
 
     @property
     def key(self) -> str:
@@ -130,7 +142,12 @@ def _write_images(folder: Path, split: str, count: int, options: ShapesOptions) 
     for index in range(count):
         rng = generator(options.seed, "shapes", split, index)
         scene = draw_scene(
-            rng, options.size, options.classes, options.correlation, options.clutter or 0
+            rng,
+            options.size,
+            options.classes,
+            options.correlation,
+            options.object_sizes,
+            options.clutter or 0,
         )
         name = f"{split}_{index:06d}"
         Image.fromarray(scene.image).save(

@@ -25,8 +25,11 @@ def contents(folder):
     }
 
 
-def scenes(count, size=64, n_classes=8, correlation=0.9):
-    return [draw_scene(generator(5, index), size, n_classes, correlation) for index in range(count)]
+def scenes(count, size=64, n_classes=8, correlation=0.9, **further):
+    return [
+        draw_scene(generator(5, index), size, n_classes, correlation, **further)
+        for index in range(count)
+    ]
 
 
 def test_the_same_seed_gives_the_same_bytes(small_shapes, small_options, tmp_path):
@@ -99,6 +102,40 @@ def test_objects_are_seen_and_tightly_boxed():
             assert inside[:, 0].any()
             assert inside[:, -1].any()
             assert max(x1 - x0, y1 - y0) >= 10
+
+
+def test_clutter_hides_the_texture_in_the_box_and_nothing_else():
+    hidden = []
+    for plain, cluttered in zip(scenes(60), scenes(60, clutter=16), strict=True):
+        if len(plain.object_classes) > 1:  # What is drawn after the first object differs.
+            continue
+        assert (plain.class_ids == cluttered.class_ids).all()
+        assert (plain.boxes == cluttered.boxes).all()
+        changed = (plain.image != cluttered.image).any(2)
+        x0, y0, x1, y1 = plain.boxes[0]
+        reach = max(x1 - x0, y1 - y0) // 2 + 2
+        near = np.s_[max(0, y0 - reach) : y1 + reach, max(0, x0 - reach) : x1 + reach]
+        far = changed.copy()
+        far[near] = False
+        assert not far.any()
+        is_background = plain.class_ids[y0:y1, x0:x1] == 0
+        hidden.append(changed[y0:y1, x0:x1][is_background].mean())
+    assert np.mean(hidden) > 0.6
+
+
+def test_objects_are_as_large_as_asked():
+    for share in (0.36, 0.5):
+        sizes = ShapesOptions(object_size=share).object_sizes
+        drawn = scenes(200, n_classes=2, object_size=sizes)
+        longer = [(box[2:] - box[:2]).max() / 64 for scene in drawn for box in scene.boxes[:1]]
+        assert np.mean(longer) == pytest.approx(share, abs=0.03)
+    assert ShapesOptions(object_size=0.36).object_sizes == pytest.approx((0.28, 0.44))
+
+
+def test_sets_without_the_later_options_keep_their_names():
+    assert ShapesOptions().key == "3e2dea7907489959"
+    assert ShapesOptions(clutter=1).key != ShapesOptions().key
+    assert ShapesOptions(object_size=0.36).key != ShapesOptions().key
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9, 1.0])
