@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from analysis.figures import Drawing
+    from analysis.formats import Table
     from analysis.output import Output
     from analysis.plan import Job
     from analysis.results import Results
-    from analysis.tables import Table
     from mg_core.config import Runtime
 
 EXAMPLE_FOLDER = Path("example")
@@ -77,8 +77,9 @@ def fronts(
     stores: Stores, objectives: Objectives = None, tolerance: Tolerance = 0.0, out: Out = None
 ) -> None:
     """Write the Pareto fronts that validation gives, as tables."""
+    from analysis.formats import to_text
     from analysis.output import Output
-    from analysis.tables import front_listing, front_sizes, to_text
+    from analysis.tables import front_listing, front_sizes
 
     results = _merged(stores, objectives, tolerance)
     output = Output(results, out)
@@ -123,8 +124,8 @@ def tables(
     out: Out = None,
 ) -> None:
     """Write the tables as Markdown, LaTeX and CSV, or print them with --format."""
+    from analysis.formats import FORMATS
     from analysis.output import Output
-    from analysis.tables import FORMATS
     from analysis.tables import tables as all_tables
 
     if format_ is not None and format_ not in FORMATS:
@@ -341,7 +342,7 @@ def _only(tables: Sequence[Table], names: Sequence[str] | None, kind: str) -> li
 
 
 def _write_tables(output: Output, tables: Sequence[Table]) -> list[Path]:
-    from analysis.tables import to_csv, to_latex, to_markdown
+    from analysis.formats import to_csv, to_latex, to_markdown
 
     written = []
     for table in tables:

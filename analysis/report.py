@@ -21,8 +21,9 @@ from analysis.explorer import embedded, explorer_data
 from analysis.figures import Drawing
 from analysis.figures.style import DPI, model_label
 from analysis.findings import FAILS, HOLDS, UNKNOWN, Finding
+from analysis.formats import NAMES, Table, to_html
 from analysis.results import Results
-from analysis.tables import NAMES, SLACK, Table, guidance_gains, to_html
+from analysis.tables import SLACK, guidance_gains
 
 PACKAGES = (
     "model-guidance-sweeps",

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.findings.measures import PANEL, Measures
+from analysis.formats import NAMES, SPLITS, Table
 from analysis.indicators import additive_epsilon, attainment, hypervolume, reference_point
 from analysis.pareto import CONFIGURATION, PAIR, RUN, numbered
 from analysis.results import Results
 from analysis.settings import SETTING, distinguishing
-from analysis.tables import NAMES, SPLITS, Table
 
 SHARE = 0.5
 """Of the seeds that attain a goal: the median surface."""

@@ -29,7 +29,8 @@ from mg_core import schema
 from mg_core.config import TrialConfig
 from mg_core.pareto import non_dominated
 from mg_core.progress import FOOTER, AttemptKey, Progress
-from mg_core.store import ResultStore, to_parquet
+from mg_core.schema import to_parquet
+from mg_core.store import ResultStore
 
 OWN_PACKAGE = "model-guidance-sweeps"
 PACKAGES = (OWN_PACKAGE, "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")

@@ -290,7 +290,7 @@ class ResultStore:
         pairs = sorted(str((row["attribution"], row["layer"])) for row in rows)
         name = hashlib.sha256(json.dumps(pairs).encode()).hexdigest()[:8]
         table = pa.Table.from_pylist(list(rows), schema=schema.TEST)
-        self.put(f"test/{trial_id}/{epoch:04d}-{name}.parquet", to_parquet(table))
+        self.put(f"test/{trial_id}/{epoch:04d}-{name}.parquet", schema.to_parquet(table))
 
     def test_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
         """Return all test rows; one that was computed twice may stand there twice."""
@@ -301,7 +301,7 @@ class ResultStore:
     ) -> None:
         """Write heat maps of one checkpoint, of one pair and task (see `heatmaps_name`)."""
         table = pa.Table.from_pylist(list(rows), schema=schema.HEATMAPS)
-        self.put(_heatmaps_key(trial_id, epoch, name), to_parquet(table))
+        self.put(_heatmaps_key(trial_id, epoch, name), schema.to_parquet(table))
 
     def heatmaps(self, trial_id: str, epoch: int, name: str) -> pa.Table:
         """Return heat maps of a checkpoint, none of them where none were made."""
@@ -379,21 +379,6 @@ def heatmaps_name(pair: EvaluationPair, task: str | None) -> str:
 
 def _heatmaps_key(trial_id: str, epoch: int, name: str) -> str:
     return f"heatmaps/{trial_id}/{epoch:04d}-{name}.parquet"
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """Serialise a table in memory.
-
-    Tables have few rows in many columns, so what costs is each column's own: LZ4, no statistics,
-    and dictionaries for text alone are read three times as fast as the defaults with Zstandard,
-    and take less space.
-    """
-    buffer = io.BytesIO()
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
-    pq.write_table(
-        table, buffer, compression="lz4", write_statistics=False, use_dictionary=texts or False
-    )
-    return buffer.getvalue()
 
 
 def _consistent(read: Callable[[], T]) -> T:

@@ -8,14 +8,12 @@ where IoU is judged) at a loss of at most 5 points of F1 against the baseline, b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.findings import Condition, Finding
-from analysis.findings.bootstrap import Interval, Statistic, interval
 from analysis.findings.measures import (
     Measures,
     by_column,
@@ -23,6 +21,15 @@ from analysis.findings.measures import (
     paired,
     volume_shares,
     with_all_boxes,
+)
+from analysis.findings.statistics import (
+    best_layer,
+    best_of_losses,
+    column_means,
+    difference,
+    estimate,
+    having,
+    kept_share,
 )
 from analysis.pareto import CONFIGURATION, numbered
 from analysis.tables import TABLE_1_SLACK
@@ -75,14 +82,14 @@ def r3(measures: Measures) -> Finding:
     table = paired(measures.chosen(with_all_boxes(measures.guided_there)), "loss", ["on_object"])
     condition = Condition(
         "on-object share of the in-box energy, chosen checkpoints: Energy minus L1",
-        _difference(table, "energy", ["l1"]),
+        difference(table, "energy", ["l1"]),
     )
     return Finding(
         "R3",
         "The Energy loss focuses on the object inside the box.",
         "Energy has more of its in-box energy on the object than L1 for all models",
         (condition,),
-        _means(_having(table, ["energy", "l1"]), "loss"),
+        column_means(having(table, ["energy", "l1"]), "loss"),
         "fig9",
         "trials guided by Energy and by L1, and test images with segmentation masks",
     )
@@ -102,10 +109,10 @@ def r4(measures: Measures) -> Finding:
         conditions.append(
             Condition(
                 f"{metric.upper()} at input, chosen checkpoints: B-cos minus the best other family",
-                _difference(table, "bcos", [n for n in ("vanilla", "xdnn") if n in table]),
+                difference(table, "bcos", [n for n in ("vanilla", "xdnn") if n in table]),
             )
         )
-        details.append(_means(table, "family").assign(metric=metric))
+        details.append(column_means(table, "family").assign(metric=metric))
     return Finding(
         "R4",
         "At the input layer, B-cos explanations perform best.",
@@ -123,17 +130,17 @@ def r5(measures: Measures) -> Finding:
     rows = rows[rows["layer"] == "final"]
     conditions, details = [], []
     for metric in ("epg", "iou"):
-        best = _best_of_losses(measures, rows, metric)
+        best = best_of_losses(measures, rows, metric)
         best["gain"] = best[metric] - best[f"start_{metric}"]
         table = by_column(best, "model", "gain")
         conditions.append(
             Condition(
                 f"{metric.upper()} gained at the final layer by the model that gains least",
                 # A draw without one of the models says nothing: missing there, it is left out.
-                _statistic(table, lambda means: means.min(axis=1)),
+                estimate(table, lambda means: means.min(axis=1)),
             )
         )
-        details.append(_means(table, "model").assign(metric=metric))
+        details.append(column_means(table, "model").assign(metric=metric))
     return Finding(
         "R5",
         "Guidance at the final layer helps every model.",
@@ -163,14 +170,14 @@ def r6(measures: Measures) -> Finding:
     table = by_column(best, "model", "gain")
     condition = Condition(
         "F1 gained, with EPG above the baseline's, by the model that gains most",
-        _statistic(table, lambda means: means.max(axis=1)),
+        estimate(table, lambda means: means.max(axis=1)),
     )
     return Finding(
         "R6",
         "Guidance can raise F1 as well as localization.",
         "vanilla (final) and X-DNN (input, final): up to +1.4 points of F1 with +7.2 of EPG",
         (condition,),
-        _means(table, "model"),
+        column_means(table, "model"),
         "fig5",
         "guided trials",
     )
@@ -181,13 +188,13 @@ def r7(measures: Measures) -> Finding:
     rows = measures.guided_there
     chosen = measures.chosen(rows[rows["loss"] == "energy"])
     chosen = chosen.assign(gain=chosen["epg"] - chosen["start_epg"])
-    table = _having(paired(chosen, "annotated_fraction", ["gain"]), [1.0])
+    table = having(paired(chosen, "annotated_fraction", ["gain"]), [1.0])
     few = [name for name in table if isinstance(name, float) and name <= 0.1]
     thresholds = {name: MOST_KEPT if name <= 0.01 else ENOUGH_KEPT for name in few}
     conditions = tuple(
         Condition(
             f"EPG gain that Energy keeps with {100 * name:g} % of the boxes",
-            _kept(table, name, 1.0),
+            kept_share(table, name, 1.0),
             threshold,
             "%",
         )
@@ -198,7 +205,7 @@ def r7(measures: Measures) -> Finding:
         "1–10 % of the boxes are enough.",
         "VOC with 1 % of the boxes: up to +23.0 points of EPG; 10 % is very similar to all",
         conditions,
-        _means(table, "annotated_fraction"),
+        column_means(table, "annotated_fraction"),
         "fig12",
         "trials guided by Energy with all boxes and with at most 10 % of them",
     )
@@ -217,17 +224,17 @@ def r8(measures: Measures) -> Finding:
     )
     columns = ["energy, tight", "energy, dilated", "l1, tight", "l1, dilated"]
     table = laid_out(ends, "end", ["gain"]) if most > 0 else pd.DataFrame({"configuration": []})
-    table = _having(table, columns)
+    table = having(table, columns)
     conditions = (
         Condition(
             f"EPG gain that Energy keeps with boxes dilated by {100 * most:g} %",
-            _kept(table, "energy, dilated", "energy, tight"),
+            kept_share(table, "energy, dilated", "energy, tight"),
             ENOUGH_KEPT,
             "%",
         ),
         Condition(
             "EPG gain kept: Energy minus L1",
-            _statistic(
+            estimate(
                 table.reindex(columns=["configuration", *columns]),
                 lambda m: 100 * (m[:, 1] / m[:, 0] - m[:, 3] / m[:, 2]),
             ),
@@ -258,19 +265,19 @@ def r9(measures: Measures) -> Finding:
     chosen = chosen.assign(gain=chosen["epg"] - chosen["start_epg"], seconds=seconds)
     gains = paired(chosen, "guided_layer", ["gain"])
     middle = [str(name) for name in gains if str(name).startswith("mid")]
-    best = _best_column(chosen, middle)
-    gains = _having(gains, ["input", best])
-    times = _having(paired(chosen, "guided_layer", ["seconds"]), ["input", best])
+    best = best_layer(chosen, middle)
+    gains = having(gains, ["input", best])
+    times = having(paired(chosen, "guided_layer", ["seconds"]), ["input", best])
     conditions = (
         Condition(
             f"EPG gain at input that guidance at {best or 'a middle layer'} has, against input",
-            _kept(gains, best, "input"),
+            kept_share(gains, best, "input"),
             MOST_KEPT,
             "%",
         ),
         Condition(
             f"training steps at {best or 'a middle layer'} for each at input",
-            _statistic(
+            estimate(
                 times.reindex(columns=["configuration", best, "input"]),
                 lambda m: m[:, 1] / m[:, 0],
             )
@@ -307,7 +314,7 @@ def table_1(measures: Measures) -> Finding:
         conditions.append(
             Condition(
                 f"least gain of accuracy (overall, worst group; each loss), {task} task",
-                _statistic(table, lambda means: means.min(axis=1)),
+                estimate(table, lambda means: means.min(axis=1)),
             )
         )
     detail = chosen.groupby(["task", "loss"], as_index=False)[
@@ -337,7 +344,7 @@ def _best_loss(measures: Measures, finding: Finding, loss: str, metric: str) -> 
     name = {"epg": "EPG", "iou": "IoU"}[metric]
     condition = Condition(
         f"share of all losses' hypervolume in F1 and {name}: {loss} minus the best other loss",
-        _difference(kept, loss, others),
+        difference(kept, loss, others),
     )
     if losses:
         shown = table.groupby(SHOWN, as_index=False)[losses].mean()
@@ -357,61 +364,3 @@ def _best_loss(measures: Measures, finding: Finding, loss: str, metric: str) -> 
         finding.figure,
         finding.missing,
     )
-
-
-def _difference(table: pd.DataFrame, name: str, others: Sequence[str]) -> Interval | None:
-    """Compare one column's mean with the largest of the others', over rows that have both."""
-    others = [other for other in others if other in table]
-    if name not in table or not others:
-        return None
-    both = table[table[name].notna() & table[others].notna().any(axis=1)]
-    return _statistic(
-        both[["configuration", name, *others]],
-        lambda means: means[:, 0] - np.nanmax(means[:, 1:], axis=1),
-    )
-
-
-def _kept(table: pd.DataFrame, part: object, whole: object) -> Interval | None:
-    """Return the percentage of a gain that is kept, where both were measured."""
-    both = _having(table, [part, whole])
-    return _statistic(
-        both.reindex(columns=["configuration", part, whole]),
-        lambda means: 100 * means[:, 0] / means[:, 1],
-    )
-
-
-def _statistic(table: pd.DataFrame, statistic: Statistic) -> Interval | None:
-    values = table.drop(columns="configuration")
-    return interval(table[values.notna().any(axis=1)], statistic) if values.shape[1] else None
-
-
-def _having(table: pd.DataFrame, columns: Sequence[object]) -> pd.DataFrame:
-    """Keep the rows in which some columns are known, none where there is no such column."""
-    if any(name not in table for name in columns):
-        empty: pd.DataFrame = table.iloc[:0][["configuration"]]
-        return empty
-    typed: pd.DataFrame = table[table[list(columns)].notna().all(axis=1)]
-    return typed
-
-
-def _best_of_losses(measures: Measures, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    chosen = measures.chosen(rows, by=metric)
-    place = [name for name in CONFIGURATION if name != "loss"]
-    chosen = chosen.assign(configuration=numbered(chosen, place))
-    ranked = chosen.sort_values(f"val_{metric}", ascending=False, kind="stable")
-    best: pd.DataFrame = ranked.drop_duplicates(["configuration", "seed"]).sort_index()
-    return best
-
-
-def _best_column(chosen: pd.DataFrame, layers: Sequence[str]) -> str:
-    """Return the layer whose chosen checkpoints have the highest validation EPG, "" for none."""
-    means = chosen[chosen["guided_layer"].isin(list(layers))].groupby("guided_layer")["val_epg"]
-    return str(means.mean().idxmax()) if means.ngroups else ""
-
-
-def _means(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Return the mean of every value column, one row each."""
-    values = table.drop(columns="configuration")
-    means: NDArray[np.float64] = values.mean().to_numpy(dtype=np.float64)
-    typed: pd.DataFrame = pd.DataFrame({name: [str(column) for column in values], "mean": means})
-    return typed

@@ -17,7 +17,8 @@ from mg_core import schema
 from mg_core.attempt import kept_epochs
 from mg_core.config import DataConfig, EvaluationPair, GuidanceConfig, TrialConfig
 from mg_core.progress import FOOTER, Progress
-from mg_core.store import ResultStore, to_parquet
+from mg_core.schema import to_parquet
+from mg_core.store import ResultStore
 
 WEIGHTS = {
     "energy": (5e-4, 1e-3, 5e-3),

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import pandas as pd
 import pytest
 
-from analysis import tables
+from analysis import formats, tables
 from analysis.results import read_results
 from analysis.selection import best_within
 
@@ -86,13 +86,13 @@ def test_settings_that_differ_are_columns(sweep, make_grid, tmp_path):
 
 def test_csv_holds_raw_values(results):
     table = tables.front_listing(results)
-    rows = list(csv.DictReader(io.StringIO(tables.to_csv(table))))
+    rows = list(csv.DictReader(io.StringIO(formats.to_csv(table))))
     assert [float(row["test_epg"]) for row in rows] == table.frame["test_epg"].tolist()
 
 
 def test_markdown_has_a_line_per_row(results):
     table = tables.guidance_gains(results)
-    lines = tables.to_markdown(table).splitlines()
+    lines = formats.to_markdown(table).splitlines()
     assert lines[0] == table.title
     assert len(lines) == 2 + 2 + len(table.frame)
     assert len({line.count("|") for line in lines[2:]}) == 1
@@ -101,7 +101,7 @@ def test_markdown_has_a_line_per_row(results):
 
 def test_html_is_well_formed_and_every_row_is_as_wide(results):
     for table in tables.tables(results):
-        root = ElementTree.fromstring(tables.to_html(table))
+        root = ElementTree.fromstring(formats.to_html(table))
         assert root.findtext("caption") == table.title
         widths = [sum(int(cell.get("colspan", 1)) for cell in row) for row in root.iter("tr")]
         assert set(widths) == {len(table.frame.columns)}
@@ -110,9 +110,9 @@ def test_html_is_well_formed_and_every_row_is_as_wide(results):
 
 def test_text_is_escaped():
     frame = pd.DataFrame({"model": ["<b>&|"], "val_f1": [0.5]})
-    table = tables.Table("x", "a < b", frame)
-    assert "&lt;b&gt;&amp;|" in tables.to_html(table)
-    assert "<b>&\\|" in tables.to_markdown(table)
+    table = formats.Table("x", "a < b", frame)
+    assert "&lt;b&gt;&amp;|" in formats.to_html(table)
+    assert "<b>&\\|" in formats.to_markdown(table)
 
 
 @pytest.mark.parametrize(
@@ -130,10 +130,10 @@ def test_text_is_escaped():
     ],
 )
 def test_values_as_people_read_them(name, value, text):
-    assert tables.cell(name, value) == text
+    assert formats.cell(name, value) == text
 
 
 def test_text_tables_are_aligned(results):
-    lines = tables.to_text(tables.front_sizes(results)).splitlines()
+    lines = formats.to_text(tables.front_sizes(results)).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert re.match(r"model +guided +at +loss +points", lines[0])

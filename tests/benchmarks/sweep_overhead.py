@@ -26,7 +26,8 @@ import yaml
 from mg_core import schema
 from mg_core.attempt import Attempt, front_values, kept_epochs
 from mg_core.progress import FOOTER, Progress
-from mg_core.store import ResultStore, to_parquet
+from mg_core.schema import to_parquet
+from mg_core.store import ResultStore
 from sweeps.lock import StoreLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

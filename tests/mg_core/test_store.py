@@ -22,7 +22,8 @@ from mg_core.attempt import Attempt, SupersededError, kept_epochs, sweep
 from mg_core.errors import InputError
 from mg_core.files import TEMPORARY, Files
 from mg_core.progress import FOOTER, TAIL_BYTES, Progress, footer_in
-from mg_core.store import ResultStore, to_parquet
+from mg_core.schema import to_parquet
+from mg_core.store import ResultStore
 
 OBJECTIVES = ("f1", "epg", "iou")
 
