@@ -25,6 +25,8 @@ trap 'rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 mkdir -p "$HOME/.ray"
 (umask 077 && python3 -c 'import secrets; print(secrets.token_hex())' >"$RAY_AUTH_TOKEN_PATH")
 
+# Slurm 22.05 and newer: a step does not have the job's CPUs unless it is told so.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 # Of several networks the first; `hostname --ip-address` would be a loopback one on many systems.
 address=$(srun --nodes=1 --ntasks=1 --nodelist="$head" hostname -I | cut -d' ' -f1)

@@ -15,7 +15,7 @@ import platform
 import secrets
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cache
@@ -34,6 +34,10 @@ from mg_core.store import ResultStore
 
 OWN_PACKAGE = "model-guidance-sweeps"
 PACKAGES = (OWN_PACKAGE, "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")
+
+
+ENDING = ("host", "pid", "kind", "error", "traceback", "signature", "images", "log")
+"""What a record says of how and where a trial failed."""
 
 
 class SupersededError(RuntimeError):
@@ -116,11 +120,18 @@ class Attempt:
         self._publish(progress)
         return progress
 
-    def settle(self) -> None:
-        """Take over a complete trial as it is, fencing off whoever may still be writing to it."""
+    def settle(self, last: Mapping[str, Any]) -> None:
+        """Take over a trial as it is, fencing off whoever may still be writing to it.
+
+        Args:
+            last: record of the attempt before; where the trial is not complete, it ended like that.
+        """
         assert self.progress is not None
         self._publish(replace(self.progress, attempt=str(self.key)))
-        self.end("complete")
+        if self.progress.is_complete:
+            self.end("complete")
+        else:
+            self.end(last["how"], **{name: last[name] for name in ENDING if name in last})
 
     def _publish(self, progress: Progress) -> None:
         table = self.rows.replace_schema_metadata({FOOTER: progress.footer()})
@@ -185,15 +196,16 @@ def sweep(store: ResultStore, run: str) -> None:
     """Remove what nothing refers to; no trial may be running, as far as the caller knows.
 
     A trial that is still to go on is left to its next attempt, which alone knows what it takes
-    over. A complete one whose last attempt did not complete it is settled first: that attempt
-    may only seem dead.
+    over. One that failed, or whose last attempt is not the one that completed it, is settled
+    first: an attempt of it may only seem dead, and what it commits meanwhile must stay.
     """
     for trial_id, (progress, last) in store.settled().items():
-        if progress.is_complete and last != progress.attempt:
-            (config,) = store.trials([trial_id]).values()
-            Attempt(store, config, (), run).settle()
-        else:
+        own = str(AttemptKey(last["attempt"], last["nonce"])) if last else progress.attempt
+        if progress.is_complete and own == progress.attempt:
             store.files.delete(store.garbage(trial_id, progress))
+        elif store.attempts([trial_id])[trial_id] == last:  # Else another driver has taken it.
+            (config,) = store.trials([trial_id]).values()
+            Attempt(store, config, (), run).settle(last)
     store.files.sweep_temporary()
 
 

@@ -225,9 +225,12 @@ def parse(model: type[BaseModel], value: Any, source: str) -> Any:
 
 def describe(model: type[BaseModel], error: ValidationError) -> str:
     """Say in one sentence what the first error of a validation is about."""
-    # A misspelt key is most often why another one is missing, so it comes first.
-    first = min(error.errors(), key=lambda item: item["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in first["loc"]) or "the file"
+    # A misspelt key is most often why another one is missing, so it comes first; of the kinds that
+    # a value may be, the one that it nearly is has a sentence of ours.
+    order = {"extra_forbidden": 0, "value_error": 1}
+    first = min(error.errors(), key=lambda item: order.get(item["type"], 2))
+    # What pydantic calls such a kind stands in brackets.
+    key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "the file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":
         allowed = ", ".join(_fields_at(model, first["loc"][:-1]))

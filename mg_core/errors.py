@@ -18,7 +18,7 @@ class NodeError(InputError):
 
 
 class StorageError(OSError):
-    """The store refused a write for good, as a full disk does; `strerror` is one sentence."""
+    """The store refused for good, as a full disk does; `strerror` is one sentence."""
 
 
 class NumericalError(ArithmeticError):

@@ -8,11 +8,11 @@ import random
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import fs
 
@@ -33,6 +33,10 @@ LASTING = re.compile(
     "|INVALID_CLIENT|UNRECOGNIZED_CLIENT|AUTHENTICATION|[Bb]ucket '.*' not found"
 )
 """What object storage says when asking again would not help."""
+QUOTED = re.compile(r"'[^']*'")
+"""Where it repeats keys, which may hold any word."""
+
+SECRET_QUERY = re.compile("secret|token|password|signature|credential|access_?key|^sig$", re.I)
 
 T = TypeVar("T")
 
@@ -52,18 +56,23 @@ class Files:
     """
 
     def __init__(self, uri: str, patience: float = 0.0) -> None:
-        _refuse_secrets(uri)
+        refuse_secrets(uri, "store")
         self.uri = uri
         self.patience = patience
+        self.is_local = "://" not in uri
         try:
-            if "://" in uri:
-                self._fs, root = fs.FileSystem.from_uri(uri)
-            else:
+            if self.is_local:
                 self._fs, root = fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
-        except (OSError, ValueError) as error:
+            else:  # Where the URI names no region, S3 is asked for it.
+                self._fs, root = self.retried(lambda: fs.FileSystem.from_uri(uri))
+        except ValueError as error:
             raise InputError(
                 f"store {uri!r} is not a folder or a URI of pyarrow.fs: {error}"
             ) from None
+        except OSError as error:
+            if patience:  # Of somebody at work, who has named a store that was there.
+                raise StorageError(error.errno, f"store {uri!r} is away: {error}") from error
+            raise InputError(f"store {uri!r} cannot be reached: {error}") from None
         self._root = root.rstrip("/")
         if not self._root:
             raise InputError(f"store {uri!r} names no folder or bucket")
@@ -90,24 +99,26 @@ class Files:
 
         Raises:
             FileNotFoundError: there is none.
+            StorageError: it cannot be read.
         """
-        if self.is_local:
-            return Path(self.path(key)).read_bytes()
 
         def read() -> bytes:
             with self._fs.open_input_stream(self.path(key)) as stream:
                 data: bytes = stream.read()
             return data
 
-        return self.retried(read)
+        with self._refusals(key, "read"):
+            return Path(self.path(key)).read_bytes() if self.is_local else self.retried(read)
 
     def get_end(self, key: str, size: int) -> bytes:
         """Return the object's last bytes, at most `size` of them.
 
         Raises:
             FileNotFoundError: there is none.
+            StorageError: it cannot be read.
         """
-        if self.is_local:
+
+        def read_local() -> bytes:
             with open(self.path(key), "rb") as local:
                 local.seek(max(0, local.seek(0, os.SEEK_END) - size))
                 return local.read()
@@ -118,7 +129,8 @@ class Files:
                 data: bytes = file.read_at(min(size, end), max(0, end - size))
             return data
 
-        return self.retried(read)
+        with self._refusals(key, "read"):
+            return read_local() if self.is_local else self.retried(read)
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object, replacing one that is there.
@@ -126,12 +138,22 @@ class Files:
         Raises:
             StorageError: the filesystem refused; the object is as it was before.
         """
-        try:
+        with self._refusals(key, "written"):
             self._put(key, data)
+
+    @contextlib.contextmanager
+    def _refusals(self, key: str, what: str) -> Iterator[None]:
+        """Say in a sentence that the filesystem refused, and that it was the store's."""
+        try:
+            yield
         except OSError as error:
+            if isinstance(error, StorageError) or (
+                isinstance(error, FileNotFoundError) and what == "read"
+            ):
+                raise
             reason = error.strerror or " ".join(str(error).split())
             where = self.path(key) if self.is_local else f"{self.uri.split('?')[0]}: {key}"
-            raise StorageError(error.errno, f"{where} cannot be written: {reason}") from error
+            raise StorageError(error.errno, f"{where} cannot be {what}: {reason}") from error
 
     def _put(self, key: str, data: bytes) -> None:
         if not self.is_local:
@@ -166,7 +188,7 @@ class Files:
                 raise
             except OSError as error:
                 is_over = time.monotonic() + pause - start > self.patience
-                if self.is_local or is_over or LASTING.search(str(error)):
+                if self.is_local or is_over or LASTING.search(QUOTED.sub("''", str(error))):
                     raise
             # Of many trials that lost the same server not all come back at the same moment.
             time.sleep(pause * random.uniform(0.5, 1.0))
@@ -193,7 +215,8 @@ class Files:
         """Return the keys of all objects below the folder `prefix`, sorted; it need not exist."""
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         start = len(self._root) + 1
-        found = self.retried(lambda: self._fs.get_file_info(selector))
+        with self._refusals(prefix, "listed"):
+            found = self.retried(lambda: self._fs.get_file_info(selector))
         return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -208,7 +231,7 @@ class Files:
 
     def _delete(self, key: str) -> None:
         # Object stores answer an absent key in ways of their own.
-        with contextlib.suppress(FileNotFoundError):
+        with self._refusals(key, "removed"), contextlib.suppress(FileNotFoundError):
             self.retried(lambda: self._fs.delete_file(self.path(key)))
 
     def delete_folder(self, prefix: str) -> None:
@@ -272,15 +295,24 @@ class Files:
             ) from None
 
 
-def _refuse_secrets(uri: str) -> None:
+def refuse_secrets(uri: str, what: str) -> None:
     """Refuse credentials in a URI, which is written to the store and shown.
+
+    Args:
+        uri: an address, or anything that is none.
+        what: it is the address of, for the sentence.
 
     Raises:
         InputError: says where they belong; it does not repeat them.
     """
-    if "://" in uri and (parts := urlsplit(uri)).username is not None:
+    if "://" not in uri:
+        return
+    parts = urlsplit(uri)
+    names = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
+    if parts.username is not None or any(SECRET_QUERY.search(name) for name in names):
         place = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"
         raise InputError(
-            f"store {place!r} holds credentials, which would end up in files and logs; give them "
-            "through the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile)"
+            f"{what} {place!r} holds credentials, which would end up in files and logs; give them "
+            "through the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile), "
+            "or name a local copy"
         )

@@ -339,10 +339,10 @@ class ResultStore:
         folders = (f"metrics/{trial_id}", f"checkpoints/{trial_id}")
         return [key for folder in folders for key in self.files.keys(folder) if key not in kept]
 
-    def settled(self) -> dict[str, tuple[Progress, str]]:
+    def settled(self) -> dict[str, tuple[Progress, dict[str, Any]]]:
         """Return the trials that have garbage and are complete, or failed in their last attempt.
 
-        Each comes with its progress and the name of the last attempt that was announced.
+        Each comes with its progress and the record of the last attempt that was announced.
         """
         progress, records = self.progress(), self.attempts()
         present: dict[str, int] = {}
@@ -355,8 +355,7 @@ class ResultStore:
             record = records.get(trial, {})
             is_settled = item.is_complete or record.get("how") == "failed"
             if is_settled and present[trial] > 1 + len(item.references):
-                last = AttemptKey(record["attempt"], record["nonce"]) if record else item.attempt
-                found[trial] = (item, str(last))
+                found[trial] = (item, record)
         return found
 
 

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from sweeps.fronts import best_front
+from sweeps.fronts import best_front, best_rows, of_trial
 
 if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
@@ -38,7 +38,9 @@ class Display:
         self._console = console
         self._states = {trial: plan.state(trial) for trial in plan.grid.trials}
         self._states |= dict.fromkeys(todo, "waiting")
-        self._fronts = {trial: progress.front for trial, progress in plan.progress.items()}
+        fronts = {trial: progress.front for trial, progress in plan.progress.items()}
+        # Renewed with each epoch: going through all trials twice a second would cost half a core.
+        self._front = best_front(fronts, plan.spec.objectives)
         self._epochs_left = {trial: plan.epochs_left(trial) for trial in todo}
         self._epochs_total = sum(self._epochs_left.values())
         self._last_line = time.monotonic()
@@ -84,7 +86,9 @@ class Display:
         is_end = outcome.state != "running"
         state = "failed" if outcome.state == "superseded" else outcome.state
         self._states[trial] = state
-        self._fronts[trial] = outcome.front
+        others = [row for row in self._front if row["trial_id"] != trial]
+        rows = [*others, *of_trial(outcome.front, trial)]
+        self._front = best_rows(rows, self._plan.spec.objectives)
         left = self._plan.grid.trials[trial].epochs - outcome.epoch
         if outcome.epoch >= 0 and trial in self._epochs_left:
             self._epochs_left[trial] = min(left, self._epochs_left[trial])
@@ -150,8 +154,7 @@ class Display:
         for state, style in STYLES.items():
             line.append(f"{counts[state]} {state}  ", style=style)
         parts: list[Any] = [line, self._bar]
-        front = best_front(self._fronts, self._plan.spec.objectives)
-        if front:
+        if front := self._front:
             parts.append(self._front_table(front))
         return Group(*parts)
 

@@ -20,7 +20,7 @@ from mg_core.files import PATIENCE
 from mg_core.store import ResultStore
 from mg_core.training.failures import KINDS
 from sweeps.display import Display
-from sweeps.lock import StoreLock
+from sweeps.lock import StoreLock, described
 from sweeps.plan import Plan, admit, check_admission, look, make_plan
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
@@ -55,7 +55,7 @@ def drive(
     _choose("runner", runner, RUNNERS)
     if only is not None:
         _choose("kind of failure", only, KINDS)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)  # Brackets in an error are no markup.
     run = secrets.token_hex(4)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
@@ -63,7 +63,7 @@ def drive(
     check_tracking(spec)
     store.files.check_writable()
     store.files.patience = PATIENCE
-    with StoreLock(store, run):
+    with StoreLock(store, run) as lock:
         plan = look(spec, grid, PATIENCE)
         check_admission(plan, store, extend)
         todo = plan.todo(retry_failed, only)
@@ -74,11 +74,13 @@ def drive(
                 prepare_data(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 admit(plan, store)
-                code = _run(plan, todo, run_trials, runtime, console)
+                code = _run(plan, todo, run_trials, runtime, console, lock)
             if code == INTERRUPTED:
                 return code  # Trials elsewhere may still be writing; the next start sweeps.
         else:
             admit(plan, store)
+            with tracked(spec, run, console, _complete(plan)):
+                pass  # Nothing runs, but a mirror may lack what earlier runs committed.
         sweep(store, run)
         return _exit_code(look(spec, grid, PATIENCE))
 
@@ -121,15 +123,21 @@ def _run(
     run_trials: RunTrials,
     runtime: Runtime,
     console: Console,
+    lock: StoreLock,
 ) -> int:
     sweep(ResultStore(runtime.store, PATIENCE), runtime.run)
     display = Display(plan, set(todo), console)
-    complete = {trial for trial in plan.grid.trials if plan.is_complete(trial)}
+    complete = _complete(plan)
     queue = Queue.of(todo, complete)
+
+    def successor() -> str | None:
+        return described(lock.successor) if lock.successor else None
+
     _raise_on_terminate()
     try:
-        with display, tracked(plan.spec, runtime.run, console) as mirror:
-            listener = Listeners(display, mirror, FailFast(queue, plan.spec.fail_fast_on))
+        with display, tracked(plan.spec, runtime.run, console, complete) as mirror:
+            fail_fast = FailFast(queue, plan.spec.fail_fast_on, successor)
+            listener = Listeners(display, mirror, fail_fast)
             run_trials(queue, runtime, listener)
     except KeyboardInterrupt:
         text = f"stopped: {display.summary('interrupted')}; the same command goes on from here"
@@ -143,6 +151,10 @@ def _run(
         label = plan.grid.trials[trial].label
         console.print(f"not started, its baseline is not complete: {trial} {label}", soft_wrap=True)
     return 0
+
+
+def _complete(plan: Plan) -> set[str]:
+    return {trial for trial in plan.grid.trials if plan.is_complete(trial)}
 
 
 def _opening(plan: Plan, n_todo: int) -> str:

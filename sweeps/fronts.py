@@ -63,12 +63,17 @@ def best_front(
     fronts: Mapping[str, list[dict[str, Any]]], objectives: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the non-dominated of all trials' kept epochs, best in the second objective first."""
-    rows = [
-        row | {"trial_id": trial}
-        for trial, front in fronts.items()
-        for row in front
-        if row.get("attribution") is not None
-    ]
+    rows = [row for trial, front in fronts.items() for row in of_trial(front, trial)]
+    return best_rows(rows, objectives)
+
+
+def of_trial(front: Sequence[dict[str, Any]], trial_id: str) -> list[dict[str, Any]]:
+    """Return the kept epochs of a guided trial with its id, none of a baseline."""
+    return [row | {"trial_id": trial_id} for row in front if row.get("attribution") is not None]
+
+
+def best_rows(rows: list[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the non-dominated of some rows, best in the second objective first."""
     if not rows:
         return []
     missing = float("nan")

@@ -1,13 +1,15 @@
 """A best-effort lock on a store: who drives it now.
 
-The holder rewrites one object every few seconds. Nobody's clock is compared: a lock is held as
+The holder rewrites one object every other second. Nobody's clock is compared: a lock is held as
 long as its object changes under the eyes of whoever waits, or, on the holder's own host, as long
-as its process lives. What a store holds stays right without it (`mg_core.attempt`); it keeps two
-drivers from doing the same work twice.
+as its process lives. A holder that was cut off from the store, and finds another one there when
+it comes back, knows that it was given up. What a store holds stays right without the lock
+(`mg_core.attempt`); it keeps two drivers from doing the same work twice.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -21,8 +23,8 @@ from typing import Any
 from mg_core.errors import InputError
 from mg_core.store import LOCK, ResultStore
 
-BEAT_SECONDS = 3.0
-MISSED_BEATS = 4
+BEAT_SECONDS = 1.5
+MISSED_BEATS = 8
 
 
 class StoreLock:
@@ -32,12 +34,17 @@ class StoreLock:
         store: to be driven.
         run: nonce of this driver.
 
+    Attributes:
+        successor: record of the driver that has taken the store over, none as it should be.
+
     Raises:
         InputError: another driver holds the store.
     """
 
     def __init__(self, store: ResultStore, run: str) -> None:
-        self._store = store
+        # Without patience: a beat that waits for the store would be missed, and so would Ctrl-C.
+        self._store = ResultStore(store.uri)
+        self.successor: dict[str, Any] | None = None
         self._record: dict[str, Any] = {
             "run": run,
             "host": host_identity(),
@@ -53,8 +60,8 @@ class StoreLock:
         holder = read_lock(self._store)
         if holder is not None and is_held(self._store, holder):
             raise InputError(
-                f"store {self._store.uri!r} is driven by process {holder['pid']} on "
-                f"{holder['name']}; wait for it, or stop it first"
+                f"store {self._store.uri!r} is driven by {described(holder)}; "
+                "wait for it, or stop it first"
             )
         self._write()
         self._thread.start()
@@ -68,10 +75,11 @@ class StoreLock:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        holder = read_lock(self._store)
-        if holder is not None and holder["run"] == self._record["run"]:
-            self._store.files.delete([LOCK])
-            self._store.files.remove_empty_temporary()
+        with contextlib.suppress(OSError):  # A lock without beats is soon nobody's.
+            holder = read_lock(self._store)
+            if holder is not None and self._is_own(holder):
+                self._store.files.delete([LOCK])
+                self._store.files.remove_empty_temporary()
 
     def _write(self) -> None:
         self._record["beat"] = secrets.token_hex(4)
@@ -80,9 +88,16 @@ class StoreLock:
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
             try:
+                holder = read_lock(self._store)
+                if holder is not None and not self._is_own(holder):
+                    self.successor = holder
+                    return
                 self._write()
             except OSError:
                 continue  # The store may be back by the next beat.
+
+    def _is_own(self, holder: dict[str, Any]) -> bool:
+        return bool(holder["run"] == self._record["run"])
 
 
 def read_lock(store: ResultStore) -> dict[str, Any] | None:
@@ -95,18 +110,32 @@ def read_lock(store: ResultStore) -> dict[str, Any] | None:
     return record if is_lock else None
 
 
-def is_held(store: ResultStore, holder: dict[str, Any]) -> bool:
-    """Find out whether the driver that wrote a lock is alive, watching it if need be."""
+def is_held(store: ResultStore, holder: dict[str, Any], since: float | None = None) -> bool:
+    """Find out whether the driver that wrote a lock is alive, watching it if need be.
+
+    Args:
+        store: that is locked.
+        holder: the lock's record.
+        since: `time.monotonic()` when it was read; none for now.
+    """
     if holder["host"] == host_identity():
         return bool(process_birth(holder["pid"]) == holder["born"])
-    for _ in range(MISSED_BEATS):
-        time.sleep(BEAT_SECONDS)
+    end = (time.monotonic() if since is None else since) + MISSED_BEATS * BEAT_SECONDS
+    while True:
         now = read_lock(store)
         if now is None:
             return False
         if now["beat"] != holder["beat"]:
             return True
-    return False
+        left = end - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(left, BEAT_SECONDS / 3))
+
+
+def described(holder: dict[str, Any]) -> str:
+    """Say which process a lock's record is of."""
+    return f"process {holder['pid']} on {holder['name']}"
 
 
 def host_identity() -> str:

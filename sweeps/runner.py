@@ -131,17 +131,21 @@ class Listeners:
 class FailFast:
     """Stops a queue when going on makes no sense.
 
-    That is when several trials failed by the same bug or mistake, and at once when a node cannot
-    take part: it would fail every trial that it gets.
+    That is when several trials failed by the same bug or mistake, at once when a node cannot
+    take part: it would fail every trial that it gets, and when another driver has the store.
 
     Args:
         queue: to be stopped.
         limit: number of equal failures; none for any number.
+        successor: says which driver has taken over the store, none while none has.
     """
 
-    def __init__(self, queue: Queue, limit: int | None) -> None:
+    def __init__(
+        self, queue: Queue, limit: int | None, successor: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._queue = queue
         self._limit = limit
+        self._successor = successor
         self._seen: Counter[str] = Counter()
 
     def started(self, trial_id: str) -> None:
@@ -152,9 +156,11 @@ class FailFast:
 
     def outcome(self, outcome: Outcome) -> None:
         """Count a failure."""
+        if other := self._successor():
+            self._queue.stop(f"the store is driven by {other} now")
         if outcome.kind == "node":
             self._queue.stop(str(outcome.error))
-        if outcome.kind not in {"bug", "data"}:
+        if outcome.kind not in {"bug", "data", "storage"}:
             return
         self._seen[outcome.signature] += 1
         if self._seen[outcome.signature] == self._limit:

@@ -240,18 +240,32 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
     """Join a Ray cluster or start one of this machine.
 
     Raises:
-        InputError: there is no cluster at the address.
+        InputError: there is no cluster at the address, or it does not let us in.
     """
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         ray.init(address="local", include_dashboard=False, num_gpus=num_gpus, **common)
         return
+    if address.startswith("ray://"):
+        raise InputError(
+            f"address {address!r} is one of Ray's client; run this on a node of the cluster with "
+            "--address auto, or give the head's HOST:PORT (6379)"
+        )
     try:
         _check_reachable(address)
         ray.init(address=address, **common)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"no Ray cluster at {address!r}: {reason}") from None
+    # What Ray raises where versions of Ray or Python differ, or the token does, has no class.
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        ray.shutdown()
+        reason = " ".join(str(error).split()) + _token()
+        raise InputError(f"cannot join the Ray cluster at {address!r}: {reason}") from None
+
+
+def _token() -> str:
+    """Say which token was shown, since a wrong one looks like a cluster that does not answer."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return " (is ~/.ray/auth_token the cluster's?)"
+    return " (if it asks for a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token)"
 
 
 def _check_reachable(address: str) -> None:

@@ -26,6 +26,7 @@ from mg_core.config import (
     Scalar,
     parse,
 )
+from mg_core.files import refuse_secrets
 from mg_core.store import SPEC, ResultStore, reading
 from sweeps.yaml_file import override, read_sweep
 
@@ -70,6 +71,7 @@ def pinned(weights: str) -> str:
 
     Names and addresses stay as they are, and so does what only the nodes can find.
     """
+    refuse_secrets(weights, "the address")
     if "/" not in weights or "://" in weights or "#sha256=" in weights:
         return weights
     path = absolute(weights)
@@ -164,7 +166,7 @@ class SweepSpec(Frozen):
         device: `auto`, `cpu` or a CUDA device.
         deterministic: ask for deterministic kernels.
         imports: modules that register the user's own variants.
-        fail_fast_on: stop once this many trials failed by the same bug or mistake; none goes on.
+        fail_fast_on: stop once this many trials failed by the same bug or mistake; null goes on.
         tracking: where metrics are mirrored to besides the store.
     """
 
@@ -184,7 +186,7 @@ class SweepSpec(Frozen):
     device: Device = "auto"
     deterministic: bool = True
     imports: tuple[str, ...] = ()
-    fail_fast_on: PositiveInt | None = None
+    fail_fast_on: PositiveInt | None = 10
     tracking: Literal["mlflow", "tensorboard"] | None = None
 
     @property

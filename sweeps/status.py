@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -161,15 +162,17 @@ def read_status(store: ResultStore) -> Status:
 
 def _read_status(store: ResultStore) -> Status:
     spec = store.spec()
-    holder = read_lock(store)
-    driver = holder if holder is not None and is_held(store, holder) else None
+    holder, since = read_lock(store), time.monotonic()
     trials = store.trials()
     progress = store.progress()
     unfinished = {t for t in trials if t not in progress or not progress[t].is_complete}
     records = store.attempts(unfinished)
+    counts = store.attempt_counts()
+    # Last: a driver on another host has beaten by now, so that nobody waits to see it.
+    driver = holder if holder is not None and is_held(store, holder, since) else None
     states = {t: _state(t in unfinished, records.get(t), driver) for t in trials}
     failures = {t: records[t] for t, state in states.items() if state == "failed"}
-    return Status(spec, trials, states, progress, store.attempt_counts(), failures, driver)
+    return Status(spec, trials, states, progress, counts, failures, driver)
 
 
 def _state(

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import importlib
 import math
-import queue
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
 FOLDER = "tensorboard"
+COMPLETE = "complete"
+"""Empty file beside the events of a trial that are all there."""
 PER_PAIR = [f"val_{name}" for name, kind in schema.LOCALIZATION_FIELDS if "list" not in str(kind)]
 ONCE = [
     *(name for name, _ in schema.TRAIN_FIELDS),
@@ -66,14 +67,23 @@ def check_tracking(spec: SweepSpec) -> None:
 
 
 @contextmanager
-def tracked(spec: SweepSpec, run: str, console: Console) -> Iterator[Listener]:
-    """Give a listener that mirrors what trials commit, where the sweep asks for one."""
+def tracked(
+    spec: SweepSpec, run: str, console: Console, complete: Iterable[str] = ()
+) -> Iterator[Listener]:
+    """Give a listener that mirrors what trials commit, where the sweep asks for one.
+
+    Args:
+        spec: of the sweep.
+        run: nonce of the driver.
+        console: where to say that mirroring has ended early.
+        complete: trials that earlier runs completed, whose mirrors may have been cut short.
+    """
     if spec.tracking is None:
         yield Listeners()
         return
     store = ResultStore(spec.store, PATIENCE)
     mirror = Mirror(store, spec, run, console)
-    mirror.start()
+    mirror.start(complete)
     try:
         yield mirror
     except BaseException:
@@ -84,6 +94,9 @@ def tracked(spec: SweepSpec, run: str, console: Console) -> Iterator[Listener]:
 
 class Tracker(Protocol):
     """What metrics can be mirrored to."""
+
+    def finished(self) -> set[str]:
+        """Return the trials that are mirrored to their end."""
 
     def begin(self, config: TrialConfig) -> int:
         """Take up a trial and return the last epoch that is mirrored already, -1 for none."""
@@ -111,18 +124,22 @@ class Mirror:
         self._run = run
         self._console = console
         self._last: dict[str, int] = {}
-        self._todo: queue.SimpleQueue[tuple[str, str] | None] = queue.SimpleQueue()
-        self._is_hurried = False
+        # The newest state of each trial: its table is read once, however many epochs came.
+        self._pending: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._is_ending = self._is_hurried = False
         self._thread = threading.Thread(target=self._work, daemon=True)
 
-    def start(self) -> None:
-        """Begin to pass on."""
+    def start(self, complete: Iterable[str] = ()) -> None:
+        """Begin to pass on, first what is missing of trials that are complete."""
+        self._pending = dict.fromkeys(complete, "complete")
         self._thread.start()
 
     def stop(self, is_hurried: bool = False) -> None:
         """Pass on what is left, unless in a hurry, and end."""
-        self._is_hurried = is_hurried
-        self._todo.put(None)
+        with self._changed:
+            self._is_ending, self._is_hurried = True, is_hurried
+            self._changed.notify()
         self._thread.join()
 
     def started(self, trial_id: str) -> None:
@@ -133,12 +150,26 @@ class Mirror:
 
     def outcome(self, outcome: Outcome) -> None:
         """Note that a trial has committed something, or ended."""
-        self._todo.put((outcome.trial_id, outcome.state))
+        with self._changed:
+            self._pending[outcome.trial_id] = outcome.state
+            self._changed.notify()
+
+    def _next(self) -> tuple[str, str] | None:
+        """Wait for a trial to pass on; none at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending or self._is_ending)
+            if self._is_hurried or not self._pending:
+                return None
+            trial_id = next(iter(self._pending))
+            return trial_id, self._pending.pop(trial_id)
 
     def _work(self) -> None:
         try:
             tracker = _tracker(self._spec, self._store, self._run)
-            while (item := self._todo.get()) is not None and not self._is_hurried:
+            with self._changed:
+                for trial_id in self._pending.keys() & tracker.finished():
+                    del self._pending[trial_id]
+            while (item := self._next()) is not None:
                 self._pass_on(tracker, *item)
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -196,6 +227,18 @@ class MLflow:
         self._driver = run
         self._runs: dict[str, str] = {}
 
+    def finished(self) -> set[str]:
+        """Return the trials whose runs are closed as complete."""
+        found: set[str] = set()
+        token = None
+        while token is None or token:
+            page = self._client.search_runs(
+                [self._experiment], "attributes.status = 'FINISHED'", page_token=token
+            )
+            found |= {run.data.tags.get("trial_id", "") for run in page}
+            token = page.token or ""
+        return found
+
     def begin(self, config: TrialConfig) -> int:
         """Find a trial's run or create it."""
         trial = config.trial_id
@@ -239,6 +282,10 @@ class TensorBoard:
         self._folder = folder
         self._writers: dict[str, Any] = {}
 
+    def finished(self) -> set[str]:
+        """Return the trials whose folders say that they are complete."""
+        return {path.parent.name for path in self._folder.glob(f"*/{COMPLETE}")}
+
     def begin(self, config: TrialConfig) -> int:
         """Start the trial's folder anew."""
         folder = self._folder / config.trial_id
@@ -258,3 +305,5 @@ class TensorBoard:
     def end(self, config: TrialConfig, state: str) -> None:
         """Close the event file."""
         self._writers.pop(config.trial_id).close()
+        if state == "complete":
+            (self._folder / config.trial_id / COMPLETE).touch()

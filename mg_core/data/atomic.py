@@ -10,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from mg_core.errors import InputError
+from mg_core.errors import NodeError
 
 
 @contextlib.contextmanager
@@ -18,7 +18,7 @@ def locked(target: Path) -> Iterator[None]:
     """Let one process at a time build `target`; the system frees a dead owner's lock.
 
     Raises:
-        InputError: the folder around it cannot be written.
+        NodeError: the folder around it cannot be written.
     """
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     probe = target.with_name(f".{target.name}.probe-{secrets.token_hex(8)}")
@@ -48,7 +48,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     older folder or file at `target` is replaced.
 
     Raises:
-        InputError: the disk is full, or the place cannot be written.
+        NodeError: the disk is full, or the place cannot be written.
     """
     prefix = f".{target.name}.tmp-"
     for stale in target.parent.glob(f"{prefix}*"):
@@ -66,5 +66,5 @@ def new_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _cannot_write(target: Path, error: OSError) -> InputError:
-    return InputError(f"cannot write {target}: {error.strerror or error}")
+def _cannot_write(target: Path, error: OSError) -> NodeError:
+    return NodeError(f"cannot write {target}: {error.strerror or error}")

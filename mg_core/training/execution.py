@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mg_core.attempt import Attempt, SupersededError, own_version
 from mg_core.config import Runtime, TrialConfig
-from mg_core.errors import NodeError
+from mg_core.errors import InputError, NodeError
 from mg_core.files import PATIENCE
 from mg_core.logs import TAIL_LINES, TrialLog, redacted
 from mg_core.store import ResultStore
@@ -71,14 +71,13 @@ def run_trial(
         check_node(store, runtime)
         attempt = Attempt(store, config, runtime.objectives, runtime.run)
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
-        log.start()
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
+        log.start()
         trial = Trial(config, runtime, attempt, report)
         while not trial.is_complete:
             progress = trial.step()
             log.write(_epoch_line(attempt))
             if not progress.is_complete:
-                log.publish_if_due()
                 yield _outcome(config, attempt, "running")
     except SupersededError:
         outcome = _end(config, attempt, log, "superseded")
@@ -98,7 +97,7 @@ def check_node(store: ResultStore, runtime: Runtime) -> None:
 
     Raises:
         NodeError: it has another version of this package than the driver, or the store's folder
-            is not shared with it.
+            is not shared with it or not to be written there.
     """
     here = own_version()
     if not runtime.version:
@@ -113,6 +112,10 @@ def check_node(store: ResultStore, runtime: Runtime) -> None:
             f"node {socket.gethostname()} does not see the store {store.uri!r} that the driver "
             "sees; put it on a folder that all nodes share, or on object storage"
         )
+    try:
+        store.files.check_writable()
+    except InputError as error:
+        raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
 
 def record_lost(
@@ -138,12 +141,13 @@ def record_lost(
 
 def record_interrupted(config: TrialConfig, runtime: Runtime) -> None:
     """Record that the driver stopped a trial whose process could not say so itself."""
-    with contextlib.suppress(OSError):
-        _begin(config, runtime).end("interrupted")
+    with contextlib.suppress(OSError, InputError):
+        # Somebody waits for the driver to stop, a batch system with little time.
+        _begin(config, runtime, patience=0).end("interrupted")
 
 
-def _begin(config: TrialConfig, runtime: Runtime) -> Attempt:
-    store = ResultStore(runtime.store, PATIENCE)
+def _begin(config: TrialConfig, runtime: Runtime, patience: float = PATIENCE) -> Attempt:
+    store = ResultStore(runtime.store, patience)
     return Attempt(store, config, runtime.objectives, runtime.run)
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from mg_core.errors import InputError, NodeError, NumericalError
+from mg_core.errors import InputError, NodeError, NumericalError, StorageError
 from mg_core.logs import redacted
 
 FailureKind = Literal[
@@ -70,7 +70,7 @@ def failure_kind(error: BaseException) -> FailureKind:
         return "gpu-memory"
     if _is_host_memory(error):
         return "host-memory"
-    return "storage" if isinstance(error, OSError) else "bug"
+    return "storage" if isinstance(error, StorageError) else "bug"
 
 
 def _is_host_memory(error: BaseException) -> bool:

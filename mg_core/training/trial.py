@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
 from mg_core.counter import permutation, uniforms
 from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
-from mg_core.errors import InputError, NumericalError
+from mg_core.errors import InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
 from mg_core.progress import Progress
 from mg_core.store import ResultStore
@@ -40,7 +42,8 @@ class Trial:
         report: called with a phase ("train", "validate"), images done and images in all.
 
     Raises:
-        InputError: the data are missing or differ, or the baseline is not complete.
+        NodeError: this node has other data or none, another release, or no GPU.
+        InputError: the baseline is not complete.
     """
 
     def __init__(
@@ -50,22 +53,18 @@ class Trial:
         attempt: Attempt,
         report: Report | None = None,
     ) -> None:
-        if config.numerics != NUMERICS_VERSION:
-            raise InputError(
-                f"trial {config.trial_id} needs numerics version {config.numerics}, this package "
-                f"computes version {NUMERICS_VERSION}; every node needs the same release"
-            )
         self.config = config
         self.report = report or (lambda phase, done, total: None)
         self.attempt = attempt
         if self.is_complete:
             return
-        self.device = prepare_process(runtime)
         store = attempt.store
-        self.data = _open_data(config.data.model_dump_json(), runtime.data_root, runtime.cache)
-        store.record_fingerprint(
-            config.data.key, self.data.fingerprint, runtime.data_root or "the generated data set"
-        )
+        with _of_this_node():
+            _check_numerics(config)
+            self.device = prepare_process(runtime)
+            self.data = _open_data(config.data.model_dump_json(), runtime.data_root, runtime.cache)
+            where = runtime.data_root or "the generated data set"
+            store.record_fingerprint(config.data.key, self.data.fingerprint, where)
         self.model = self._start_model(store, runtime.cache).to(self.device)
         self.model.to(memory_format=memory_format(self.device, config.precision))
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
@@ -150,6 +149,27 @@ class Trial:
             self.report(phase, done, total)
 
         return add
+
+
+@contextmanager
+def _of_this_node() -> Iterator[None]:
+    """Say of what a node lacks that it is the node: other trials would fail there too.
+
+    Raises:
+        NodeError: names the node and what is wrong.
+    """
+    try:
+        yield
+    except InputError as error:
+        raise NodeError(f"node {socket.gethostname()}: {error}") from None
+
+
+def _check_numerics(config: TrialConfig) -> None:
+    if config.numerics != NUMERICS_VERSION:
+        raise InputError(
+            f"trial {config.trial_id} needs numerics version {config.numerics}, this package "
+            f"computes version {NUMERICS_VERSION}; every node needs the same release"
+        )
 
 
 def validation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -249,11 +269,14 @@ def prepare_process(runtime: Runtime) -> torch.device:
     """Set threads, kernels and the user's own variants, and return the trial's device.
 
     Raises:
-        InputError: a GPU is asked for and there is none.
+        InputError: a GPU is asked for and there is none, or a module cannot be imported.
     """
     torch.set_num_threads(runtime.threads)
     for module in runtime.imports:
-        importlib.import_module(module)
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise InputError(f"imports: module {module!r} cannot be imported ({error})") from None
     wanted = runtime.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,7 +10,7 @@ from mg_core.errors import InputError
 from mg_core.store import ResultStore
 from sweeps.cli import app
 from sweeps.spec import load_spec
-from sweeps.tracking import FOLDER, ONCE, PER_PAIR, check_tracking
+from sweeps.tracking import FOLDER, ONCE, PER_PAIR, MLflow, TensorBoard, check_tracking
 
 
 @pytest.fixture
@@ -79,6 +79,24 @@ def test_tensorboard_mirrors_every_number_and_goes_with_its_trial(file, tmp_path
     assert found == expected(store)
     CliRunner().invoke(app, ["rm", store.uri, "--yes"])
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("tracking", ["tensorboard", "mlflow"])
+def test_what_a_mirror_lacks_is_caught_up(file, tmp_path, monkeypatch, tracking):
+    pytest.importorskip("mlflow" if tracking == "mlflow" else "tensorboardX")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
+    store = run(file, tmp_path, "null")
+    begun = []
+    tracker = {"mlflow": MLflow, "tensorboard": TensorBoard}[tracking]
+    begin = tracker.begin
+    monkeypatch.setattr(
+        tracker, "begin", lambda self, c: begun.append(c.trial_id) or begin(self, c)
+    )
+    run(file, tmp_path, tracking)
+    assert set(begun) == store.trial_ids()
+    run(file, tmp_path, tracking)
+    assert len(begun) == len(store.trial_ids())
 
 
 def test_a_mirror_that_fails_says_so_and_stops_nothing(file, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Logs of trials: what is in them, how long they get, and what never is."""
 
 import logging
+import threading
 import warnings
 
 import pytest
@@ -14,6 +15,7 @@ def log():
     published = []
     log = TrialLog(published.append)
     log.start()
+    assert published == []  # There is nothing to say yet.
     yield log, published
     log.stop()
 
@@ -25,7 +27,7 @@ def test_pythons_logging_and_warnings_are_in_it(log):
     warnings.warn("watch out", stacklevel=1)
     log.stop()
     logging.getLogger("somebody").warning("afterwards")
-    (text,) = published
+    text = published[-1]
     lines = [line.split(" ", 1)[1] for line in text.splitlines()]
     assert lines[0] == "epoch 1"
     assert lines[1] == "WARNING somebody: it is late"
@@ -43,6 +45,26 @@ def test_the_newest_lines_stay_within_bounds(log):
     assert len(published[0]) <= LOG_BYTES
     assert published[0].endswith("the last one\n")
     assert len(log.tail()) <= TAIL_LINES
+
+
+def test_it_is_written_out_at_once_and_while_an_epoch_lasts(monkeypatch):
+    monkeypatch.setattr("mg_core.logs.LOG_SECONDS", 0.02)
+    published, enough = [], threading.Event()
+
+    def publish(text):
+        published.append(text)
+        if "in the middle" in text:
+            enough.set()
+
+    log = TrialLog(publish)
+    log.write("begun")
+    log.start()
+    assert len(published) == 1
+    log.write("in the middle of an epoch")
+    assert enough.wait(10)
+    n_published = len(published)
+    log.stop()
+    assert len(published) == n_published  # Nothing was new.
 
 
 def test_a_store_that_refuses_the_log_is_no_failure():

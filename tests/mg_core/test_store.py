@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from mg_core import schema
 from mg_core.attempt import Attempt, SupersededError, kept_epochs, sweep
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 from mg_core.files import TEMPORARY, Files
 from mg_core.progress import FOOTER, TAIL_BYTES, Progress, footer_in
 from mg_core.schema import to_parquet
@@ -158,6 +158,52 @@ def test_a_complete_trial_is_fenced_off_before_it_is_swept(store, guided):
         store.get(key)
     sweep(store, "r")
     assert set(store.files.keys("checkpoints")) == progress.references
+
+
+def test_a_failed_trial_is_fenced_off_before_it_is_swept(store, guided, monkeypatch):
+    store.put_trials({guided.trial_id: guided})
+    zombie = run(store, guided, until=1)
+    zombie.end("failed", kind="lost", error="gone", host="there", pid=7)
+    store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
+    settled = store.settled()
+    # It only seemed dead, and commits once more after the sweep has looked.
+    zombie.commit(2, rows_of(guided, 2), lambda: b"weights 2", lambda: b"state 2")
+    store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
+    monkeypatch.setattr(store, "settled", lambda: settled)
+    sweep(store, "r")
+    with pytest.raises(SupersededError):
+        zombie.commit(3, rows_of(guided, 3), lambda: b"weights 3", lambda: b"state 3")
+    progress = store.progress()[guided.trial_id]
+    assert progress.epoch == 2
+    assert set(store.files.keys("checkpoints")) >= progress.references
+    assert "dead" not in str(store.files.keys("checkpoints"))
+    record = store.attempts()[guided.trial_id]
+    assert [record[name] for name in ("how", "kind", "host", "pid")] == [
+        "failed",
+        "lost",
+        "there",
+        7,
+    ]
+    assert run(store, guided).is_complete
+
+
+def test_a_trial_that_another_driver_took_meanwhile_is_left_to_it(store, guided, monkeypatch):
+    store.put_trials({guided.trial_id: guided})
+    run(store, guided, until=1).end("failed", kind="bug", error="e")
+    store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
+    settled = store.settled()
+    monkeypatch.setattr(store, "settled", lambda: settled)
+    retried = Attempt(store, guided, OBJECTIVES, "other")
+    sweep(store, "r")
+    for epoch in (2, 3):
+        retried.commit(epoch, rows_of(guided, epoch), lambda: b"weights", lambda: b"state")
+    assert store.progress()[guided.trial_id].is_complete
+
+
+def test_a_key_that_is_a_folder_is_the_storages_fault(store):
+    store.put("folder/x", b"1")
+    with pytest.raises(StorageError, match="folder cannot be read: Is a directory"):
+        store.get("folder")
 
 
 def test_what_other_programs_leave_is_not_ours(store, guided):

@@ -10,9 +10,10 @@ import pytest
 from mg_core.attempt import Attempt
 from mg_core.errors import InputError
 from mg_core.store import LOCK, ResultStore
-from sweeps.lock import StoreLock, process_birth, read_lock
+from mg_core.training.execution import Outcome
+from sweeps.lock import StoreLock, described, is_held, process_birth, read_lock
 from sweeps.plan import admit, check_admission, make_plan
-from sweeps.runner import Queue
+from sweeps.runner import FailFast, Queue
 from sweeps.spec import load_spec
 from sweeps.status import read_status
 
@@ -185,6 +186,36 @@ def test_a_driver_on_another_host_is_watched_not_timed(store, monkeypatch):
         assert read_lock(store)["run"] == "second"
 
 
+def test_a_driver_that_was_given_up_notices_and_starts_nothing_more(planned, store, monkeypatch):
+    monkeypatch.setattr("sweeps.lock.BEAT_SECONDS", 0.02)
+    queue = Queue.of(planned().todo(retry_failed=False), set())
+    with StoreLock(store, "first") as first:
+        fail_fast = FailFast(queue, None, lambda: first.successor and described(first.successor))
+        fail_fast.outcome(Outcome("t", "running"))
+        assert queue.stopped is None
+        # Cut off from the store for a while, it is thought dead by a driver elsewhere.
+        monkeypatch.setattr("sweeps.lock.is_held", lambda store, holder: False)
+        with StoreLock(store, "second"):
+            while first.successor is None:
+                time.sleep(0.01)
+            fail_fast.outcome(Outcome("t", "running"))
+            assert queue.stopped.startswith("the store is driven by process ")
+            assert read_lock(store)["run"] == "second"
+    assert read_lock(store) is None
+
+
+def test_a_look_at_a_lock_counts_the_time_since_it_was_read(store, monkeypatch):
+    monkeypatch.setattr("sweeps.lock.BEAT_SECONDS", 0.2)
+    lock = StoreLock(store, "first")
+    lock._record["host"] = "another"
+    lock._write()
+    holder, start = read_lock(store), time.monotonic()
+    assert not is_held(store, holder, start - 10)
+    assert time.monotonic() - start < 0.2
+    lock._write()
+    assert is_held(store, holder, start - 10)
+
+
 def test_a_process_is_known_by_its_birth():
     import os
 
@@ -230,4 +261,4 @@ def test_a_driver_does_without_pytorch(tmp_path, repository):
     files = [str(repository / "sweeps" / f"{name}.yaml") for name in ("voc_full", "study")]
     command = [sys.executable, "-c", PLANNED_AND_PREPARED, str(tmp_path / "store"), *files]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["333", "False"]
+    assert found.stdout.split() == ["222", "False"]

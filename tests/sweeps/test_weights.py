@@ -45,3 +45,19 @@ def test_a_bare_name_must_be_one_of_the_models(sweep, write):
     sweep["weights"] = "imagenet"
     with pytest.raises(InputError, match="model 'vanilla_tiny' has no weights called 'imagenet'"):
         expand(load_spec(write(sweep), []))
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://bob:hunter2@example.org/w-0123456789.pth",
+        "https://example.org/w-0123456789.pth?X-Amz-Signature=hunter2",
+        "https://example.org/w-0123456789.pth?sig=hunter2",
+    ],
+)
+def test_credentials_in_an_address_of_weights_are_refused_and_not_repeated(sweep, write, address):
+    for weights in (address, {"vanilla_tiny": address}):
+        sweep["weights"] = weights
+        with pytest.raises(InputError, match="holds credentials") as caught:
+            load_spec(write(sweep), [])
+        assert "hunter2" not in str(caught.value)

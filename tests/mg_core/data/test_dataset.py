@@ -19,7 +19,7 @@ def data(small_shapes, small_options, tmp_path_factory):
         name="shapes",
         image_size=SIZE,
         horizontal_flip=False,
-        options=small_options.model_dump(),
+        options=small_options.model_dump(exclude_none=True),
     )
     return open_data(config, str(small_shapes), str(tmp_path_factory.mktemp("cache")))
 

@@ -111,7 +111,10 @@ def test_unknown_tasks_are_named(data, small_shapes, small_options):
     with pytest.raises(InputError, match="unknown task 'x'; this data set has conventional, rev"):
         data.split("val", "x")
     config = DataConfig(
-        name="shapes", image_size=8, horizontal_flip=False, options=small_options.model_dump()
+        name="shapes",
+        image_size=8,
+        horizontal_flip=False,
+        options=small_options.model_dump(exclude_none=True),
     )
     shapes = open_data(config, str(small_shapes))
     with pytest.raises(InputError, match="unknown task 'x'; this data set has no tasks"):

@@ -5,7 +5,7 @@ import errno
 import pytest
 import torch
 
-from mg_core.errors import InputError, NodeError, NumericalError
+from mg_core.errors import InputError, NodeError, NumericalError, StorageError
 from mg_core.training.failures import KINDS, Failure, failure_kind
 
 
@@ -27,8 +27,8 @@ def raised(error):
         (lambda: raised(OSError(errno.ENOMEM, "x")), "host-memory"),
         (lambda: raised(MemoryError()), "host-memory"),
         (allocate_on_host, "host-memory"),
-        (lambda: raised(OSError(errno.ENOSPC, "x")), "storage"),
-        (lambda: raised(FileNotFoundError("x")), "storage"),
+        (lambda: raised(StorageError(errno.ENOSPC, "x")), "storage"),
+        (lambda: raised(FileNotFoundError("of the user's own")), "bug"),
         (lambda: {}["x"], "bug"),
     ],
 )
