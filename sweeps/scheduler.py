@@ -253,6 +253,9 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
         )
     try:
         _check_reachable(address)
+    except OSError as error:
+        raise InputError(f"no Ray cluster at {address!r}: {error}") from None
+    try:
         ray.init(address=address, **common)
     # What Ray raises where versions of Ray or Python differ, or the token does, has no class.
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:

@@ -38,6 +38,17 @@ class Architecture:
             setattr(model, name, getattr(self, name))
         return model
 
+    def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
+        """Refuse to be a base class: what is built knows its class, and this does not.
+
+        Raises:
+            TypeError: says what to subclass.
+        """
+        raise TypeError(
+            f"{self.build.__name__} is declared, not a class; subclass what it builds, such as "
+            "mg_core.models.resnet.TinyResNet or mg_core.models.Model"
+        )
+
 
 MODELS: Registry[Architecture | type[Model]] = Registry("model")
 """The variants; `build_model` makes one with or without pretrained weights."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mg_core.models.base import Model, unit_range
 from mg_core.models.bcos_layers import FusedBatchNormUncentered2d, FusedBcosConv2d
+from mg_core.models.vanilla import RESNET_LAYERS
 
 LOGIT_BIAS = math.log(0.001 / 0.999)
 """Fixed output bias of the ImageNet models, kept for any number of classes, as published."""
@@ -23,6 +24,8 @@ norm_layer = norms.NoBias(FusedBatchNormUncentered2d)
 
 class BcosModel(Model):
     """A B-cos network; its inputs have six channels."""
+
+    family = "bcos"
 
     def encode(self, images: Tensor) -> Tensor:
         """Turn images into inputs [r, g, b, 1 − r, 1 − g, 1 − b], not normalised.
@@ -40,6 +43,7 @@ class BcosModel(Model):
 class PackageResNet(BcosModel, BcosResNet):  # type: ignore[misc]  # the package has no types
     """A ResNet of the package."""
 
+    guidance_layers = RESNET_LAYERS
     _make_layer: Callable[..., nn.Sequential]
 
     def __init__(

@@ -10,6 +10,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from mg_core.models.base import Model
+from mg_core.models.vanilla import RESNET_LAYERS
 
 Norm = Callable[[int], nn.Module]
 NORM: Norm = nn.BatchNorm2d
@@ -18,6 +19,7 @@ NORM: Norm = nn.BatchNorm2d
 class TorchvisionResNet(Model, ResNet):  # type: ignore[misc]  # torchvision has no types
     """torchvision's ResNet (He et al., 2016) as a `Model`."""
 
+    guidance_layers = RESNET_LAYERS  # for subclasses of one's own, which declare nothing else
     _make_layer: Callable[..., nn.Sequential]
 
 

@@ -7,7 +7,6 @@ then its table must be that of a sweep nothing happened to, bit for bit.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -22,10 +21,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors import safe_open
+from room import Room, children, kill
+from s3_server import CREDENTIALS, Server
+from safetensors.torch import load
 
 from mg_core.files import TEMPORARY
-from mg_core.store import ResultStore
+from mg_core.store import LOCK, ResultStore
 
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
@@ -35,92 +36,8 @@ MOST_RUNS = 12
 PATIENCE = 180.0
 """Seconds to wait for what a fault needs, such as a trial at work."""
 
-# A cluster in a process of its own: a head on which no trial runs, and nodes of one CPU each.
-ROOM = """
-import json, sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-def raylet(node):
-    return node.all_processes["raylet"][0].process.pid
-def add():
-    return raylet(cluster.add_node(num_cpus=1))
-gcs = cluster.head_node.all_processes["gcs_server"][0].process.pid
-print(json.dumps({"address": cluster.address, "gcs": gcs, "raylets": [add(), add()]}), flush=True)
-for line in sys.stdin:
-    print(add(), flush=True)
-cluster.shutdown()
-"""
-
 # Python ignores the signal that ends a process at the byte it may not write.
 MORTAL = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)"
-
-
-class Room:
-    """A Ray cluster of several nodes on this machine, whose parts can be killed one by one."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", ROOM],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        assert self.process.stdout is not None
-        found = json.loads(self.process.stdout.readline())
-        self.address, self.gcs, self.raylets = found["address"], found["gcs"], found["raylets"]
-
-    def add_node(self) -> None:
-        """Start another node."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.raylets.append(int(self.process.stdout.readline()))
-
-    def trials(self) -> list[int]:
-        """Return the processes of trials that are at work."""
-        found = [pid for raylet in self.raylets for pid in children(raylet)]
-        return [pid for pid in found if "ResourceTrainable" in command_line(pid)]
-
-    def close(self) -> None:
-        """End everything that this room started."""
-        ours = [self.gcs, *self.raylets, *(p for r in self.raylets for p in children(r))]
-        ours += descendants(self.process.pid)
-        with contextlib.suppress(BrokenPipeError, subprocess.TimeoutExpired):
-            self.process.communicate(timeout=30)
-        for pid in [self.process.pid, *ours]:
-            kill(pid)
-        self.process.wait()
-
-
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    try:
-        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    except OSError:
-        return []
-    return [int(child) for child in text.split()]
-
-
-def descendants(pid: int) -> list[int]:
-    """Return those, and what they have started."""
-    return [found for child in children(pid) for found in (child, *descendants(child))]
-
-
-def command_line(pid: int) -> str:
-    """Return what a process calls itself, nothing where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def kill(pid: int, how: signal.Signals = signal.SIGKILL) -> None:
-    """Send a signal to a process that may be gone."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, how)
 
 
 @dataclass
@@ -132,6 +49,7 @@ class Sweep:
         folder: to work in; its store is `store` there.
         rng: of this sweep's faults.
         room: of Ray; none for the runner without it.
+        server: of object storage, where the store is there; none for a folder.
         done: faults so far, by kind.
         n_runs: how often the command was given.
     """
@@ -140,22 +58,30 @@ class Sweep:
     folder: Path
     rng: random.Random
     room: Room | None = None
+    server: Server | None = None
     done: list[str] = field(default_factory=list)
     n_runs: int = 0
 
     @property
     def store(self) -> ResultStore:
         """Where its results are."""
-        return ResultStore(str(self.folder / "store"))
+        return ResultStore(self.uri)
+
+    @property
+    def uri(self) -> str:
+        """The store's name: a folder, or one of its own on the server."""
+        return self.server.uri(self.folder.name) if self.server else str(self.folder / "store")
 
     def start(self, **options: object) -> subprocess.Popen[bytes]:
         """Give the command, and return while it runs."""
         self.n_runs += 1
         runner = ["--runner", "inline"] if self.room is None else ["--address", self.room.address]
+        # Without retries a lost trial has failed, until the command is given again.
+        runner += ["--set", f"max_retries={self.rng.choice([0, 3])}"]
         with (self.folder / f"run{self.n_runs}.log").open("wb") as log:
             settings = {"stdout": log, "stderr": subprocess.STDOUT} | options
             return subprocess.Popen(
-                [*COMMAND, "run", str(self.file), "--store", str(self.folder / "store"), *runner],
+                [*COMMAND, "run", str(self.file), "--store", self.uri, *runner],
                 cwd=self.folder,
                 start_new_session=True,
                 **settings,  # type: ignore[call-overload]
@@ -219,6 +145,33 @@ def fill_disk(sweep: Sweep) -> None:
     )
     said = process.communicate()[0].decode()
     assert "Traceback" not in said, said
+
+
+def two_drivers(sweep: Sweep) -> None:
+    """A second driver that misses the lock, and works on the same trials at the same time."""
+    first = sweep.start()
+    wait_for(lambda: sweep.store.progress(), first)
+    sweep.store.files.delete([LOCK])
+    second = sweep.start()
+    for process in (first, second):
+        process.wait()
+
+
+def storage_down(sweep: Sweep) -> None:
+    """The end of the S3 server while a trial is at work, or a stall; it comes back."""
+    assert sweep.server is not None
+    process = sweep.start()
+    if wait_for(lambda: sweep.store.progress(), process):
+        time.sleep(sweep.rng.uniform(0, 2))
+        if sweep.rng.random() < 0.7:
+            sweep.server.stop()
+            time.sleep(sweep.rng.uniform(0, 4))
+            sweep.server.start()
+        else:
+            kill(sweep.server.process.pid, signal.SIGSTOP)
+            time.sleep(sweep.rng.uniform(0, 4))
+            kill(sweep.server.process.pid, signal.SIGCONT)
+    process.wait()
 
 
 def with_ray(fault: Callable[[Sweep, Room, subprocess.Popen[bytes]], None]) -> Callable[..., None]:
@@ -292,7 +245,13 @@ def kill_head(sweep: Sweep, room: Room, process: subprocess.Popen[bytes]) -> Non
     sweep.room = Room()
 
 
-WITHOUT_RAY = {"driver": kill_driver, "cut write": cut_write, "full disk": fill_disk}
+WITHOUT_RAY = {
+    "driver": kill_driver,
+    "cut write": cut_write,
+    "full disk": fill_disk,
+    "two drivers": two_drivers,
+}
+WITH_S3 = {"storage": storage_down}
 WITH_RAY = {
     "trial": kill_trial,
     "raylet": kill_raylet,
@@ -301,14 +260,17 @@ WITH_RAY = {
     "zombie": zombie,
     "head": kill_head,
 }
+FAULTS = WITHOUT_RAY | WITH_S3 | WITH_RAY
+PLACES = {kind: n for n, kinds in enumerate((WITHOUT_RAY, WITH_S3, WITH_RAY)) for kind in kinds}
+"""Kinds of one place share a sweep: in a process and a folder, on object storage, on Ray."""
 
 
 def undisturbed(file: Path, folder: Path) -> pa.Table:
     """Run the sweep without any fault and return its table."""
     sweep = Sweep(file, folder, random.Random(0))
     sweep.finish()
-    check(folder / "store")
-    return table(folder / "store")
+    check(sweep.store)
+    return table(sweep.store)
 
 
 def campaign(
@@ -321,7 +283,7 @@ def campaign(
         folder: to work in.
         expected: table of the sweep without faults.
         seed: of everything random.
-        kinds: names of faults, in order; those with and those without Ray never share a sweep.
+        kinds: names of faults, in order; those of different places never share a sweep.
 
     Yields:
         The kind of each fault and the seconds it took, up to the next.
@@ -331,17 +293,22 @@ def campaign(
     """
     rng = random.Random(seed)
     room: Room | None = None
+    server: Server | None = None
+    os.environ.update(CREDENTIALS)
     try:
         for number, group in enumerate(_in_sweeps(kinds, rng)):
             on_ray = group[0] in WITH_RAY
             if on_ray and room is None:
                 room = Room()
+            if group[0] in WITH_S3 and server is None:
+                server = Server(folder)
             place = folder / f"sweep{number}"
             place.mkdir()
-            sweep = Sweep(file, place, rng, room if on_ray else None)
+            storage = server if group[0] in WITH_S3 else None
+            sweep = Sweep(file, place, rng, room if on_ray else None, storage)
             for kind in group:
                 start = time.monotonic()
-                (WITH_RAY | WITHOUT_RAY)[kind](sweep)
+                FAULTS[kind](sweep)
                 sweep.done.append(kind)
                 yield kind, time.monotonic() - start
             sweep.finish()
@@ -349,11 +316,13 @@ def campaign(
             if "zombie" in group:
                 time.sleep(5)  # for what it may still write
                 sweep.finish()
-            assert table(place / "store").equals(expected), f"{place}: {group}"
-            check(place / "store")
+            assert table(sweep.store).equals(expected), f"{place}: {group}"
+            check(sweep.store)
     finally:
         if room is not None:
             room.close()
+        if server is not None:
+            server.close()
 
 
 def _in_sweeps(kinds: list[str], rng: random.Random) -> Iterator[list[str]]:
@@ -361,7 +330,7 @@ def _in_sweeps(kinds: list[str], rng: random.Random) -> Iterator[list[str]]:
     group: list[str] = []
     size = rng.randint(1, 4)
     for kind in kinds:
-        if group and (len(group) == size or (kind in WITH_RAY) != (group[0] in WITH_RAY)):
+        if group and (len(group) == size or PLACES[kind] != PLACES[group[0]]):
             yield group
             group, size = [], rng.randint(1, 4)
         group.append(kind)
@@ -370,36 +339,39 @@ def _in_sweeps(kinds: list[str], rng: random.Random) -> Iterator[list[str]]:
 
 
 def drawn(seed: int, count: int) -> list[str]:
-    """Draw kinds of faults; those with Ray come together, so that a cluster serves many."""
+    """Draw kinds of faults; those of a place come together, so that a cluster serves many."""
     rng = random.Random(f"{seed} kinds")
-    kinds = [rng.choice([*WITH_RAY, *WITHOUT_RAY]) for _ in range(count)]
-    return sorted(kinds, key=lambda kind: kind in WITH_RAY)
+    return sorted((rng.choice(list(FAULTS)) for _ in range(count)), key=PLACES.__getitem__)
 
 
-def table(store: Path) -> pa.Table:
+READERS: dict[str, Callable[[bytes], object]] = {
+    ".parquet": lambda data: pq.read_table(pa.BufferReader(data)),
+    ".json": json.loads,
+    ".safetensors": load,
+}
+"""What fails on a file that was torn."""
+
+
+def table(store: ResultStore) -> pa.Table:
     """Return what must not depend on faults: all but times and attempts."""
-    return ResultStore(str(store)).rows().drop_columns(TIMES)
+    return store.rows().drop_columns(TIMES)
 
 
-def check(folder: Path) -> None:
+def check(store: ResultStore) -> None:
     """Assert that a finished store has no row twice, no torn file, and nothing besides.
 
     Raises:
         AssertionError: it has.
     """
-    store = ResultStore(str(folder))
     rows = store.rows(["trial_id", "epoch", "attribution", "layer"]).to_pylist()
     assert len({tuple(row.values()) for row in rows}) == len(rows), "a row stands twice"
     named = set().union(*(found.references for found in store.progress().values()))
     assert set(store.files.keys("checkpoints")) == named
     assert store.files.keys("metrics") == sorted(store.metrics_keys().values())
-    assert not (folder / TEMPORARY).exists()
-    assert not (folder / "lock.json").exists()
-    for path in folder.rglob("*"):
-        if path.suffix == ".parquet":
-            pq.read_table(path)
-        elif path.suffix == ".json":
-            json.loads(path.read_text())
-        elif path.suffix == ".safetensors":
-            with safe_open(path, "pt") as weights:
-                assert list(weights.keys())
+    assert store.files.keys(TEMPORARY) == []
+    keys = store.files.keys("")
+    assert LOCK not in keys
+    for key in keys:
+        read = READERS.get(Path(key).suffix)
+        if read is not None:
+            read(store.get(key))

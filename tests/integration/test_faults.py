@@ -4,7 +4,8 @@ import faults
 import pytest
 import yaml
 
-SHORT = ["driver", "cut write", "cut write", "full disk", "driver", "full disk"]
+SHORT = ["driver", "cut write", "cut write", "full disk", "two drivers", "driver", "full disk"]
+SHORT_ON_S3 = ["storage", "storage"]
 SHORT_ON_RAY = ["trial", "node", "driver on Ray", "zombie"]
 
 
@@ -23,6 +24,13 @@ def test_a_short_campaign(expected, tmp_path):
     assert done == SHORT
 
 
+def test_a_short_campaign_on_object_storage(expected, tmp_path):
+    pytest.importorskip("moto.server")
+    file, table = expected
+    done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 1, SHORT_ON_S3)]
+    assert done == SHORT_ON_S3
+
+
 def test_a_short_campaign_on_ray(expected, tmp_path):
     file, table = expected
     done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 2, SHORT_ON_RAY)]
@@ -33,5 +41,5 @@ def test_a_short_campaign_on_ray(expected, tmp_path):
 def test_a_hundred_faults(expected, tmp_path):
     file, table = expected
     kinds = faults.drawn(3, 100)
-    assert {*faults.WITH_RAY, *faults.WITHOUT_RAY} == set(kinds)
+    assert set(kinds) == set(faults.FAULTS)
     assert len(list(faults.campaign(file, tmp_path, table, 3, kinds))) == 100

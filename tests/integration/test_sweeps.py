@@ -16,9 +16,10 @@ from mg_core.store import ResultStore
 
 MODEL = """
 from mg_core.models import MODELS
+from mg_core.models.resnet import TinyResNet
 
 @MODELS.register("broken_tiny")
-class Broken(MODELS["vanilla_tiny"]):
+class Broken(TinyResNet):
     def forward(self, inputs):
         raise RuntimeError("a model of the user's own")
 """

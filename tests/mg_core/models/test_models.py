@@ -88,6 +88,13 @@ def test_vanilla_resnets_are_torchvisions(name, original):
     assert torch.equal(ours(images), theirs(images))
 
 
+def test_a_declared_model_says_what_to_subclass():
+    with pytest.raises(TypeError, match="vanilla_tiny is declared, not a class; subclass what it"):
+
+        class Mine(MODELS["vanilla_tiny"]):
+            pass
+
+
 def test_imagenet_statistics():
     images = torch.tensor([0.485 + 0.229, 0.456 - 0.224, 0.406]).view(1, 3, 1, 1)
     encoded = build_model("vanilla_tiny", 2).encode(images)
