@@ -14,7 +14,7 @@ COUNTS = {
     "waterbirds": (32, 4),
 }
 SMALL = {
-    "study": (216, 6),
+    "study": (324, 9),
     "study_bcos": (117, 3),
     "study_waterbirds": (32, 4),
 }
