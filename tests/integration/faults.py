@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from safetensors.torch import load
 
 from mg_core.files import TEMPORARY
 from mg_core.store import LOCK, ResultStore
+from sweeps.lock import read_lock
 
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
@@ -87,6 +89,12 @@ class Sweep:
                 **settings,  # type: ignore[call-overload]
             )
 
+    def is_complete(self) -> bool:
+        """Say whether nothing is left that a fault could hit."""
+        found = self.store.progress()
+        wanted = self.store.trial_ids()
+        return bool(wanted) and all(t in found and found[t].is_complete for t in wanted)
+
     def is_begun(self) -> bool:
         """Say whether a guided trial has committed an epoch."""
         return any(found.epoch == 0 for found in self.store.progress().values())
@@ -113,19 +121,20 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) 
     return False
 
 
-# Faults. Each leaves the sweep somewhere on its way, the driver at work or not.
+# Faults. Each leaves the sweep somewhere on its way, the driver at work or not, and says whether
+# it hit anything: a sweep may be over first.
 
 
-def kill_driver(sweep: Sweep) -> None:
+def kill_driver(sweep: Sweep) -> bool:
     """SIGKILL of the driver at any moment; without Ray it is the trial too."""
     process = sweep.start()
     wait_for(lambda: sweep.store.progress(), process)
     time.sleep(sweep.rng.uniform(0, 2))
     kill(process.pid)
-    process.wait()
+    return process.wait() == -signal.SIGKILL
 
 
-def cut_write(sweep: Sweep) -> None:
+def cut_write(sweep: Sweep) -> bool:
     """The end of the process at some byte of some file that it writes."""
     (sweep.folder / "sitecustomize.py").write_text(MORTAL)
     limit = int(10 ** sweep.rng.uniform(2, 5.5))
@@ -133,10 +142,10 @@ def cut_write(sweep: Sweep) -> None:
         env={**os.environ, "PYTHONPATH": str(sweep.folder)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )
-    process.wait()
+    return process.wait() == -signal.SIGXFSZ
 
 
-def fill_disk(sweep: Sweep) -> None:
+def fill_disk(sweep: Sweep) -> bool:
     """No space for a file beyond some size, until somebody makes room."""
     limit = int(10 ** sweep.rng.uniform(2, 5.5))
     process = sweep.start(
@@ -145,23 +154,27 @@ def fill_disk(sweep: Sweep) -> None:
     )
     said = process.communicate()[0].decode()
     assert "Traceback" not in said, said
+    return process.returncode != 0
 
 
-def two_drivers(sweep: Sweep) -> None:
+def two_drivers(sweep: Sweep) -> bool:
     """A second driver that misses the lock, and works on the same trials at the same time."""
     first = sweep.start()
     wait_for(lambda: sweep.store.progress(), first)
     sweep.store.files.delete([LOCK])
     second = sweep.start()
+    both = wait_for(lambda: read_lock(sweep.store), second) and first.poll() is None
     for process in (first, second):
         process.wait()
+    return both
 
 
-def storage_down(sweep: Sweep) -> None:
+def storage_down(sweep: Sweep) -> bool:
     """The end of the S3 server while a trial is at work, or a stall; it comes back."""
     assert sweep.server is not None
     process = sweep.start()
-    if wait_for(lambda: sweep.store.progress(), process):
+    is_hit = wait_for(lambda: sweep.store.progress(), process)
+    if is_hit:
         time.sleep(sweep.rng.uniform(0, 2))
         if sweep.rng.random() < 0.7:
             sweep.server.stop()
@@ -172,19 +185,23 @@ def storage_down(sweep: Sweep) -> None:
             time.sleep(sweep.rng.uniform(0, 4))
             kill(sweep.server.process.pid, signal.SIGCONT)
     process.wait()
+    return is_hit
 
 
 def with_ray(fault: Callable[[Sweep, Room, subprocess.Popen[bytes]], None]) -> Callable[..., None]:
     """Do something to a sweep on a cluster once a trial is at work, then wait for its driver."""
 
-    def run(sweep: Sweep) -> None:
+    def run(sweep: Sweep) -> bool:
         assert sweep.room is not None
         process = sweep.start()
         room = sweep.room
-        if wait_for(lambda: sweep.is_begun() and room.trials(), process):
+        is_hit = wait_for(lambda: sweep.is_begun() and room.trials(), process)
+        if is_hit:
             time.sleep(sweep.rng.uniform(0, 1))
+            is_hit = process.poll() is None
             fault(sweep, room, process)
         process.wait()
+        return is_hit
 
     return run
 
@@ -261,8 +278,12 @@ WITH_RAY = {
     "head": kill_head,
 }
 FAULTS = WITHOUT_RAY | WITH_S3 | WITH_RAY
-PLACES = {kind: n for n, kinds in enumerate((WITHOUT_RAY, WITH_S3, WITH_RAY)) for kind in kinds}
-"""Kinds of one place share a sweep: in a process and a folder, on object storage, on Ray."""
+PLACES = {
+    **dict.fromkeys(WITHOUT_RAY, "folder"),
+    **dict.fromkeys(WITH_S3, "s3"),
+    **dict.fromkeys(WITH_RAY, "ray"),
+}
+"""Where each kind happens."""
 
 
 def undisturbed(file: Path, folder: Path) -> pa.Table:
@@ -273,10 +294,61 @@ def undisturbed(file: Path, folder: Path) -> pa.Table:
     return table(sweep.store)
 
 
+class Places:
+    """Where sweeps run; what is started for the first one that needs it serves all the others.
+
+    Args:
+        file: of the sweep.
+        folder: to work in.
+        rng: of all faults.
+    """
+
+    def __init__(self, file: Path, folder: Path, rng: random.Random) -> None:
+        self.file, self.folder, self.rng = file, folder, rng
+        self.room: Room | None = None
+        self.server: Server | None = None
+        self.n_sweeps = 0
+
+    def new_sweep(self, place: str) -> Sweep:
+        """Return a sweep that is still to begin."""
+        if place == "s3" and self.server is None:
+            os.environ.update(CREDENTIALS)
+            self.server = Server(self.folder)
+        if place == "ray" and self.room is None:
+            self.room = Room()
+        folder = self.folder / f"sweep{self.n_sweeps}"
+        folder.mkdir()
+        self.n_sweeps += 1
+        room, server = self.room if place == "ray" else None, self.server if place == "s3" else None
+        return Sweep(self.file, folder, self.rng, room, server)
+
+    def finish(self, sweep: Sweep, expected: pa.Table) -> None:
+        """Give the command until a sweep is complete, and check what it left.
+
+        Raises:
+            AssertionError: a table or a file is not what it should be.
+        """
+        sweep.finish()
+        self.room = sweep.room or self.room  # a killed head has a successor
+        if "zombie" in sweep.done:
+            time.sleep(5)  # for what it may still write
+            sweep.finish()
+        assert table(sweep.store).equals(expected), f"{sweep.folder}: {sweep.done}"
+        check(sweep.store)
+
+    def close(self) -> None:
+        """End everything that was started."""
+        for started in (self.room, self.server):
+            if started is not None:
+                started.close()
+
+
 def campaign(
     file: Path, folder: Path, expected: pa.Table, seed: int, kinds: list[str]
 ) -> Iterator[tuple[str, float]]:
     """Do faults to sweeps, some to each, and check every sweep when it is complete.
+
+    A fault that hit nothing, because its sweep was over first, is done again to a new one.
 
     Args:
         file: of the sweep.
@@ -286,56 +358,28 @@ def campaign(
         kinds: names of faults, in order; those of different places never share a sweep.
 
     Yields:
-        The kind of each fault and the seconds it took, up to the next.
+        The kind of each fault that hit, and the seconds it took.
 
     Raises:
         AssertionError: a sweep's table or its files are not what they should be.
     """
     rng = random.Random(seed)
-    room: Room | None = None
-    server: Server | None = None
-    os.environ.update(CREDENTIALS)
+    places = Places(file, folder, rng)
+    todo = deque(kinds)
     try:
-        for number, group in enumerate(_in_sweeps(kinds, rng)):
-            on_ray = group[0] in WITH_RAY
-            if on_ray and room is None:
-                room = Room()
-            if group[0] in WITH_S3 and server is None:
-                server = Server(folder)
-            place = folder / f"sweep{number}"
-            place.mkdir()
-            storage = server if group[0] in WITH_S3 else None
-            sweep = Sweep(file, place, rng, room if on_ray else None, storage)
-            for kind in group:
+        while todo:
+            place, size = PLACES[todo[0]], rng.randint(1, 4)
+            sweep = places.new_sweep(place)
+            while todo and PLACES[todo[0]] == place and len(sweep.done) < size:
                 start = time.monotonic()
-                FAULTS[kind](sweep)
-                sweep.done.append(kind)
-                yield kind, time.monotonic() - start
-            sweep.finish()
-            room = sweep.room if on_ray else room
-            if "zombie" in group:
-                time.sleep(5)  # for what it may still write
-                sweep.finish()
-            assert table(sweep.store).equals(expected), f"{place}: {group}"
-            check(sweep.store)
+                if FAULTS[todo[0]](sweep):
+                    sweep.done.append(todo[0])
+                    yield todo.popleft(), time.monotonic() - start
+                if sweep.is_complete():
+                    break
+            places.finish(sweep, expected)
     finally:
-        if room is not None:
-            room.close()
-        if server is not None:
-            server.close()
-
-
-def _in_sweeps(kinds: list[str], rng: random.Random) -> Iterator[list[str]]:
-    """Cut a list of faults into those of one sweep each: one to four."""
-    group: list[str] = []
-    size = rng.randint(1, 4)
-    for kind in kinds:
-        if group and (len(group) == size or PLACES[kind] != PLACES[group[0]]):
-            yield group
-            group, size = [], rng.randint(1, 4)
-        group.append(kind)
-    if group:
-        yield group
+        places.close()
 
 
 def drawn(seed: int, count: int) -> list[str]:
