@@ -7,7 +7,6 @@ then its table must be that of a sweep nothing happened to, bit for bit.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import resource
@@ -21,16 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+from finished import check, table
 from room import Room, children, kill
 from s3_server import CREDENTIALS, Server
-from safetensors.torch import load
 
-from mg_core.files import TEMPORARY
 from mg_core.store import LOCK, ResultStore
 from sweeps.lock import read_lock
 
-TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
 COMMAND = [sys.executable, "-c", PROGRAM]
 MOST_RUNS = 12
@@ -386,36 +382,3 @@ def drawn(seed: int, count: int) -> list[str]:
     """Draw kinds of faults; those of a place come together, so that a cluster serves many."""
     rng = random.Random(f"{seed} kinds")
     return sorted((rng.choice(list(FAULTS)) for _ in range(count)), key=PLACES.__getitem__)
-
-
-READERS: dict[str, Callable[[bytes], object]] = {
-    ".parquet": lambda data: pq.read_table(pa.BufferReader(data)),
-    ".json": json.loads,
-    ".safetensors": load,
-}
-"""What fails on a file that was torn."""
-
-
-def table(store: ResultStore) -> pa.Table:
-    """Return what must not depend on faults: all but times and attempts."""
-    return store.rows().drop_columns(TIMES)
-
-
-def check(store: ResultStore) -> None:
-    """Assert that a finished store has no row twice, no torn file, and nothing besides.
-
-    Raises:
-        AssertionError: it has.
-    """
-    rows = store.rows(["trial_id", "epoch", "attribution", "layer"]).to_pylist()
-    assert len({tuple(row.values()) for row in rows}) == len(rows), "a row stands twice"
-    named = set().union(*(found.references for found in store.progress().values()))
-    assert set(store.files.keys("checkpoints")) == named
-    assert store.files.keys("metrics") == sorted(store.metrics_keys().values())
-    assert store.files.keys(TEMPORARY) == []
-    keys = store.files.keys("")
-    assert LOCK not in keys
-    for key in keys:
-        read = READERS.get(Path(key).suffix)
-        if read is not None:
-            read(store.get(key))

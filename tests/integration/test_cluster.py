@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from finished import TIMES
 
 from mg_core.store import ResultStore
 
-TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 N_TRIALS = 5
 TOOLS = ("ip", "nsenter", "rsync", "ssh", "ssh-keygen", "tmux", "unshare", "/usr/sbin/sshd")
 

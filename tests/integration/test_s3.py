@@ -9,6 +9,7 @@ import time
 
 import pytest
 import yaml
+from finished import TIMES
 from s3_server import CREDENTIALS, SECRET, Server
 from typer.testing import CliRunner
 
@@ -18,8 +19,6 @@ from mg_core.store import ResultStore
 from sweeps.cli import app
 
 pytest.importorskip("moto.server")
-
-TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 
 
 @pytest.fixture(scope="module")

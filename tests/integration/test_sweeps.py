@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from finished import TIMES
 
 from mg_core.files import TEMPORARY
 from mg_core.store import ResultStore
@@ -24,7 +25,6 @@ class Broken(TinyResNet):
         raise RuntimeError("a model of the user's own")
 """
 
-TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 
 VARIANTS = """
 import os, signal

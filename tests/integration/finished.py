@@ -1,0 +1,48 @@
+"""What a finished store must be, whatever happened on the way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import load
+
+from mg_core.files import TEMPORARY
+from mg_core.store import LOCK, ResultStore
+
+TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    ".parquet": lambda data: pq.read_table(pa.BufferReader(data)),
+    ".json": json.loads,
+    ".safetensors": load,
+}
+"""What fails on a file that was torn."""
+
+
+def table(store: ResultStore) -> pa.Table:
+    """Return what must not depend on faults: all but times and attempts."""
+    return store.rows().drop_columns(TIMES)
+
+
+def check(store: ResultStore) -> None:
+    """Assert that a finished store has no row twice, no torn file, and nothing besides.
+
+    Raises:
+        AssertionError: it has.
+    """
+    rows = store.rows(["trial_id", "epoch", "attribution", "layer"]).to_pylist()
+    assert len({tuple(row.values()) for row in rows}) == len(rows), "a row stands twice"
+    named = set().union(*(found.references for found in store.progress().values()))
+    assert set(store.files.keys("checkpoints")) == named
+    assert store.files.keys("metrics") == sorted(store.metrics_keys().values())
+    assert store.files.keys(TEMPORARY) == []
+    keys = store.files.keys("")
+    assert LOCK not in keys
+    for key in keys:
+        read = READERS.get(Path(key).suffix)
+        if read is not None:
+            read(store.get(key))
