@@ -10,6 +10,7 @@ removes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
@@ -200,12 +201,15 @@ def sweep(store: ResultStore, run: str) -> None:
     first: an attempt of it may only seem dead, and what it commits meanwhile must stay.
     """
     for trial_id, (progress, last) in store.settled().items():
-        own = str(AttemptKey(last["attempt"], last["nonce"])) if last else progress.attempt
-        if progress.is_complete and own == progress.attempt:
+        own = (
+            AttemptKey(last["attempt"], last["nonce"]) if last else AttemptKey.of(progress.attempt)
+        )
+        if progress.is_complete and str(own) == progress.attempt:
             store.files.delete(store.garbage(trial_id, progress))
-        elif store.attempts([trial_id])[trial_id] == last:  # Else another driver has taken it.
+        elif own == max(store.attempt_keys(trial_id)):  # Else another driver has taken it.
             (config,) = store.trials([trial_id]).values()
-            Attempt(store, config, (), run).settle(last)
+            with contextlib.suppress(SupersededError):
+                Attempt(store, config, (), run).settle(last)
     store.files.sweep_temporary()
 
 

@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pyarrow import fs
 
 from mg_core.errors import InputError, StorageError
+from mg_core.logs import SECRET
 
 TEMPORARY = ".tmp"
 PARALLEL_REQUESTS = 16
@@ -36,7 +37,7 @@ LASTING = re.compile(
 QUOTED = re.compile(r"'[^']*'")
 """Where it repeats keys, which may hold any word."""
 
-SECRET_QUERY = re.compile("secret|token|password|signature|credential|access_?key|^sig$", re.I)
+SECRET_QUERY = re.compile(rf"{SECRET.pattern}|signature|^(sig|auth|pwd|jwt|key)$|_key$", re.I)
 
 T = TypeVar("T")
 
@@ -309,7 +310,9 @@ def refuse_secrets(uri: str, what: str) -> None:
         return
     parts = urlsplit(uri)
     names = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-    if parts.username is not None or any(SECRET_QUERY.search(name) for name in names):
+    # Azure's addresses have a container where others have a user.
+    has_user = parts.username is not None and parts.scheme not in ("abfs", "abfss")
+    if has_user or parts.password is not None or any(SECRET_QUERY.search(name) for name in names):
         place = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"
         raise InputError(
             f"{what} {place!r} holds credentials, which would end up in files and logs; give them "

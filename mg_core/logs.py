@@ -46,7 +46,7 @@ class TrialLog(logging.Handler):
         self.setFormatter(_LINE)
         self._publish = publish
         self._lines: deque[str] = deque()
-        self._writing = threading.RLock()
+        self._writing, self._publishing = threading.RLock(), threading.Lock()
         self._size = 0
         self._is_published = True
         self._stop = threading.Event()
@@ -79,10 +79,12 @@ class TrialLog(logging.Handler):
 
     def publish(self) -> None:
         """Write the log out if there is anything new in it."""
-        with self._writing:
-            text, is_new = "".join(f"{line}\n" for line in self._lines), not self._is_published
-            self._is_published = True
-        if is_new:
+        with self._publishing:  # Else an older text, long on its way, might come last.
+            with self._writing:
+                text, is_new = "".join(f"{line}\n" for line in self._lines), not self._is_published
+                self._is_published = True
+            if not is_new:
+                return
             try:
                 self._publish(text)
             except OSError as error:
@@ -98,14 +100,13 @@ class TrialLog(logging.Handler):
         logging.getLogger().addHandler(self)
         logging.captureWarnings(True)
         self._is_capturing = True
-        self.publish()
         self._thread.start()
+        self.publish()
 
     def stop(self) -> None:
         """Write the log out and listen no more."""
         if self._is_capturing:
             self._stop.set()
-            self._thread.join(LOG_SECONDS)
             self._is_capturing = False
             logging.captureWarnings(False)
             logging.getLogger().removeHandler(self)

@@ -81,7 +81,8 @@ def drive(
             admit(plan, store)
             with tracked(spec, run, console, _complete(plan)):
                 pass  # Nothing runs, but a mirror may lack what earlier runs committed.
-        sweep(store, run)
+        if lock.successor is None:  # Else its trials are running.
+            sweep(store, run)
         return _exit_code(look(spec, grid, PATIENCE))
 
 

@@ -42,6 +42,7 @@ class StoreLock:
     """
 
     def __init__(self, store: ResultStore, run: str) -> None:
+        self._entered = store
         # Without patience: a beat that waits for the store would be missed, and so would Ctrl-C.
         self._store = ResultStore(store.uri)
         self.successor: dict[str, Any] | None = None
@@ -57,13 +58,13 @@ class StoreLock:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> StoreLock:
-        holder = read_lock(self._store)
-        if holder is not None and is_held(self._store, holder):
+        holder = read_lock(self._entered)
+        if holder is not None and is_held(self._entered, holder):
             raise InputError(
                 f"store {self._store.uri!r} is driven by {described(holder)}; "
                 "wait for it, or stop it first"
             )
-        self._write()
+        self._write(self._entered)
         self._thread.start()
         return self
 
@@ -81,9 +82,9 @@ class StoreLock:
                 self._store.files.delete([LOCK])
                 self._store.files.remove_empty_temporary()
 
-    def _write(self) -> None:
+    def _write(self, store: ResultStore) -> None:
         self._record["beat"] = secrets.token_hex(4)
-        self._store.put(LOCK, json.dumps(self._record).encode())
+        store.put(LOCK, json.dumps(self._record).encode())
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -92,7 +93,7 @@ class StoreLock:
                 if holder is not None and not self._is_own(holder):
                     self.successor = holder
                     return
-                self._write()
+                self._write(self._store)
             except OSError:
                 continue  # The store may be back by the next beat.
 

@@ -253,7 +253,7 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
         )
     try:
         _check_reachable(address)
-    except OSError as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise InputError(f"no Ray cluster at {address!r}: {error}") from None
     try:
         ray.init(address=address, **common)

@@ -166,8 +166,9 @@ class Mirror:
     def _work(self) -> None:
         try:
             tracker = _tracker(self._spec, self._store, self._run)
+            finished = tracker.finished()  # May take a while, in which the driver goes on.
             with self._changed:
-                for trial_id in self._pending.keys() & tracker.finished():
+                for trial_id in self._pending.keys() & finished:
                     del self._pending[trial_id]
             while (item := self._next()) is not None:
                 self._pass_on(tracker, *item)

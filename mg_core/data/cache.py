@@ -22,7 +22,7 @@ from mg_core.data.images import read_image
 from mg_core.data.mapped import MappedRows
 from mg_core.data.parallel import in_parallel
 from mg_core.data.reader import Reader, Record
-from mg_core.errors import InputError
+from mg_core.errors import NodeError
 
 FORMAT_VERSION = 2
 """Raised when files written before cannot be read any more; they are left alone."""
@@ -135,7 +135,7 @@ def _check_space(target: Path, needed: int) -> None:
     with contextlib.suppress(OSError):
         free = shutil.disk_usage(target.parent).free
         if free < needed:
-            raise InputError(
+            raise NodeError(
                 f"cannot write {target}: it takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB "
                 f"are free; choose another cache folder with MG_CACHE"
             )

@@ -37,7 +37,8 @@ class ShapesOptions(Frozen):
         classes: the first so many shapes.
         correlation: probability that the background's texture follows an object's class.
         seed: of the whole set.
-        object_size: mean of an object's longer side, as a share of the image's; none for 0.36.
+        object_size: mean of an object's longer side, as a share of the image's; none for 0.36. Of
+            large ones fewer find a place.
         clutter: pieces of no meaning behind each object, which hide the texture in its box.
     """
 
@@ -49,7 +50,7 @@ class ShapesOptions(Frozen):
     correlation: Annotated[Number, Field(ge=0, le=1)] = 0.9
     seed: Annotated[Integer, Field(ge=0)] = 0
     # Added later: none stands for what there was before, so that keys and ids remain.
-    object_size: Annotated[Number, Field(ge=0.1, le=0.7)] | None = None
+    object_size: Annotated[Number, Field(ge=0.1, le=0.5)] | None = None
     clutter: PositiveInt | None = None
 
     @property

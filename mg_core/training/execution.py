@@ -18,7 +18,7 @@ from mg_core.store import ResultStore
 from mg_core.training.failures import Failure, FailureKind
 
 if TYPE_CHECKING:
-    from mg_core.training.trial import Report
+    from mg_core.training.trial import Report, Trial
 
 State = Literal["running", "complete", "failed", "superseded"]
 
@@ -65,15 +65,14 @@ def run_trial(
     attempt: Attempt | None = None
     log: TrialLog | None = None
     try:
-        from mg_core.training.trial import Trial  # A driver, which runs none, needs no PyTorch.
-
+        trial_class = _trial_class()
         store = ResultStore(runtime.store, PATIENCE)
         check_node(store, runtime)
         attempt = Attempt(store, config, runtime.objectives, runtime.run)
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
         log.start()
-        trial = Trial(config, runtime, attempt, report)
+        trial = trial_class(config, runtime, attempt, report)
         while not trial.is_complete:
             progress = trial.step()
             log.write(_epoch_line(attempt))
@@ -90,6 +89,19 @@ def run_trial(
     else:
         outcome = _end(config, attempt, log, "complete")
     yield outcome
+
+
+def _trial_class() -> type[Trial]:
+    """Import what trains: a driver, which runs no trial, does without PyTorch.
+
+    Raises:
+        NodeError: PyTorch does not work here.
+    """
+    try:
+        from mg_core.training.trial import Trial
+    except (ImportError, OSError) as error:
+        raise NodeError(f"node {socket.gethostname()}: PyTorch fails to load: {error}") from error
+    return Trial
 
 
 def check_node(store: ResultStore, runtime: Runtime) -> None:
@@ -134,21 +146,22 @@ def record_lost(
         before = store.attempts({config.trial_id}).get(config.trial_id, {})
         where = {name: before[name] for name in ("host", "pid") if name in before}
         log = [line for text in store.logs(config.trial_id).values() for line in text.splitlines()]
-        attempt = _begin(config, runtime)
+        attempt = Attempt(store, config, runtime.objectives, runtime.run)
     failure = Failure(kind, redacted(error), log=tuple(log[-TAIL_LINES:]))
     return _end(config, attempt, None, "failed", failure, **where)
 
 
 def record_interrupted(config: TrialConfig, runtime: Runtime) -> None:
-    """Record that the driver stopped a trial whose process could not say so itself."""
+    """Record that the driver stopped a trial whose process could not say so itself.
+
+    A trial that another driver has begun since is that one's, and is not fenced off.
+    """
     with contextlib.suppress(OSError, InputError):
-        # Somebody waits for the driver to stop, a batch system with little time.
-        _begin(config, runtime, patience=0).end("interrupted")
-
-
-def _begin(config: TrialConfig, runtime: Runtime, patience: float = PATIENCE) -> Attempt:
-    store = ResultStore(runtime.store, patience)
-    return Attempt(store, config, runtime.objectives, runtime.run)
+        # Without patience: somebody waits for the driver to stop, a batch system with little time.
+        store = ResultStore(runtime.store)
+        record = store.attempts([config.trial_id]).get(config.trial_id, {})
+        if record.get("run") == runtime.run:
+            Attempt(store, config, runtime.objectives, runtime.run).end("interrupted")
 
 
 def _end(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -58,15 +59,14 @@ class Failure:
 
 def failure_kind(error: BaseException) -> FailureKind:
     """Classify what made a trial fail."""
-    import torch  # Here, since a driver that only plans does without it.
-
+    torch = sys.modules.get("torch")  # Without it nothing of its can have failed.
     if isinstance(error, NodeError):
         return "node"
     if isinstance(error, InputError):
         return "data"
     if isinstance(error, NumericalError):
         return "numerical"
-    if isinstance(error, torch.OutOfMemoryError):
+    if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return "gpu-memory"
     if _is_host_memory(error):
         return "host-memory"

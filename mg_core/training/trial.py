@@ -109,7 +109,10 @@ class Trial:
     def _split(self, name: str) -> Split:
         # A baseline has the data set's usual task: in training all of them have the same labels.
         task = self.config.guidance.task if self.config.guidance else None
-        return self.data.split(name, task)
+        try:
+            return self.data.split(name, task)
+        except NodeError as error:  # no room for decoded images
+            raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
     def _start_model(self, store: ResultStore, cache: str | None) -> torch.nn.Module:
         model = checkpoint.initial_model(self.config, len(self.data.classes))

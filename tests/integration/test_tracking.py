@@ -1,16 +1,21 @@
 """Mirrors: what MLflow and TensorBoard have is what the table has."""
 
+import io
 import sys
+import threading
+import time
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
+from mg_core.training.execution import Outcome
 from sweeps.cli import app
 from sweeps.spec import load_spec
-from sweeps.tracking import FOLDER, ONCE, PER_PAIR, MLflow, TensorBoard, check_tracking
+from sweeps.tracking import FOLDER, ONCE, PER_PAIR, MLflow, TensorBoard, check_tracking, tracked
 
 
 @pytest.fixture
@@ -97,6 +102,24 @@ def test_what_a_mirror_lacks_is_caught_up(file, tmp_path, monkeypatch, tracking)
     assert set(begun) == store.trial_ids()
     run(file, tmp_path, tracking)
     assert len(begun) == len(store.trial_ids())
+
+
+def test_a_slow_tracker_keeps_nobody_waiting(file, tmp_path, monkeypatch):
+    asked, answer = threading.Event(), threading.Event()
+
+    def finished(self):
+        asked.set()
+        answer.wait(10)
+        return set()
+
+    monkeypatch.setattr(TensorBoard, "finished", finished)
+    spec = load_spec(file, ["tracking=tensorboard"], str(tmp_path / "store"))
+    start = time.monotonic()
+    with tracked(spec, "r", Console(file=io.StringIO())) as mirror:
+        assert asked.wait(10)
+        mirror.outcome(Outcome("t", "running"))
+        assert time.monotonic() - start < 5
+        answer.set()
 
 
 def test_a_mirror_that_fails_says_so_and_stops_nothing(file, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 import warnings
 
 import pytest
@@ -65,6 +66,40 @@ def test_it_is_written_out_at_once_and_while_an_epoch_lasts(monkeypatch):
     n_published = len(published)
     log.stop()
     assert len(published) == n_published  # Nothing was new.
+
+
+def test_a_log_that_was_interrupted_at_its_start_still_ends():
+    def interrupt(text):
+        raise KeyboardInterrupt
+
+    log = TrialLog(interrupt)
+    log.write("begun")
+    with pytest.raises(KeyboardInterrupt):
+        log.start()
+    log.stop()
+    assert log not in logging.getLogger().handlers
+
+
+def test_the_last_text_comes_last(monkeypatch):
+    monkeypatch.setattr("mg_core.logs.LOG_SECONDS", 0.02)
+    published, is_away, is_back = [], threading.Event(), threading.Event()
+
+    def slow(text):
+        if "middle" in text and "end" not in text:
+            is_away.set()
+            assert is_back.wait(10)
+        published.append(text)
+
+    log = TrialLog(slow)
+    log.write("begun")
+    log.start()
+    log.write("middle")
+    assert is_away.wait(10)
+    log.write("end")
+    threading.Timer(0.1, is_back.set).start()
+    log.stop()
+    time.sleep(0.1)
+    assert "end" in published[-1]
 
 
 def test_a_store_that_refuses_the_log_is_no_failure():

@@ -181,7 +181,7 @@ def test_a_driver_on_another_host_is_watched_not_timed(store, monkeypatch):
         StoreLock(store, "second").__enter__()
     lock = StoreLock(store, "first")
     lock._record["host"] = "another"
-    lock._write()  # and never again
+    lock._write(store)  # and never again
     with StoreLock(store, "second"):
         assert read_lock(store)["run"] == "second"
 
@@ -196,7 +196,8 @@ def test_a_driver_that_was_given_up_notices_and_starts_nothing_more(planned, sto
         # Cut off from the store for a while, it is thought dead by a driver elsewhere.
         monkeypatch.setattr("sweeps.lock.is_held", lambda store, holder: False)
         with StoreLock(store, "second"):
-            while first.successor is None:
+            end = time.monotonic() + 20
+            while first.successor is None and time.monotonic() < end:
                 time.sleep(0.01)
             fail_fast.outcome(Outcome("t", "running"))
             assert queue.stopped.startswith("the store is driven by process ")
@@ -208,11 +209,11 @@ def test_a_look_at_a_lock_counts_the_time_since_it_was_read(store, monkeypatch):
     monkeypatch.setattr("sweeps.lock.BEAT_SECONDS", 0.2)
     lock = StoreLock(store, "first")
     lock._record["host"] = "another"
-    lock._write()
+    lock._write(store)
     holder, start = read_lock(store), time.monotonic()
     assert not is_held(store, holder, start - 10)
     assert time.monotonic() - start < 0.2
-    lock._write()
+    lock._write(store)
     assert is_held(store, holder, start - 10)
 
 

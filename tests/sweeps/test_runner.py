@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import ray
 
+from mg_core.attempt import Attempt
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
-from mg_core.training.execution import Outcome, check_node, run_trial
+from mg_core.training.execution import Outcome, check_node, record_interrupted, run_trial
 from sweeps import scheduler
 from sweeps.plan import make_plan
 from sweeps.runner import FailFast, Queue
@@ -71,6 +72,38 @@ def test_a_node_that_is_not_in_order_is_refused_before_it_writes(sweep, write, t
     store = ResultStore(runtime.store)
     store.put_spec("name: x")
     check_node(store, runtime)
+
+
+def test_a_driver_that_stops_leaves_its_successors_trials_alone(sweep, write, tmp_path):
+    plan = make_plan(load_spec(write(sweep), [], str(tmp_path / "store")))
+    config = next(iter(plan.grid.trials.values()))
+    store = ResultStore(plan.spec.store)
+    Attempt(store, config, (), "first")
+    successor = Attempt(store, config, (), "second")
+    record_interrupted(config, plan.spec.runtime("first"))
+    assert max(store.attempt_keys(config.trial_id)) == successor.key
+    record_interrupted(config, plan.spec.runtime("second"))
+    record = store.attempts()[config.trial_id]
+    assert (record["how"], record["attempt"]) == ("interrupted", 3)
+
+
+WITHOUT_PYTORCH = """
+import sys
+sys.modules["torch"] = None  # as where its libraries cannot be loaded
+from mg_core.training.execution import run_trial
+from sweeps.plan import make_plan
+from sweeps.spec import load_spec
+plan = make_plan(load_spec(sys.argv[1], [], sys.argv[2]))
+(outcome,) = run_trial(next(iter(plan.grid.trials.values())), plan.spec.runtime("r"))
+print(outcome.state, outcome.kind, outcome.error)
+"""
+
+
+def test_a_node_without_pytorch_says_so(sweep, write, tmp_path):
+    command = [sys.executable, "-c", WITHOUT_PYTORCH, str(write(sweep)), str(tmp_path / "store")]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.startswith("failed node node: node ")
+    assert "PyTorch fails to load" in found.stdout
 
 
 @pytest.mark.parametrize(

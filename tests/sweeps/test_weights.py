@@ -53,6 +53,7 @@ def test_a_bare_name_must_be_one_of_the_models(sweep, write):
         "https://bob:hunter2@example.org/w-0123456789.pth",
         "https://example.org/w-0123456789.pth?X-Amz-Signature=hunter2",
         "https://example.org/w-0123456789.pth?sig=hunter2",
+        "https://example.org/w-0123456789.pth?api_key=hunter2",
     ],
 )
 def test_credentials_in_an_address_of_weights_are_refused_and_not_repeated(sweep, write, address):
