@@ -6,7 +6,7 @@ import contextlib
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mg_core.attempt import Attempt, SupersededError, own_version
@@ -124,8 +124,14 @@ def check_node(store: ResultStore, runtime: Runtime) -> None:
             f"node {socket.gethostname()} does not see the store {store.uri!r} that the driver "
             "sees; put it on a folder that all nodes share, or on object storage"
         )
+    _check_writable(store.uri)
+
+
+@cache
+def _check_writable(uri: str) -> None:
+    """Try it once in a process: what goes wrong later is said of the trial that it happens to."""
     try:
-        store.files.check_writable()
+        ResultStore(uri, PATIENCE).files.check_writable()
     except InputError as error:
         raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
