@@ -262,4 +262,4 @@ def test_a_driver_does_without_pytorch(tmp_path, repository):
     files = [str(repository / "sweeps" / f"{name}.yaml") for name in ("voc_full", "study")]
     command = [sys.executable, "-c", PLANNED_AND_PREPARED, str(tmp_path / "store"), *files]
     found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.split() == ["333", "False"]
+    assert found.stdout.split() == ["222", "False"]

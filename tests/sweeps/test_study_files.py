@@ -14,8 +14,8 @@ COUNTS = {
     "waterbirds": (32, 4),
 }
 SMALL = {
-    "study": (324, 9),
-    "study_bcos": (117, 3),
+    "study": (216, 6),
+    "study_bcos": (81, 3),
     "study_waterbirds": (32, 4),
 }
 
