@@ -130,6 +130,9 @@ def generate_shapes(
     clutter: Annotated[
         int | None, typer.Option(help="Pieces behind each object that hide the texture.")
     ] = None,
+    contrast: Annotated[
+        float | None, typer.Option(help="Of what is behind the objects, from 1 to 4; default 1.")
+    ] = None,
 ) -> None:
     """Write shapes over textures that betray them, as a VOC devkit."""
     from mg_core.data.shapes import ShapesOptions, write_shapes
@@ -144,6 +147,7 @@ def generate_shapes(
         "seed": seed,
         "object_size": object_size,
         "clutter": clutter,
+        "contrast": contrast,
     }
     _write(write_shapes, ShapesOptions, values, folder, "shapes")
 

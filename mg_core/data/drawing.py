@@ -23,6 +23,8 @@ PLACEMENTS = 40
 PIECE_SIZE = (0.2, 0.5)
 """Sides of a piece of clutter, as a share of its box's longer one."""
 OUTLINE = 0.016
+TONES = (0.35, 0.88)
+"""The darkest and the lightest tone behind objects, unless their contrast is raised."""
 
 Polygon = NDArray[np.float64]
 Colour = tuple[float, float, float]
@@ -96,6 +98,7 @@ def draw_scene(
     correlation: float,
     object_size: tuple[float, float] = OBJECT_SIZE,
     clutter: int = 0,
+    contrast: float = 1.0,
 ) -> Scene:
     """Draw 1–3 objects over a background texture that mostly follows the class of one of them.
 
@@ -108,13 +111,14 @@ def draw_scene(
         object_size: bounds of an object's longer side before rotation, as a share of the picture's.
         clutter: pieces behind each object, which hide the texture in its box: what is there but
             the object then says nothing about the class.
+        contrast: what the tones of texture and clutter are stretched by.
     """
     n_objects = 1 + rng.choice(MAX_OBJECTS, p=N_OBJECTS)
     classes = rng.integers(n_classes, size=n_objects)
     classes[rng.random(n_objects) < SAME_CLASS] = classes[0]
     outlines = [_outline(rng, size, object_size) for _ in classes]
     texture = _texture_class(rng, classes, n_classes, correlation)
-    canvas = _background(rng, texture, size)
+    canvas = _background(rng, texture, size, contrast)
     owner = np.full((size, size), -1)
     names = list(SHAPES)
     placed: list[int] = []
@@ -127,7 +131,7 @@ def draw_scene(
             continue
         boxes.append(_bounds(polygons[0] + offset))
         placed.append(index)
-        _scatter(rng, canvas, boxes[-1], owner < 0, clutter)
+        _scatter(rng, canvas, boxes[-1], owner < 0, clutter, contrast)
         covered = paint(canvas, [polygon + offset for polygon in polygons], colour)
         owner[covered] = index
     visible = [visible_box(owner == index) for index in placed]
@@ -229,6 +233,7 @@ def _scatter(
     box: NDArray[np.float64],
     free: NDArray[np.bool_],
     pieces: int,
+    contrast: float,
 ) -> None:
     """Scatter pieces in muted colours over a box, where no object is."""
     low, extent = box[:2], box[2:] - box[:2]
@@ -236,7 +241,8 @@ def _scatter(
         centre, turn = low + rng.random(2) * extent, rng.uniform(0, 2 * np.pi)
         half = rng.uniform(*PIECE_SIZE, size=2) * extent.max() / 2
         corners = _regular(4) * half @ _rotation(turn).T + centre
-        colour = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.08, 0.3), rng.uniform(0.35, 0.88))
+        hue, saturation, value = rng.random(), rng.uniform(0.08, 0.3), rng.uniform(*TONES)
+        colour = colorsys.hsv_to_rgb(hue, saturation, _stretched(value, contrast))
         alpha = coverage([corners], len(canvas))[..., None] * free[..., None]
         canvas += alpha * (np.asarray(colour) - canvas)
 
@@ -253,7 +259,17 @@ def vivid(rng: np.random.Generator) -> Colour:
     return colorsys.hsv_to_rgb(hue, saturation, value)
 
 
-def _background(rng: np.random.Generator, texture: int, size: int) -> NDArray[np.float64]:
+def _stretched(value: float, contrast: float) -> float:
+    """Move a tone away from the middle of `TONES`, at most to black or white."""
+    if contrast == 1:
+        return value  # to the last bit
+    middle = sum(TONES) / 2
+    return min(max(middle + contrast * (value - middle), 0.0), 1.0)
+
+
+def _background(
+    rng: np.random.Generator, texture: int, size: int, contrast: float
+) -> NDArray[np.float64]:
     """Draw the texture of a class in two muted colours, (size, size, 3) in [0, 1].
 
     In double precision, where the last bits that differ between processors never reach a pixel.
@@ -279,6 +295,7 @@ def _background(rng: np.random.Generator, texture: int, size: int) -> NDArray[np
         lambda: np.maximum(np.cos(u), np.cos(v)) - 0.75,
     )
     blend = (0.5 + 0.5 * np.tanh(3 * waves[texture]()))[..., None]
+    dark, light = _stretched(dark, contrast), _stretched(light, contrast)
     low = np.array(colorsys.hsv_to_rgb(hue, saturation, dark), dtype=np.float64)
     high = np.array(colorsys.hsv_to_rgb(hue, saturation / 2, light), dtype=np.float64)
     field: NDArray[np.float64] = low + blend * (high - low) + grain

@@ -40,6 +40,8 @@ class ShapesOptions(Frozen):
         object_size: mean of an object's longer side, as a share of the image's; none for 0.36. Of
             large ones fewer find a place.
         clutter: pieces of no meaning behind each object, which hide the texture in its box.
+        contrast: what the tones behind the objects are stretched by, none for 1. There they are
+            muted, and maps of input × gradient weigh them less for that alone.
     """
 
     train: PositiveInt = 1000
@@ -52,6 +54,7 @@ class ShapesOptions(Frozen):
     # Added later: none stands for what there was before, so that keys and ids remain.
     object_size: Annotated[Number, Field(ge=0.1, le=0.5)] | None = None
     clutter: PositiveInt | None = None
+    contrast: Annotated[Number, Field(ge=1, le=4)] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -149,6 +152,7 @@ def _write_images(folder: Path, split: str, count: int, options: ShapesOptions) 
             options.correlation,
             options.object_sizes,
             options.clutter or 0,
+            options.contrast or 1.0,
         )
         name = f"{split}_{index:06d}"
         Image.fromarray(scene.image).save(

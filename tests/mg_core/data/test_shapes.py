@@ -123,6 +123,24 @@ def test_clutter_hides_the_texture_in_the_box_and_nothing_else():
     assert np.mean(hidden) > 0.6
 
 
+def test_contrast_changes_what_is_behind_the_objects_and_nothing_else():
+    spreads = []
+    # Ellipses and rectangles, which have no notches: inside, they are of one colour.
+    drawn = (scenes(60, n_classes=2, clutter=4, contrast=contrast) for contrast in (1.0, 2.0))
+    for pale, strong in zip(*drawn, strict=True):
+        assert (pale.class_ids == strong.class_ids).all()
+        assert (pale.boxes == strong.boxes).all()
+        is_object = pale.class_ids > 0
+        spreads.append([scene.image[~is_object].std() for scene in (pale, strong)])
+        if len(pale.object_classes) > 1:  # A rim can be inside of another object.
+            continue
+        # Pixels at the rim of an object are mixed with what is behind it.
+        inside = np.lib.stride_tricks.sliding_window_view(np.pad(is_object, 1), (3, 3)).all((2, 3))
+        assert (pale.image[inside] == strong.image[inside]).all()
+    pale_spread, strong_spread = np.mean(spreads, axis=0)
+    assert strong_spread > 1.4 * pale_spread
+
+
 def test_objects_are_as_large_as_asked():
     for share in (0.36, 0.5):
         sizes = ShapesOptions(object_size=share).object_sizes
@@ -136,6 +154,7 @@ def test_sets_without_the_later_options_keep_their_names():
     assert ShapesOptions().key == "3e2dea7907489959"
     assert ShapesOptions(clutter=1).key != ShapesOptions().key
     assert ShapesOptions(object_size=0.36).key != ShapesOptions().key
+    assert ShapesOptions(contrast=1.0).key != ShapesOptions().key
 
 
 @pytest.mark.parametrize("correlation", [0.0, 0.9, 1.0])
