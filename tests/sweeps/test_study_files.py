@@ -15,7 +15,7 @@ COUNTS = {
 }
 SMALL = {
     "study": (216, 6),
-    "study_bcos": (81, 3),
+    "study_bcos": (80, 4),
     "study_waterbirds": (32, 4),
 }
 
