@@ -214,17 +214,18 @@ def r7(measures: Measures) -> Finding:
 def r8(measures: Measures) -> Finding:
     """Energy is robust to dilated boxes, L1 is not."""
     chosen = measures.chosen(measures.guided_there)
-    chosen = chosen.assign(gain=chosen["epg"] - chosen["start_epg"])
+    chosen = chosen[chosen["loss"].isin(["energy", "l1"])]
     shared = [name for name in CONFIGURATION if name not in ("box_dilation", "loss")]
-    most = float(chosen["box_dilation"].max()) if len(chosen) else 0.0
-    ends = chosen[chosen["box_dilation"].isin([0.0, most]) & chosen["loss"].isin(["energy", "l1"])]
-    ends = ends.assign(
-        end=ends["loss"] + np.where(ends["box_dilation"] == 0, ", tight", ", dilated"),
-        configuration=numbered(ends, shared),
+    chosen = chosen.assign(
+        gain=chosen["epg"] - chosen["start_epg"], configuration=numbered(chosen, shared)
     )
+    most = float(chosen["box_dilation"].max()) if len(chosen) else 0.0
+    ends = chosen[chosen["box_dilation"].isin([0.0, most])]
+    tightness = np.where(ends["box_dilation"] == 0, ", tight", ", dilated")
+    ends = ends.assign(end=ends["loss"] + tightness)
     columns = ["energy, tight", "energy, dilated", "l1, tight", "l1, dilated"]
     table = laid_out(ends, "end", ["gain"]) if most > 0 else pd.DataFrame({"configuration": []})
-    table = having(table, columns)
+    # Where L1 has lost too much F1 for any choice, Energy is judged all the same.
     conditions = (
         Condition(
             f"EPG gain that Energy keeps with boxes dilated by {100 * most:g} %",
@@ -235,12 +236,13 @@ def r8(measures: Measures) -> Finding:
         Condition(
             "EPG gain kept: Energy minus L1",
             estimate(
-                table.reindex(columns=["configuration", *columns]),
+                having(table, columns).reindex(columns=["configuration", *columns]),
                 lambda m: 100 * (m[:, 1] / m[:, 0] - m[:, 3] / m[:, 2]),
             ),
         ),
     )
-    detail = chosen[chosen["loss"].isin(["energy", "l1"])]
+    dilated = chosen.loc[chosen["box_dilation"] > 0, "configuration"]
+    detail = chosen[chosen["configuration"].isin(dilated)]
     detail = detail.groupby(["loss", "box_dilation"], as_index=False)[["f1", "epg", "iou"]].mean()
     return Finding(
         "R8",

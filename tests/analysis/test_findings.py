@@ -155,6 +155,25 @@ def test_energy_must_keep_its_gain_and_l1_less_of_it(varied):
     assert definitions.r8(scaled(measures, both, 0.4)).verdict == FAILS
 
 
+def test_what_energy_keeps_is_measured_where_l1_has_no_choice_too(varied):
+    measures = varied(box_dilation=[0.0, 0.5])
+    rows = measures.rows
+    is_l1, is_wide = rows["loss"] == "l1", rows["box_dilation"] == 0.5
+    lost = is_l1 & is_wide & (rows["seed"] == 0)
+    kept, margin = definitions.r8(replace(measures, rows=rows[~lost])).conditions
+    assert kept == definitions.r8(measures).conditions[0]
+    assert (kept.estimate.n_units, margin.estimate.n_units) == (3, 2)
+
+
+def test_coarse_boxes_are_compared_at_their_own_place(study, varied):
+    measures = varied(box_dilation=[0.0, 0.5])
+    others = study.rows[study.rows["layer"] == "final"]
+    both = replace(measures, rows=pd.concat([measures.rows, others], ignore_index=True))
+    found, alone = definitions.r8(both), definitions.r8(measures)
+    assert found.conditions == alone.conditions
+    pd.testing.assert_frame_equal(found.detail, alone.detail)
+
+
 def test_middle_layers_must_help_and_be_faster(sweep, make_grid, tmp_path):
     pairs = tuple(EvaluationPair(attribution="bcos", layer=at) for at in ("input", "mid2"))
     configs = make_grid(
