@@ -2,6 +2,7 @@
 
 import copy
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("sweeps", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("sweeps")
+
+# Started in the background of a script (`pytest &`), this process ignores Ctrl-C, and so would
+# what it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
