@@ -40,8 +40,8 @@ class ShapesOptions(Frozen):
         object_size: mean of an object's longer side, as a share of the image's; none for 0.36. Of
             large ones fewer find a place.
         clutter: pieces of no meaning behind each object, which hide the texture in its box.
-        contrast: what the tones behind the objects are stretched by, none for 1. There they are
-            muted, and maps of input × gradient weigh them less for that alone.
+        contrast: what the tones behind the objects are stretched by, none for 1, where
+            they are muted, paler than any object.
     """
 
     train: PositiveInt = 1000
