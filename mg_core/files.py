@@ -23,7 +23,7 @@ TEMPORARY = ".tmp"
 PARALLEL_REQUESTS = 16
 PARALLEL_READS = 2  # More would only wait for Python's own lock.
 BATCH = 16
-RENAME_RETRIES = 10
+RACE_RETRIES = 10
 
 PATIENCE = 600.0
 """Seconds that a trial or a driver at work waits for object storage that is away."""
@@ -159,13 +159,8 @@ class Files:
     def _put(self, key: str, data: bytes) -> None:
         if not self.is_local:
             return self.retried(lambda: self._write(key, data))
-        for _ in range(RENAME_RETRIES):
-            try:
-                return self._replace(key, data)
-            except FileNotFoundError:
-                # Somebody swept the temporary folder or an empty one at this very moment.
-                continue
-        return self._replace(key, data)
+        # Somebody may sweep the temporary folder or an empty one at this very moment.
+        return _despite_races(lambda: self._replace(key, data))
 
     def _write(self, key: str, data: bytes) -> None:
         # Leaving the stream through an exception would publish what was written so far, so
@@ -216,8 +211,13 @@ class Files:
         """Return the keys of all objects below the folder `prefix`, sorted; it need not exist."""
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         start = len(self._root) + 1
+
+        def listed() -> list[fs.FileInfo]:
+            return self.retried(lambda: self._fs.get_file_info(selector))
+
         with self._refusals(prefix, "listed"):
-            found = self.retried(lambda: self._fs.get_file_info(selector))
+            # Of a folder that is made between its two looks pyarrow says that it does not exist.
+            found = _despite_races(listed)
         return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
 
     def delete(self, keys: Iterable[str]) -> None:
@@ -319,3 +319,11 @@ def refuse_secrets(uri: str, what: str) -> None:
             "through the environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or a profile), "
             "or name a local copy"
         )
+
+
+def _despite_races(request: Callable[[], T]) -> T:
+    """Make a request again while folders come and go beneath it."""
+    for _ in range(RACE_RETRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return request()
+    return request()
