@@ -67,13 +67,20 @@ class Measures:
         """Return one checkpoint per configuration and seed, chosen on validation.
 
         It has the highest `by` among those whose `constraint` is at most `slack` below that of
-        epoch 0; `start_…` hold what epoch 0 has.
+        epoch 0. Where guidance left none of these the baseline stands, as epoch 0 of the trial
+        with the smallest λ: to leave such runs out would favour what fails. `start_…` hold what
+        epoch 0 has.
         """
+        rows = rows.assign(place=numbered(rows, [*CONFIGURATION, *RUN, *PAIR]))
         best = best_within(rows.drop(columns="front"), by, constraint, slack)
         start = rows[rows["is_reference"]]
+        tried = rows.loc[~rows["is_reference"], "place"]
+        failed = start[start["place"].isin(set(tried) - set(best["place"]))]
+        stands = failed.sort_values("localization_weight", kind="stable").drop_duplicates("place")
         key = [name for name in KEY if name != "epoch"]
         before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
-        found: pd.DataFrame = best.merge(before, on=key, how="left")
+        together = pd.concat([best, stands], ignore_index=True) if len(stands) else best
+        found: pd.DataFrame = together.drop(columns="place").merge(before, on=key, how="left")
         return found
 
 

@@ -155,7 +155,32 @@ def test_energy_must_keep_its_gain_and_l1_less_of_it(varied):
     assert definitions.r8(scaled(measures, both, 0.4)).verdict == FAILS
 
 
-def test_what_energy_keeps_is_measured_where_l1_has_no_choice_too(varied):
+def test_where_no_checkpoint_is_near_in_f1_nothing_was_gained(varied):
+    measures = varied(box_dilation=[0.0, 0.5])
+    rows = measures.rows
+    fails = (rows["loss"] == "l1") & (rows["box_dilation"] == 0.5) & ~rows["is_reference"]
+    low = replace(measures, rows=rows.assign(val_f1=rows["val_f1"].where(~fails, 0.0)))
+    kept, margin = definitions.r8(low).conditions
+    assert margin.estimate.value == pytest.approx(kept.estimate.value)
+    assert margin.estimate.n_units == 3
+    chosen = low.chosen(low.guided_there)
+    stands = chosen[chosen["is_reference"]]
+    assert set(stands["loss"]) == {"l1"} and set(stands["box_dilation"]) == {0.5}
+    assert sorted(stands["seed"]) == [0, 1, 2]
+    assert (stands["epg"] == stands["start_epg"]).all()
+
+
+def test_a_baseline_that_stands_does_not_say_where_a_loss_guides_to(study):
+    focused = replace(study, rows=study.rows.assign(on_object=60.0))
+    is_one = (focused.rows["loss"] == "l1") & ~focused.rows["is_reference"]
+    low = focused.rows["val_f1"].where(~(is_one & (focused.rows["seed"] == 0)), 0.0)
+    few = definitions.r3(replace(focused, rows=focused.rows.assign(val_f1=low)))
+    assert few.conditions[0].estimate.n_units < (
+        definitions.r3(focused).conditions[0].estimate.n_units
+    )
+
+
+def test_what_energy_keeps_is_measured_where_l1_was_not_run_too(varied):
     measures = varied(box_dilation=[0.0, 0.5])
     rows = measures.rows
     is_l1, is_wide = rows["loss"] == "l1", rows["box_dilation"] == 0.5
@@ -199,7 +224,7 @@ def test_table_1_wants_a_gain_for_both_losses_and_tasks(varied):
     rows.loc[is_one, "accuracy"] = 69.0
     assert definitions.table_1(replace(measures, rows=rows)).verdict == FAILS
     low = rows.assign(val_accuracy=np.where(rows["is_reference"], 0.9, 0.88))
-    assert definitions.table_1(replace(measures, rows=low)).verdict == UNKNOWN, "none is allowed"
+    assert definitions.table_1(replace(measures, rows=low)).verdict == FAILS, "none is allowed"
 
 
 def test_two_seeds_of_one_configuration_are_not_enough(varied):
