@@ -165,7 +165,8 @@ def test_where_no_checkpoint_is_near_in_f1_nothing_was_gained(varied):
     assert margin.estimate.n_units == 3
     chosen = low.chosen(low.guided_there)
     stands = chosen[chosen["is_reference"]]
-    assert set(stands["loss"]) == {"l1"} and set(stands["box_dilation"]) == {0.5}
+    assert set(stands["loss"]) == {"l1"}
+    assert set(stands["box_dilation"]) == {0.5}
     assert sorted(stands["seed"]) == [0, 1, 2]
     assert (stands["epg"] == stands["start_epg"]).all()
 
