@@ -345,6 +345,9 @@ def _best_loss(measures: Measures, finding: Finding, loss: str, metric: str) -> 
     fixed = {"configuration", *CONFIGURATION}
     losses = [str(name) for name in table if name not in fixed]
     others = [name for name in losses if name != loss]
+    # A share among fewer losses is another quantity: runs that have most of them are compared.
+    n_losses = table[losses].notna().sum(axis=1)
+    table = table[n_losses == n_losses.max()]
     kept = table[["configuration", *losses]]
     name = {"epg": "EPG", "iou": "IoU"}[metric]
     condition = Condition(

@@ -77,6 +77,16 @@ def test_the_best_loss_is_the_one_with_most_of_the_volume(study, define):
     assert "6 of 6" not in define(swapped(study, "energy", "l1")).claim
 
 
+@pytest.mark.parametrize("define", [definitions.r1, definitions.r2])
+def test_runs_with_fewer_losses_are_no_part_of_their_comparison(study, define):
+    two = study.rows[study.rows["loss"].isin(["energy", "l1"]) & (study.rows["seed"] == 0)]
+    more = pd.concat([study.rows, two.assign(seed=9, baseline="other")], ignore_index=True)
+    both = define(replace(study, rows=more))
+    assert both.conditions == define(study).conditions
+    assert both.claim == define(study).claim
+    assert define(replace(study, rows=two)).conditions[0].is_measured, "all have two"
+
+
 def test_volume_shares_are_measured_against_one_reference_for_all_losses(study):
     rows = study.guided_there
     panel = rows[(rows["model"] == "xdnn_tiny") & (rows["layer"] == "final") & (rows["seed"] == 1)]

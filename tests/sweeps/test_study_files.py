@@ -16,7 +16,7 @@ COUNTS = {
 SMALL = {
     "study": (216, 6),
     "study_bcos": (72, 4),
-    "study_waterbirds": (32, 4),
+    "study_waterbirds": (24, 4),
 }
 
 
