@@ -30,11 +30,13 @@ class Measures:
             `split`; validation values keep their prefix. Test columns are not among them.
         split: test, or val where nothing was tested.
         step_seconds: mean time of a training step of each trial.
+        is_finished: no trial is missing, and no test of a selected checkpoint.
     """
 
     rows: pd.DataFrame
     split: str
     step_seconds: pd.Series
+    is_finished: bool = True
 
     @classmethod
     def of(cls, results: Results) -> Measures:
@@ -49,7 +51,9 @@ class Measures:
         )
         trained = results.rows[(results.rows["kind"] == "guided") & (results.rows["epoch"] >= 1)]
         seconds = trained.groupby("trial_id")["seconds_step"].median()
-        return cls(rows.reset_index(drop=True), split, seconds)
+        is_run = results.states["complete"] == len(results.trials)
+        is_finished = is_run and (split == "val" or bool(is_tested.all()))
+        return cls(rows.reset_index(drop=True), split, seconds, is_finished)
 
     @property
     def guided_there(self) -> pd.DataFrame:
@@ -67,21 +71,34 @@ class Measures:
         """Return one checkpoint per configuration and seed, chosen on validation.
 
         It has the highest `by` among those whose `constraint` is at most `slack` below that of
-        epoch 0. Where guidance left none of these the baseline stands, as epoch 0 of the trial
-        with the smallest λ: to leave such runs out would favour what fails. `start_…` hold what
-        epoch 0 has.
+        epoch 0. Where guidance left none of these, and more cannot come, the baseline stands, as
+        epoch 0 of the trial with the smallest λ: to leave such runs out would favour what fails.
+        `start_…` hold what epoch 0 has.
         """
         rows = rows.assign(place=numbered(rows, [*CONFIGURATION, *RUN, *PAIR]))
         best = best_within(rows.drop(columns="front"), by, constraint, slack)
         start = rows[rows["is_reference"]]
-        tried = rows.loc[~rows["is_reference"], "place"]
-        failed = start[start["place"].isin(set(tried) - set(best["place"]))]
+        tried = set(rows.loc[~rows["is_reference"], "place"]) if self.is_finished else set()
+        failed = start[start["place"].isin(tried - set(best["place"]))]
         stands = failed.sort_values("localization_weight", kind="stable").drop_duplicates("place")
         key = [name for name in KEY if name != "epoch"]
         before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
         together = pd.concat([best, stands], ignore_index=True) if len(stands) else best
         found: pd.DataFrame = together.drop(columns="place").merge(before, on=key, how="left")
         return found
+
+
+def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
+    """Return the EPG that chosen checkpoints gained, unknown where the whole gain is none.
+
+    A baseline that stands for what others are compared with leaves nothing to keep a share of.
+
+    Args:
+        chosen: one row per configuration and seed.
+        is_whole: (rows,) bool, marks what others are compared with.
+    """
+    gain: pd.Series = (chosen["epg"] - chosen["start_epg"]).astype("float64")
+    return gain.mask(is_whole & chosen["is_reference"])
 
 
 def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:

@@ -85,6 +85,11 @@ def test_runs_with_fewer_losses_are_no_part_of_their_comparison(study, define):
     assert both.conditions == define(study).conditions
     assert both.claim == define(study).claim
     assert define(replace(study, rows=two)).conditions[0].is_measured, "all have two"
+    place = (study.rows["model"] == "bcos_tiny") & (study.rows["layer"] == "input")
+    fifth = study.rows[place & (study.rows["loss"] == "rrr") & (study.rows["seed"] == 0)]
+    richer = pd.concat([study.rows, fifth.assign(loss="own", trial_id="own")], ignore_index=True)
+    n_units = define(study).conditions[0].estimate.n_units
+    assert define(replace(study, rows=richer)).conditions[0].estimate.n_units == n_units - 2
 
 
 def test_volume_shares_are_measured_against_one_reference_for_all_losses(study):
@@ -179,6 +184,44 @@ def test_where_no_checkpoint_is_near_in_f1_nothing_was_gained(varied):
     assert set(stands["box_dilation"]) == {0.5}
     assert sorted(stands["seed"]) == [0, 1, 2]
     assert (stands["epg"] == stands["start_epg"]).all()
+
+
+def test_what_gained_nothing_is_nothing_to_keep_a_share_of(varied):
+    """Where Energy with tight boxes fails in one seed, that seed says nothing of coarse ones."""
+    measures = varied(box_dilation=[0.0, 0.5])
+    rows = measures.rows
+    is_tight = (rows["loss"] == "energy") & (rows["box_dilation"] == 0) & ~rows["is_reference"]
+    for seeds, n_units in (([0], 2), ([0, 1, 2], 0)):
+        low = rows["val_f1"].where(~(is_tight & rows["seed"].isin(seeds)), 0.0)
+        found = definitions.r8(replace(measures, rows=rows.assign(val_f1=low)))
+        for condition in found.conditions:
+            assert (condition.estimate.n_units if condition.estimate else 0) == n_units
+        json.loads(to_json([found]))
+    few = varied(annotated_fraction=[1.0, 0.1])
+    fails = (few.rows["annotated_fraction"] == 1) & ~few.rows["is_reference"]
+    low = few.rows["val_f1"].where(~fails, 0.0)
+    assert definitions.r7(replace(few, rows=few.rows.assign(val_f1=low))).verdict == UNKNOWN
+
+
+def test_while_anything_is_missing_no_baseline_stands(varied):
+    measures = varied(box_dilation=[0.0, 0.5])
+    rows = measures.rows
+    fails = (rows["loss"] == "l1") & (rows["box_dilation"] == 0.5) & ~rows["is_reference"]
+    low = replace(measures, rows=rows.assign(val_f1=rows["val_f1"].where(~fails, 0.0)))
+    assert low.is_finished
+    assert low.chosen(low.guided_there)["is_reference"].any()
+    assert not replace(low, is_finished=False).chosen(low.guided_there)["is_reference"].any()
+
+
+def test_a_sweep_is_finished_when_its_trials_and_tests_are(sweep, make_grid, tmp_path):
+    configs = make_grid(OWN, ("input",), ("energy", "l1"), (0, 1, 2))
+    results = read_results(sweep(tmp_path, configs))
+    assert Measures.of(results).is_finished
+    fewer = results.tests[results.tests["layer"].isna() | (results.tests["epoch"] < 2)]
+    assert not Measures.of(replace(results, tests=fewer)).is_finished
+    one = next(iter(results.progress))
+    fewer = {name: found for name, found in results.progress.items() if name != one}
+    assert not Measures.of(replace(results, progress=fewer)).is_finished
 
 
 def test_a_baseline_that_stands_does_not_say_where_a_loss_guides_to(study):
