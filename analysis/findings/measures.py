@@ -36,7 +36,7 @@ class Measures:
     rows: pd.DataFrame
     split: str
     step_seconds: pd.Series
-    is_finished: bool = True
+    is_finished: bool
 
     @classmethod
     def of(cls, results: Results) -> Measures:
