@@ -85,11 +85,31 @@ def test_runs_with_fewer_losses_are_no_part_of_their_comparison(study, define):
     assert both.conditions == define(study).conditions
     assert both.claim == define(study).claim
     assert define(replace(study, rows=two)).conditions[0].is_measured, "all have two"
-    place = (study.rows["model"] == "bcos_tiny") & (study.rows["layer"] == "input")
+    place = (study.rows["model"] == "bcos_tiny") & (study.rows["layer"] == "final")
     fifth = study.rows[place & (study.rows["loss"] == "rrr") & (study.rows["seed"] == 0)]
     richer = pd.concat([study.rows, fifth.assign(loss="own", trial_id="own")], ignore_index=True)
     n_units = define(study).conditions[0].estimate.n_units
     assert define(replace(study, rows=richer)).conditions[0].estimate.n_units == n_units - 2
+
+
+def test_l1_is_judged_at_the_final_layer_and_elsewhere_it_is_said(study):
+    at_input = study.rows["guided_layer"] == "input"
+    both, alone = definitions.r2(study), definitions.r2(replace(study, rows=study.rows[~at_input]))
+    assert both.conditions == alone.conditions
+    assert "9 of 9 panels" in both.claim
+    assert "9 of 9 panels" in alone.claim
+    assert "other layers" in both.claim
+    assert "other layers" not in alone.claim
+    assert set(both.detail["guided_layer"]) == {"input", "final"}
+    reversed_at_input = swapped(study, "energy", "l1").rows[at_input]
+    mixed = pd.concat([study.rows[~at_input], reversed_at_input], ignore_index=True)
+    found = definitions.r2(replace(study, rows=mixed))
+    assert found.conditions == both.conditions
+    assert "ahead by -" in found.claim
+    only_input = definitions.r2(replace(study, rows=study.rows[at_input]))
+    assert only_input.verdict == UNKNOWN
+    assert "final layer" in only_input.needs
+    assert definitions.r1(replace(study, rows=study.rows[at_input])).verdict == HOLDS
 
 
 def test_volume_shares_are_measured_against_one_reference_for_all_losses(study):

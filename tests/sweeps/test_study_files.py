@@ -15,7 +15,7 @@ COUNTS = {
 }
 SMALL = {
     "study": (216, 6),
-    "study_bcos": (72, 4),
+    "study_bcos": (54, 3),
     "study_waterbirds": (24, 4),
 }
 
