@@ -121,6 +121,7 @@ def guidance_gains(results: Results, slack: float = SLACK) -> Table:
 
     The checkpoint is the one with the highest validation EPG among those whose validation F1 is
     at most `slack` below the baseline's; baseline and checkpoint are judged where guidance acted.
+    A front without such a checkpoint has no row.
     """
     selected = results.selected
     guided_there = (selected["guided_attribution"] == selected["attribution"]) & (
@@ -139,10 +140,13 @@ def guidance_gains(results: Results, slack: float = SLACK) -> Table:
             frame[f"{split}_{metric}_start"] = best[f"{split}_{metric}_start"]
             frame[f"{split}_{metric}"] = best[f"{split}_{metric}"]
         frame[f"{split}_epg_ratio"] = best[f"{split}_epg"] / best[f"{split}_epg_start"]
+    n_fronts = int(selected.loc[guided_there & ~selected["is_reference"], "front"].nunique())
     title = (
         f"The highest EPG at a loss of at most {100 * slack:g} points of F1 against the baseline, "
         "both on validation, and what the same checkpoint gets on test (%)."
     )
+    if n_fronts > len(best):
+        title += f" Of {n_fronts} fronts {n_fronts - len(best)} lost more."
     frame = frame.sort_values(_describing(best, judged=False), kind="stable")
     return Table("gains", title, frame.reset_index(drop=True))
 
@@ -151,7 +155,8 @@ def table_1(results: Results) -> Table:
     """Table 1: accuracy with groups, worst group and overall, mean ± standard deviation over seeds.
 
     Per seed, of the checkpoints whose validation accuracy is at most 1 point below the
-    baseline's, the one with the highest validation EPG; deviations are those of a sample.
+    baseline's, the one with the highest validation EPG; deviations are those of a sample. A cell
+    says so where seeds have no such checkpoint, or have not been trained yet.
     """
     selected = results.selected
     rows = selected[selected["val_accuracy"].notna()]
@@ -168,10 +173,16 @@ def table_1(results: Results) -> Table:
     split = "test" if both["test_accuracy"].notna().any() else "val"
     values = {"worst": f"{split}_accuracy_worst_group", "overall": f"{split}_accuracy"}
     groups = both.groupby([*own, "loss", "task"], dropna=False)
+    n_seeds = both["seed"].nunique()
+    seeds_of = groups["seed"].nunique()
+    fewer = seeds_of.map(lambda n: "" if n == n_seeds else f" ({n} of {n_seeds} seeds)")
+    cells = {
+        name: groups[column].agg(_mean_and_deviation) + fewer for name, column in values.items()
+    }
     columns = {
-        f"{task}, {name}": groups[column].agg(_mean_and_deviation).xs(task, level="task")
+        f"{task}, {name}": cell.xs(task, level="task")
         for task in sorted(both["task"].dropna().unique())
-        for name, column in values.items()
+        for name, cell in cells.items()
     }
     if columns:
         frame = pd.DataFrame(columns).reset_index()
@@ -180,7 +191,6 @@ def table_1(results: Results) -> Table:
         frame = frame.assign(rank=rank).sort_values([*own, "rank"]).drop(columns="rank")
     else:
         frame = pd.DataFrame(columns=[*own, "loss"])
-    n_seeds = both["seed"].nunique()
     title = (
         f"Table 1: accuracy of the worst group (waterbirds on land) and overall on {SPLITS[split]} "
         f"in %, mean ± standard deviation over {n_seeds} seeds, of the checkpoint with the highest "

@@ -3,12 +3,15 @@
 import csv
 import io
 import re
+import statistics
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
 from analysis import formats, tables
+from analysis.example import recorded_study
 from analysis.results import read_results
 from analysis.selection import best_within
 
@@ -64,6 +67,57 @@ def test_gains_are_ratios_to_the_baseline_at_a_bounded_loss_of_f1(results):
     assert (energy["test_epg_ratio"] > 2).all()
     chosen = best_within(results.selected)
     assert sorted(frame["val_epg"]) == sorted(chosen["val_epg"])
+
+
+def test_gains_say_how_many_fronts_lost_too_much(results):
+    frame = results.rows.copy()
+    lost = (frame["loss"] == "energy") & (frame["guided_layer"] == "final") & (frame["epoch"] > 0)
+    assert "lost more" not in tables.guidance_gains(results).title
+    frame.loc[lost, "val_f1"] = 0.01
+    table = tables.guidance_gains(replace(results, rows=frame))
+    n_less = 8 - len(table.frame)
+    assert n_less > 0
+    assert f"Of 8 fronts {n_less} lost more." in table.title
+
+
+def test_table_1_is_what_each_seed_chose():
+    study = recorded_study()
+    values = study.tests.set_index(["trial_id", "epoch", "attribution", "layer"])
+    columns = {"worst": "test_accuracy_worst_group", "overall": "test_accuracy"}
+    found = {}
+    rows = study.selected
+    rows = rows[rows["val_accuracy"].notna()]
+    for (loss, task, _), own in rows.groupby(["loss", "task", "seed"]):
+        start = own[own["epoch"] == 0].iloc[0]
+        best = None
+        for _, row in own[own["epoch"] > 0].iterrows():
+            near = row["val_accuracy"] >= start["val_accuracy"] - 0.01 - 1e-9
+            if near and (best is None or row["val_epg"] > best["val_epg"]):
+                best = row
+        for name, row in (("baseline", start), (loss, best)):
+            if row is not None:
+                of_row = values.loc[tuple(row[values.index.names])]
+                for what, column in columns.items():
+                    of_cell = found.setdefault((name, f"{task}, {what}"), {})
+                    of_cell[row["seed"]] = 100 * of_row[column]
+    table = tables.table_1(study).frame.set_index("loss")
+    assert list(table.index) == ["baseline", "energy", "l1"]
+    for (name, column), of_seeds in found.items():
+        numbers = list(of_seeds.values())
+        written = [float(word) for word in re.findall(r"[\d.]+", table.loc[name, column])[:2]]
+        expected = [statistics.mean(numbers), statistics.stdev(numbers)]
+        assert written == pytest.approx(expected, abs=0.051)
+        assert ("of 4 seeds" in table.loc[name, column]) == (len(numbers) < 4)
+
+
+def test_table_1_says_where_seeds_have_nothing_to_choose():
+    study = recorded_study()
+    failed = (study.rows["task"] == "reversed") & (study.rows["loss"] == "l1")
+    failed &= (study.rows["seed"] == 0) & (study.rows["epoch"] > 0)
+    rows = study.rows.assign(val_accuracy=study.rows["val_accuracy"].mask(failed, 0.0))
+    table = tables.table_1(replace(study, rows=rows)).frame.set_index("loss")
+    assert table.loc["l1", "reversed, worst"].endswith(" (3 of 4 seeds)")
+    assert "seeds" not in table.loc["baseline", "reversed, worst"]
 
 
 def test_gains_judge_where_guidance_acted(sweep, make_grid, tmp_path):
