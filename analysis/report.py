@@ -225,7 +225,7 @@ def _guidance(results: Results, table: Table | None) -> str:
         largest = gains.iloc[int(np.nanargmax(ratio))].to_dict()
         parts.append(f"<p>{html.escape(_headline(largest, split, where))}</p>")
     parts.append(
-        f"<p>Guidance at least doubled EPG in {n_doubled} of {len(gains)} configurations "
+        f"<p>Guidance at least doubled EPG in {n_doubled} of {len(gains)} fronts "
         f"{where}, at a loss of at most {100 * SLACK:g} points of F1 on validation.</p>"
     )
     return "\n".join([*parts, f"<p>{html.escape(table.title)}</p>", _scrolling(table)])

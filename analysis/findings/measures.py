@@ -122,9 +122,6 @@ def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
         One row per panel and seed: `configuration` (the panel's number), the panel's columns, and
         one column per loss, in percent; a loss that was not run there has NaN.
     """
-    if rows.empty:
-        empty: pd.DataFrame = rows.reindex(columns=["configuration", *PANEL])
-        return empty
     numbers = numbered(rows, [*PANEL, *PAIR])
     found = []
     for _, group in rows.assign(configuration=numbers).groupby(["configuration", *RUN]):
@@ -140,8 +137,9 @@ def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
             if whole > 0
         }
         found.append(group.iloc[0][["configuration", *PANEL]].to_dict() | shares)
-    typed: pd.DataFrame = pd.DataFrame(found)
-    return typed
+    # Without any row there would be no columns either.
+    none: pd.DataFrame = rows.iloc[:0].reindex(columns=["configuration", *PANEL])
+    return pd.DataFrame(found) if found else none
 
 
 def paired(chosen: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataFrame:

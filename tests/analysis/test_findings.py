@@ -85,31 +85,34 @@ def test_runs_with_fewer_losses_are_no_part_of_their_comparison(study, define):
     assert both.conditions == define(study).conditions
     assert both.claim == define(study).claim
     assert define(replace(study, rows=two)).conditions[0].is_measured, "all have two"
-    place = (study.rows["model"] == "bcos_tiny") & (study.rows["layer"] == "final")
+    place = (study.rows["model"] == "bcos_tiny") & (study.rows["layer"] == "input")
     fifth = study.rows[place & (study.rows["loss"] == "rrr") & (study.rows["seed"] == 0)]
     richer = pd.concat([study.rows, fifth.assign(loss="own", trial_id="own")], ignore_index=True)
     n_units = define(study).conditions[0].estimate.n_units
     assert define(replace(study, rows=richer)).conditions[0].estimate.n_units == n_units - 2
 
 
-def test_l1_is_judged_at_the_final_layer_and_elsewhere_it_is_said(study):
-    at_input = study.rows["guided_layer"] == "input"
-    both, alone = definitions.r2(study), definitions.r2(replace(study, rows=study.rows[~at_input]))
-    assert both.conditions == alone.conditions
-    assert "9 of 9 panels" in both.claim
-    assert "9 of 9 panels" in alone.claim
-    assert "other layers" in both.claim
-    assert "other layers" not in alone.claim
+@pytest.mark.parametrize(("define", "loss"), [(definitions.r1, "energy"), (definitions.r2, "l1")])
+def test_the_best_loss_must_lead_at_input_and_at_the_final_layer(study, define, loss):
+    layer = study.rows["guided_layer"]
+    of_layer = [replace(study, rows=study.rows[layer == name]) for name in ("input", "final")]
+    alone = [define(measures) for measures in of_layer]
+    both = define(study)
+    assert both.conditions == tuple(condition for one in alone for condition in one.conditions)
+    assert "guided at input" in both.conditions[0].statistic
+    assert "guided at final" in both.conditions[1].statistic
+    assert all(one.verdict == HOLDS for one in alone), "what was not guided is not judged"
     assert set(both.detail["guided_layer"]) == {"input", "final"}
-    reversed_at_input = swapped(study, "energy", "l1").rows[at_input]
-    mixed = pd.concat([study.rows[~at_input], reversed_at_input], ignore_index=True)
-    found = definitions.r2(replace(study, rows=mixed))
-    assert found.conditions == both.conditions
-    assert "ahead by -" in found.claim
-    only_input = definitions.r2(replace(study, rows=study.rows[at_input]))
-    assert only_input.verdict == UNKNOWN
-    assert "final layer" in only_input.needs
-    assert definitions.r1(replace(study, rows=study.rows[at_input])).verdict == HOLDS
+    for place, failing in enumerate(of_layer):
+        other = swapped(failing, loss, "rrr")
+        mixed = pd.concat([other.rows, of_layer[1 - place].rows], ignore_index=True)
+        found = define(replace(study, rows=mixed))
+        assert found.verdict == FAILS
+        assert found.conditions[1 - place] == both.conditions[1 - place]
+    middle = study.rows.assign(guided_layer="mid2", layer="mid2")
+    assert define(replace(study, rows=middle)).verdict == UNKNOWN
+    more = pd.concat([study.rows, middle[middle["loss"] != loss]], ignore_index=True)
+    assert define(replace(study, rows=more)).conditions == both.conditions
 
 
 def test_volume_shares_are_measured_against_one_reference_for_all_losses(study):

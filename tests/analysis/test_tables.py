@@ -72,12 +72,12 @@ def test_gains_are_ratios_to_the_baseline_at_a_bounded_loss_of_f1(results):
 def test_gains_say_how_many_fronts_lost_too_much(results):
     frame = results.rows.copy()
     lost = (frame["loss"] == "energy") & (frame["guided_layer"] == "final") & (frame["epoch"] > 0)
-    assert "lost more" not in tables.guidance_gains(results).title
+    assert "have none" not in tables.guidance_gains(results).title
     frame.loc[lost, "val_f1"] = 0.01
     table = tables.guidance_gains(replace(results, rows=frame))
     n_less = 8 - len(table.frame)
     assert n_less > 0
-    assert f"Of 8 fronts {n_less} lost more." in table.title
+    assert f"Of 8 fronts {n_less} have none." in table.title
 
 
 def test_table_1_is_what_each_seed_chose():
@@ -118,6 +118,15 @@ def test_table_1_says_where_seeds_have_nothing_to_choose():
     table = tables.table_1(replace(study, rows=rows)).frame.set_index("loss")
     assert table.loc["l1", "reversed, worst"].endswith(" (3 of 4 seeds)")
     assert "seeds" not in table.loc["baseline", "reversed, worst"]
+    half = study.tests[
+        ~study.tests["trial_id"].isin(study.rows.loc[study.rows["seed"] > 1, "trial_id"])
+    ]
+    table = tables.table_1(replace(study, tests=half)).frame.set_index("loss")
+    for cell in table.filter(like=", ").to_numpy().ravel():
+        assert cell.endswith(" (2 of 4 seeds)")
+    untested = tables.table_1(replace(study, tests=study.tests.iloc[:0])).frame.set_index("loss")
+    assert untested["reversed, worst"].isna().all(), "validation has no such group"
+    assert untested["reversed, overall"].str.contains("±").all()
 
 
 def test_gains_judge_where_guidance_acted(sweep, make_grid, tmp_path):
