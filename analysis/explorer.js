@@ -133,6 +133,8 @@
       xaxis: axis("explorer-x"), yaxis: axis("explorer-y"), hovermode: "closest",
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: css("--ink"), family: "inherit", size: 13 },
+      // Of a transparent paper Plotly would make a dark bar.
+      modebar: { bgcolor: "rgba(0,0,0,0)", color: css("--soft"), activecolor: css("--ink") },
       margin: { l: 55, r: 10, t: 10, b: 45 }, height: 440,
       legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, uirevision: uirevision(),
     };
