@@ -313,10 +313,12 @@ def _spec(results: Results) -> str:
 def _versions(results: Results) -> str:
     here = {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
     trained = results.versions
+    # A recorded study has its commit among them.
     rows = "".join(
-        f'<tr><th scope="row">{name}</th><td>{html.escape(trained.get(name, "–"))}</td>'
-        f"<td>{html.escape(found)}</td></tr>"
-        for name, found in here.items()
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        f"<td>{html.escape(trained.get(name, '–'))}</td>"
+        f"<td>{html.escape(here.get(name, '–'))}</td></tr>"
+        for name in dict.fromkeys([*here, *trained])
     )
     return (
         '<div class="scroll" role="region" tabindex="0" aria-label="Versions"><table><thead><tr>'

@@ -40,7 +40,7 @@ def run(app: typer.Typer) -> None:
         print(f"error: {error.strerror}; the same command goes on from here", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         # The reader (`| head`) has left; without this the interpreter complains at exit.

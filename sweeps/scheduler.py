@@ -218,7 +218,10 @@ def on_ray(
     def run_trials(queue: Queue, runtime: Runtime, listener: Listener) -> None:
         reporter = Reporter(queue, runtime, listener)
         try:
-            with tempfile.TemporaryDirectory(prefix="mg-sweep-") as folder:
+            # Ray's own threads may still write there when it is to be removed.
+            with tempfile.TemporaryDirectory(
+                prefix="mg-sweep-", ignore_cleanup_errors=True
+            ) as folder:
                 _fit(spec, queue, runtime, reporter, folder)
         finally:
             # Stopped early: the trials' processes are ended and may not say so themselves.

@@ -65,12 +65,12 @@ def test_pictures_exist_and_are_small(repository):
 
 def test_the_study_is_prepared_as_the_page_says(blocks, repository, tmp_path, monkeypatch):
     """Everything but the half hour of training: the data are made, and each sweep is planned."""
-    (lines,) = [body.splitlines() for kind, body in blocks if kind == "sh" and "for sweep" in body]
-    generate, loop, report = lines
-    names = re.fullmatch(r"for sweep in (.+); do mg-sweep run sweeps/\$sweep.yaml; done", loop)[1]
+    (lines,) = [body.splitlines() for kind, body in blocks if kind == "sh" and "generate" in body]
+    generate, *runs, report = " ".join(lines).split(" && ")
+    names = [re.fullmatch(r"mg-sweep run sweeps/(\w+)\.yaml", run)[1] for run in runs]
     monkeypatch.setenv("PATH", f"{sys.prefix}/bin:{os.environ['PATH']}")
     subprocess.run(generate.split(), cwd=tmp_path, check=True)
-    for name in names.split():
+    for name in names:
         file = repository / "sweeps" / f"{name}.yaml"
         said = subprocess.run(
             ["mg-sweep", "plan", file], cwd=tmp_path, check=True, capture_output=True, text=True

@@ -100,7 +100,9 @@ class Finding:
         if self.verdict != UNKNOWN:
             return ""
         if self.conditions and all(condition.is_measured for condition in self.conditions):
-            return "more seeds or configurations: what is wanted lies within an interval"
+            return (
+                "more seeds, or configurations that agree: what is wanted lies within an interval"
+            )
         return self.missing
 
 

@@ -41,9 +41,9 @@ from analysis.pareto import CONFIGURATION, numbered
 from analysis.tables import TABLE_1_SLACK
 
 ENOUGH_KEPT = 80.0
-"""Percent of a gain that counts as "very similar": with fewer or coarser boxes, or elsewhere."""
+"""Percent of a gain that counts as "very similar": with a tenth of the boxes, or coarser ones."""
 MOST_KEPT = 50.0
-"""Percent of a gain that counts as "improved significantly"."""
+"""Percent of a gain that counts as improved significantly: with 1 % of the boxes, or elsewhere."""
 SHOWN = ["model", "guided_attribution", "guided_layer"]
 ROWS = ("input", "final")
 """Of panels in Figure 5: the layers for which R1 and R2 are judged one by one."""

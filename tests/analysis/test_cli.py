@@ -146,7 +146,7 @@ def test_report_states_what_guidance_did_with_numbers(demo_report):
     assert after / before == pytest.approx(ratio, abs=0.02)
     assert ratio > 2
     assert loss < 6
-    assert re.search(r"at least doubled EPG in \d of 8 configurations on test", text)
+    assert re.search(r"at least doubled EPG in \d of 8 fronts on test", text)
 
 
 def test_test_is_idempotent_and_says_how_many(untested, mg_analysis):

