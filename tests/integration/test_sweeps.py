@@ -246,6 +246,19 @@ def test_a_failed_baseline_blocks_its_children_and_ends_the_sweep(sweep, write, 
     assert found.stdout.count("not started, its baseline is not complete") == 8
 
 
+def test_ctrl_c_before_any_trial_says_how_to_go_on_too(undisturbed, command, tmp_path):
+    run = [*command, "run", str(undisturbed / "sweep.yaml"), "--store", "store"]
+    process = subprocess.Popen(
+        run, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert "0 complete" in process.stdout.readline()  # Ray is not even started
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode == 130
+    assert said.splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert not (tmp_path / "store" / "lock.json").exists()
+
+
 def test_ctrl_c_stops_and_says_how_to_go_on(undisturbed, command, tmp_path):
     run = [
         *command,
