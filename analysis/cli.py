@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from analysis.figures import Drawing
-    from analysis.formats import Table
-    from analysis.output import Output
-    from analysis.plan import Job
+    from analysis.page.output import Output
+    from analysis.plots import Drawing
     from analysis.results import Results
+    from analysis.tabular.formats import Table
+    from analysis.testing.plan import Job
     from mg_core.config import Runtime
 
 EXAMPLE_FOLDER = Path("example")
@@ -77,9 +77,9 @@ def fronts(
     stores: Stores, objectives: Objectives = None, tolerance: Tolerance = 0.0, out: Out = None
 ) -> None:
     """Write the Pareto fronts that validation gives, as tables."""
-    from analysis.formats import to_text
-    from analysis.output import Output
-    from analysis.tables import front_listing, front_sizes
+    from analysis.page.output import Output
+    from analysis.tabular.formats import to_text
+    from analysis.tabular.study import front_listing, front_sizes
 
     results = _merged(stores, objectives, tolerance)
     output = Output(results, out)
@@ -124,9 +124,9 @@ def tables(
     out: Out = None,
 ) -> None:
     """Write the tables as Markdown, LaTeX and CSV, or print them with --format."""
-    from analysis.formats import FORMATS
-    from analysis.output import Output
-    from analysis.tables import tables as all_tables
+    from analysis.page.output import Output
+    from analysis.tabular.formats import FORMATS
+    from analysis.tabular.study import tables as all_tables
 
     if format_ is not None and format_ not in FORMATS:
         raise InputError(f"unknown --format {format_!r}; choose from {', '.join(FORMATS)}")
@@ -147,7 +147,7 @@ def findings(
     tolerance: Tolerance = 0.0,
 ) -> None:
     """Judge the paper's findings R1 to R9 and Table 1 on what these sweeps measured."""
-    from analysis.findings import judge, to_json, to_text
+    from analysis.claims import judge, to_json, to_text
 
     found = judge(_merged(stores, None, tolerance))
     typer.echo(to_json(found) if json else to_text(found))
@@ -164,8 +164,8 @@ def figures(
     out: Out = None,
 ) -> None:
     """Draw the figures from the test results that there are, as PNG and PDF, with their data."""
-    from analysis.figures import FORMATS
-    from analysis.output import Output
+    from analysis.page.output import Output
+    from analysis.plots import FORMATS
 
     results = _merged(stores, objectives, tolerance)
     output = Output(results, out)
@@ -231,11 +231,11 @@ def _report(
     watch: float | None,
 ) -> bool:
     """Write the page once; return whether every trial is complete or failed."""
-    from analysis.findings import judge
-    from analysis.output import Output
-    from analysis.report import report_page
+    from analysis.claims import judge
+    from analysis.page.output import Output
+    from analysis.page.report import report_page
     from analysis.results import merge
-    from analysis.tables import tables as all_tables
+    from analysis.tabular.study import tables as all_tables
 
     problems: list[str] = []
     if testing is not None:
@@ -286,14 +286,14 @@ def _test(results: Results, testing: _Testing) -> tuple[Results, list[str]]:
     from dataclasses import replace
 
     from analysis.frame import load_tests
-    from analysis.plan import plan_tests
-    from analysis.progress import Progress
+    from analysis.testing.plan import plan_tests
+    from analysis.testing.progress import Progress
 
     plan = plan_tests(results, with_heatmaps=testing.n_heatmaps > 0)
     problems = [plan.unkept] if plan.unkept else []
     if plan.jobs:
         # PyTorch is not loaded when there is nothing to test.
-        from analysis.evaluate import runtime_of
+        from analysis.testing.bench import runtime_of
 
         runtime = runtime_of(results, testing.data, testing.device)
         failed: list[str] = []
@@ -322,11 +322,11 @@ def _runner(
     decoding: Callable[[str, int, int], None],
 ) -> Iterator[str | None]:
     if testing.runner == "inline":
-        from analysis.evaluate import run_tests
+        from analysis.testing.bench import run_tests
 
         return run_tests(jobs, runtime, testing.n_heatmaps, decoding)
     if testing.runner == "ray":
-        from analysis.spread import run_tests_on_ray
+        from analysis.testing.spread import run_tests_on_ray
 
         asked = dict(results.spec.get("resources") or {})
         return run_tests_on_ray(jobs, runtime, asked, testing.address, testing.n_heatmaps)
@@ -342,7 +342,7 @@ def _only(tables: Sequence[Table], names: Sequence[str] | None, kind: str) -> li
 
 
 def _write_tables(output: Output, tables: Sequence[Table]) -> list[Path]:
-    from analysis.formats import to_csv, to_latex, to_markdown
+    from analysis.tabular.formats import to_csv, to_latex, to_markdown
 
     written = []
     for table in tables:
@@ -356,7 +356,7 @@ def _write_figures(
     output: Output, results: Results, only: Sequence[str], formats: Sequence[str]
 ) -> list[tuple[Drawing, bytes]]:
     """Draw figures into files; return them with their PNG files."""
-    from analysis.figures import drawings, render
+    from analysis.plots import drawings, render
 
     drawn = []
     for drawing in drawings(results, only):

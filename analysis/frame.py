@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import pyarrow as pa
 
-from mg_core import schema
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
+from mg_core.store import tables as schema
 
 StoreLike = str | os.PathLike[str] | ResultStore
 

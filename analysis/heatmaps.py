@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from analysis.frame import KEY
-from mg_core.store import heatmaps_name
+from mg_core.store.result_store import heatmaps_name
 
 if TYPE_CHECKING:
     from analysis.results import Results

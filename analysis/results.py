@@ -20,11 +20,11 @@ from analysis.frame import (
 )
 from analysis.pareto import OBJECTIVES
 from analysis.selection import select
-from mg_core import schema
 from mg_core.config import Objective, TrialConfig
 from mg_core.errors import InputError
-from mg_core.progress import Progress
 from mg_core.store import ResultStore, reading
+from mg_core.store import tables as schema
+from mg_core.store.progress import Progress
 
 T = TypeVar("T")
 

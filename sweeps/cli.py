@@ -10,7 +10,7 @@ from mg_core.cli import new_app, run
 
 if TYPE_CHECKING:
     from mg_core.store import ResultStore
-    from sweeps.plan import Plan
+    from sweeps.planning import Plan
     from sweeps.spec import SweepSpec
 
 app = new_app("Sweeps that guide models with explanations, on Ray Tune or in this process.")
@@ -48,7 +48,7 @@ def validate(file: FileOrStore, settings: Settings = None, store: StoreOption = 
 @app.command()
 def plan(file: FileOrStore, settings: Settings = None, store: StoreOption = None) -> None:
     """Show how many trials there are, of which kinds, how many are done and what was dropped."""
-    from sweeps.plan import make_plan
+    from sweeps.planning import make_plan
 
     _print_plan(make_plan(_spec(file, settings, store)))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 
 from mg_core.config import TrialConfig
-from mg_core.progress import Progress
+from mg_core.store.progress import Progress
 
 BACKBONES = {"resnet50": 4.1, "densenet121": 2.9, "vit_s": 4.6, "vitc_s": 4.6, "resnet18": 1.8}
 """Relative cost of a forward pass, in GFLOPs at 224 × 224; any other model counts as 1."""

@@ -17,7 +17,7 @@ from sweeps.fronts import best_front, best_rows, of_trial
 
 if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
-    from sweeps.plan import Plan
+    from sweeps.planning import Plan
 
 PLAIN_SECONDS = 10.0
 SHOWN = 8

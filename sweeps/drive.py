@@ -12,16 +12,16 @@ from types import FrameType
 
 from rich.console import Console
 
-from mg_core.attempt import sweep
 from mg_core.cli import INTERRUPTED
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
-from mg_core.files import PATIENCE
 from mg_core.store import ResultStore
+from mg_core.store.attempt import sweep
+from mg_core.store.files import PATIENCE
 from mg_core.training.failures import KINDS
 from sweeps.display import Display
 from sweeps.lock import StoreLock, described
-from sweeps.plan import Plan, admit, check_admission, look, make_plan
+from sweeps.planning import Plan, admit, check_admission, look, make_plan
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
 from sweeps.tracking import check_tracking, tracked

@@ -11,7 +11,7 @@ import numpy as np
 
 from mg_core.config import TrialConfig
 from mg_core.pareto import non_dominated
-from mg_core.progress import Progress
+from mg_core.store.progress import Progress
 
 WEIGHT = re.compile(r" λ=\S+")
 

@@ -20,9 +20,9 @@ from mg_core.config import (
 )
 from mg_core.data import DATASETS
 from mg_core.errors import InputError
+from mg_core.guidance.pairs import check_pair
 from mg_core.losses import LOSSES
 from mg_core.models import MODELS
-from mg_core.pairs import check_pair
 from mg_core.registry import Registry
 from sweeps.spec import BlockSpec, SweepSpec
 

@@ -4,7 +4,7 @@ The holder rewrites one object every other second. Nobody's clock is compared: a
 long as its object changes under the eyes of whoever waits, or, on the holder's own host, as long
 as its process lives. A holder that was cut off from the store, and finds another one there when
 it comes back, knows that it was given up. What a store holds stays right without the lock
-(`mg_core.attempt`); it keeps two drivers from doing the same work twice.
+(`mg_core.store.attempt`); it keeps two drivers from doing the same work twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from mg_core.errors import InputError
-from mg_core.store import LOCK, ResultStore
+from mg_core.store.result_store import LOCK, ResultStore
 
 BEAT_SECONDS = 1.5
 MISSED_BEATS = 8

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mg_core.errors import InputError
-from mg_core.files import TEMPORARY
-from mg_core.store import LOCK, SPEC, ResultStore, reading
+from mg_core.store.result_store import LOCK, SPEC, ResultStore, reading
+from mg_core.store.files import TEMPORARY
 from sweeps.lock import is_held, read_lock
 
 # The metrics first: without them nothing else counts, wherever the deletion is cut short.

@@ -10,7 +10,6 @@ from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mg_core.attempt import own_version
 from mg_core.config import (
     Device,
     EvaluationPair,
@@ -26,8 +25,9 @@ from mg_core.config import (
     Scalar,
     parse,
 )
-from mg_core.files import refuse_secrets
-from mg_core.store import SPEC, ResultStore, reading
+from mg_core.redaction import refuse_secrets
+from mg_core.store.result_store import SPEC, ResultStore, reading
+from mg_core.store.attempt import own_version
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")

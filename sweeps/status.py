@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from mg_core.config import TrialConfig
-from mg_core.progress import Progress
 from mg_core.store import ResultStore, reading
+from mg_core.store.progress import Progress
 from sweeps.cost import Costs
 from sweeps.fronts import Front, current_fronts
 from sweeps.lock import is_held, read_lock

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.text import Text
 
-from mg_core import schema
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
-from mg_core.files import PATIENCE
 from mg_core.store import ResultStore
+from mg_core.store import tables as schema
+from mg_core.store.files import PATIENCE
 from sweeps.runner import Listener, Listeners
 from sweeps.spec import SweepSpec
 

@@ -20,10 +20,10 @@ import pyarrow.parquet as pq
 
 from analysis.frame import KEY, to_frame
 from analysis.heatmaps import checkpoint_of, task_of
-from mg_core import schema
 from mg_core.config import EvaluationPair, TrialConfig
-from mg_core.progress import Progress
-from mg_core.store import heatmaps_name
+from mg_core.store.result_store import heatmaps_name
+from mg_core.store import tables as schema
+from mg_core.store.progress import Progress
 
 if TYPE_CHECKING:
     from analysis.results import Results
@@ -109,7 +109,7 @@ def _known(task: object) -> str | None:
 
 def _shown_maps(results: Results) -> pd.DataFrame:
     """Return the heat maps of the checkpoints that figures choose, of the first seed."""
-    from analysis.figures import drawings
+    from analysis.plots import drawings
 
     wanted: dict[tuple[str, int, str], None] = {}
     for drawing in drawings(results):

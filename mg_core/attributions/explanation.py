@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mg_core.attributions.dynamic_weights import DynamicWeights, dynamic_weights
 from mg_core.attributions.methods import ATTRIBUTIONS, INPUT, Attribution
-from mg_core.dynamic_weights import DynamicWeights, dynamic_weights
+from mg_core.attributions.second_order import Explaining, second_order
 from mg_core.errors import InputError
-from mg_core.second_order import Explaining, second_order
 
 Hook = Callable[[Tensor], Tensor]
 """Replaces the output of a module in a forward pass."""

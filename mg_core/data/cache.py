@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mg_core.data.atomic import locked, new_folder
+from mg_core.atomic import locked, new_folder
 from mg_core.data.boxes import FLAWS, box_flaws, scale_boxes
 from mg_core.data.images import read_image
 from mg_core.data.mapped import MappedRows

@@ -135,7 +135,7 @@ def generate_shapes(
     ] = None,
 ) -> None:
     """Write shapes over textures that betray them, as a VOC devkit."""
-    from mg_core.data.shapes import ShapesOptions, write_shapes
+    from mg_core.data.drawn.shapes import ShapesOptions, write_shapes
 
     values = {
         "train": train,
@@ -165,7 +165,7 @@ def generate_waterbirds(
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Write drawn birds over land and water, in the layout of Waterbirds-100."""
-    from mg_core.data.birds import BirdsOptions, write_birds
+    from mg_core.data.drawn.birds import BirdsOptions, write_birds
 
     counts = {"train": train, "val": val, "test": test, "size": size, "seed": seed}
     _write(write_birds, BirdsOptions, {**counts, "clarity": clarity}, folder, "waterbirds")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mg_core.data.download import extract, fetch
+from mg_core.download import extract, fetch
 from mg_core.errors import InputError
 
 DOWNLOADS = ".downloads"

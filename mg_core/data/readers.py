@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from mg_core.data.coco import Coco
+from mg_core.data.drawn.shapes import Shapes
+from mg_core.data.layouts.coco import Coco
+from mg_core.data.layouts.voc import Voc
+from mg_core.data.layouts.waterbirds import Waterbirds
 from mg_core.data.reader import Reader
-from mg_core.data.shapes import Shapes
-from mg_core.data.voc import Voc
-from mg_core.data.waterbirds import Waterbirds
 from mg_core.registry import Registry
 
 DATASETS: Registry[type[Reader]] = Registry("data set")

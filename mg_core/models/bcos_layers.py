@@ -1,6 +1,6 @@
 """Layers of the `bcos` package with the same parameters and numbers in fewer passes over memory.
 
-Their explanations can be trained as everywhere (see `mg_core.dynamic_weights`), and what a held
+Their explanations can be trained as everywhere (see `mg_core.attributions.dynamic_weights`), and what a held
 backward pass needs of a second derivative is written out.
 """
 
@@ -15,8 +15,8 @@ from bcos.modules import BcosConv2d, norms
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mg_core.dynamic_weights import DynamicWeights, current_weights
-from mg_core.second_order import channel_dot, combination
+from mg_core.attributions.dynamic_weights import DynamicWeights, current_weights
+from mg_core.attributions.second_order import channel_dot, combination
 
 
 class FusedBcosConv2d(BcosConv2d):  # type: ignore[misc]  # the package has no types

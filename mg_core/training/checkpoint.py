@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import load, save
 
+from mg_core.atomic import locked
 from mg_core.config import TrialConfig
 from mg_core.counter import digest
-from mg_core.data.atomic import locked
 from mg_core.data.cache import cache_folder
 from mg_core.errors import InputError
-from mg_core.files import Files
 from mg_core.models import build_model
+from mg_core.store.files import Files
 
 if TYPE_CHECKING:
     from mg_core.store import ResultStore

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from mg_core.attempt import Attempt, SupersededError, own_version
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError, NodeError
-from mg_core.files import PATIENCE
-from mg_core.logs import TAIL_LINES, TrialLog, redacted
+from mg_core.redaction import redacted
 from mg_core.store import ResultStore
+from mg_core.store.attempt import Attempt, SupersededError, own_version
+from mg_core.store.files import PATIENCE
 from mg_core.training.failures import Failure, FailureKind
+from mg_core.training.log import TAIL_LINES, TrialLog
 
 if TYPE_CHECKING:
     from mg_core.training.trial import Report, Trial

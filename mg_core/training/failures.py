@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from mg_core.errors import InputError, NodeError, NumericalError, StorageError
-from mg_core.logs import redacted
+from mg_core.redaction import redacted
 
 FailureKind = Literal[
     "lost", "host-memory", "gpu-memory", "numerical", "data", "node", "storage", "bug"

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mg_core.attempt import Attempt
 from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
 from mg_core.counter import permutation, uniforms
 from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
-from mg_core.progress import Progress
 from mg_core.store import ResultStore
+from mg_core.store.attempt import Attempt
+from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
 from mg_core.training.evaluation import Evaluation, evaluate, localization
 

@@ -13,12 +13,12 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from mg_core import schema
-from mg_core.attempt import kept_epochs
 from mg_core.config import DataConfig, EvaluationPair, GuidanceConfig, TrialConfig
-from mg_core.progress import FOOTER, Progress
-from mg_core.schema import to_parquet
 from mg_core.store import ResultStore
+from mg_core.store import tables as schema
+from mg_core.store.attempt import kept_epochs
+from mg_core.store.progress import FOOTER, Progress
+from mg_core.store.tables import to_parquet
 
 WEIGHTS = {
     "energy": (5e-4, 1e-3, 5e-3),

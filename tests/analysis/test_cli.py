@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from analysis.cli import app
-from analysis.output import Output
+from analysis.page.output import Output
 from analysis.results import read_results
 from mg_core.cli import run
 from mg_core.errors import InputError
@@ -233,8 +233,8 @@ def test_all_nan_gives_a_page(sweep, make_grid, mg_analysis, tmp_path):
         for name in ("val_f1", "val_epg", "val_iou"):
             nan = pa.array([float("nan")] * len(rows))
             rows = rows.set_column(rows.column_names.index(name), name, nan)
-        from mg_core.progress import FOOTER
-        from mg_core.schema import to_parquet
+        from mg_core.store.progress import FOOTER
+        from mg_core.store.tables import to_parquet
 
         store.put(key, to_parquet(rows.replace_schema_metadata({FOOTER: progress.footer()})))
     assert mg_analysis("report", store.uri)[0] == 0
@@ -267,8 +267,8 @@ def test_failures_are_on_the_page(sweep, make_grid, mg_analysis, tmp_path):
 
 
 def test_a_broken_or_newer_store_is_a_sentence(sweep, make_grid, mg_analysis, tmp_path):
-    from mg_core.progress import FOOTER
-    from mg_core.schema import to_parquet
+    from mg_core.store.progress import FOOTER
+    from mg_core.store.tables import to_parquet
 
     store = sweep(tmp_path / "newer", make_grid({"vanilla_tiny": ("ixg",)}))
     trial, key = next(iter(store.metrics_keys().items()))

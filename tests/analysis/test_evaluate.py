@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis.evaluate import run_tests, runtime_of
 from analysis.frame import KEY
-from analysis.plan import plan_tests
 from analysis.results import read_results
+from analysis.testing.bench import run_tests, runtime_of
+from analysis.testing.plan import plan_tests
 from mg_core import metrics
 from mg_core.data import open_data
 from mg_core.errors import InputError

@@ -9,17 +9,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis.claims import judge
 from analysis.example import record, recorded_study
-from analysis.figures import drawings
-from analysis.findings import judge
 from analysis.heatmaps import load_heatmaps
+from analysis.plots import drawings
 from analysis.results import read_results
 
 
 @pytest.fixture
 def tested(untested):
-    from analysis.evaluate import run_tests, runtime_of
-    from analysis.plan import plan_tests
+    from analysis.testing.bench import run_tests, runtime_of
+    from analysis.testing.plan import plan_tests
 
     results = read_results(untested)
     list(run_tests(plan_tests(results).jobs, runtime_of(results), 2))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.findings import (
+from analysis.claims import (
     FAILS,
     HOLDS,
     UNKNOWN,
@@ -18,8 +18,8 @@ from analysis.findings import (
     to_json,
     to_text,
 )
-from analysis.findings.bootstrap import Interval, interval
-from analysis.findings.measures import Measures, volume_shares
+from analysis.claims.bootstrap import Interval, interval
+from analysis.claims.measures import Measures, volume_shares
 from analysis.results import read_results
 from mg_core.config import EvaluationPair
 

@@ -8,8 +8,8 @@ import pytest
 
 import analysis
 from analysis import frame
-from mg_core import schema
 from mg_core.errors import InputError
+from mg_core.store import tables as schema
 
 
 def test_every_column_is_documented():

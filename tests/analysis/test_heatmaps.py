@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.evaluate import run_tests, runtime_of
-from analysis.figures import drawings, render
-from analysis.figures.qualitative import epg_of
 from analysis.heatmaps import HeatMap, load_heatmaps, overlay
-from analysis.plan import plan_tests
+from analysis.plots import drawings, render
+from analysis.plots.qualitative import epg_of
 from analysis.results import read_results
+from analysis.testing.bench import run_tests, runtime_of
+from analysis.testing.plan import plan_tests
 from mg_core.attributions import attribute, upsample
 from mg_core.config import DataConfig, EvaluationPair
 from mg_core.data import open_data
-from mg_core.data.birds import BirdsOptions, write_birds
+from mg_core.data.drawn.birds import BirdsOptions, write_birds
 from mg_core.metrics import epg
 from mg_core.models import build_model
 from mg_core.training.heatmaps import heat_maps, shown_images

@@ -136,7 +136,7 @@ def test_every_configuration_column_separates():
 
 
 def test_the_configuration_covers_every_swept_column():
-    from mg_core import schema
+    from mg_core.store import tables as schema
 
     swept = {name for name, _ in schema.CONFIG_FIELDS}
     assert swept == {*CONFIGURATION, "trial_id", "kind", "seed", "baseline", "localization_weight"}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import yaml
 
-from analysis.figures import drawings
-from analysis.figures.tradeoff import tradeoff_data
+from analysis.plots import drawings
+from analysis.plots.tradeoff import tradeoff_data
 from analysis.published import beside, is_mapping, read_published
 from analysis.results import merge, read_results
 from mg_core.errors import InputError

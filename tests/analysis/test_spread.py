@@ -2,10 +2,10 @@
 
 import pytest
 
-from analysis.evaluate import run_tests, runtime_of
-from analysis.plan import plan_tests
 from analysis.results import read_results
-from analysis.spread import run_tests_on_ray
+from analysis.testing.bench import run_tests, runtime_of
+from analysis.testing.plan import plan_tests
+from analysis.testing.spread import run_tests_on_ray
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
 

@@ -10,10 +10,11 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from analysis import formats, tables
 from analysis.example import recorded_study
 from analysis.results import read_results
 from analysis.selection import best_within
+from analysis.tabular import formats
+from analysis.tabular import study as tables
 
 
 @pytest.fixture(scope="module")

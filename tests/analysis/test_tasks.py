@@ -3,11 +3,11 @@
 import pytest
 import yaml
 
-from analysis.evaluate import run_tests, runtime_of
-from analysis.plan import plan_tests
 from analysis.results import read_results
+from analysis.testing.bench import run_tests, runtime_of
+from analysis.testing.plan import plan_tests
 from mg_core.config import DataConfig, EvaluationPair, GuidanceConfig, Runtime, TrialConfig
-from mg_core.data.birds import BirdsOptions, write_birds
+from mg_core.data.drawn.birds import BirdsOptions, write_birds
 from mg_core.store import ResultStore
 from mg_core.training.execution import run_trial
 

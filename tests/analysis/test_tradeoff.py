@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import analysis
-from analysis.figures import FIGURES, drawings, render, style
-from analysis.figures.tradeoff import draw_tradeoff, tradeoff_data
 from analysis.frame import load_tests, with_tests
+from analysis.plots import FIGURES, drawings, render, style
+from analysis.plots.tradeoff import draw_tradeoff, tradeoff_data
 from analysis.results import read_results
 from analysis.selection import select
 from mg_core.config import EvaluationPair

@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.figures import drawings, render
-from analysis.figures.variations import selection_data
 from analysis.pareto import is_on_front
+from analysis.plots import drawings, render
+from analysis.plots.variations import selection_data
 from analysis.results import merge, read_results
 from mg_core.config import EvaluationPair
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from analysis.findings.measures import Measures, volume_shares
+from analysis.claims.measures import Measures, volume_shares
 from analysis.results import read_results
-from analysis.volumes import attained, volumes
+from analysis.tabular.volumes import attained, volumes
 
 
 @pytest.fixture(scope="module")

@@ -23,11 +23,11 @@ import numpy as np
 import pyarrow as pa
 import yaml
 
-from mg_core import schema
-from mg_core.attempt import Attempt, front_values, kept_epochs
-from mg_core.progress import FOOTER, Progress
-from mg_core.schema import to_parquet
 from mg_core.store import ResultStore
+from mg_core.store import tables as schema
+from mg_core.store.attempt import Attempt, front_values, kept_epochs
+from mg_core.store.progress import FOOTER, Progress
+from mg_core.store.tables import to_parquet
 from sweeps.lock import StoreLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -96,7 +96,7 @@ def large_store(folder: Path, n_seeds: int, n_recorded: int, n_complete: int) ->
         n_recorded: how many trials have committed epochs.
         n_complete: how many of them are complete; the others have half of their epochs.
     """
-    from sweeps.plan import admit, make_plan
+    from sweeps.planning import admit, make_plan
     from sweeps.spec import SweepSpec
 
     spec = SweepSpec.model_validate(
@@ -283,7 +283,7 @@ class Stopwatch:
 def run_on_ray(folder: Path, loss: str, n_trials: int, **further: Any) -> Stopwatch:
     """Run guided trials of a trivial sweep two at a time, their baseline complete."""
     from sweeps.drive import prepare_data
-    from sweeps.plan import admit, make_plan
+    from sweeps.planning import admit, make_plan
     from sweeps.runner import Queue, run_inline
     from sweeps.scheduler import on_ray
     from sweeps.spec import SweepSpec
@@ -353,7 +353,7 @@ def tail(folder: Path) -> list[Row]:
 def memory(folder: Path) -> list[Row]:
     """Run a thousand trials through one actor and watch its resident memory."""
     from sweeps.grid import expand
-    from sweeps.plan import Plan, admit
+    from sweeps.planning import Plan, admit
     from sweeps.spec import SweepSpec
     from sweeps.trainable import TrialTrainable
 

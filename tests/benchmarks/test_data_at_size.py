@@ -20,7 +20,7 @@ import mg_core
 from mg_core.config import DataConfig
 from mg_core.counter import generator
 from mg_core.data import open_data
-from mg_core.data.drawing import draw_scene
+from mg_core.data.drawn.drawing import draw_scene
 from mg_core.data.images import read_image
 from mg_core.data.parallel import in_parallel
 

@@ -7,7 +7,7 @@ import pytest
 
 import analysis
 from analysis.frame import load_tests
-from mg_core.data.birds import BirdsOptions, write_birds
+from mg_core.data.drawn.birds import BirdsOptions, write_birds
 
 pytestmark = pytest.mark.slow
 

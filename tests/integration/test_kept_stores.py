@@ -15,7 +15,7 @@ import sys
 import pytest
 
 import analysis
-from mg_core.progress import FORMAT_VERSION
+from mg_core.store.progress import FORMAT_VERSION
 
 BASELINE, COMPLETE, KILLED = "954e347b0788da82", "f07b622827be4b51", "7f88c435f0c7ac9f"
 VALUES = {

@@ -14,8 +14,8 @@ from s3_server import CREDENTIALS, SECRET, Server
 from typer.testing import CliRunner
 
 from mg_core.errors import InputError
-from mg_core.files import Files
 from mg_core.store import ResultStore
+from mg_core.store.files import Files
 from sweeps.cli import app
 
 pytest.importorskip("moto.server")

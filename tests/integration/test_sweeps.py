@@ -12,8 +12,8 @@ import pytest
 import yaml
 from finished import TIMES
 
-from mg_core.files import TEMPORARY
 from mg_core.store import ResultStore
+from mg_core.store.files import TEMPORARY
 
 MODEL = """
 from mg_core.models import MODELS

@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mg_core.files import Files
+from mg_core.store.files import Files
 
 FOLDERS = 5000
 """Enough for several listings to meet a folder in the making, even on one core."""

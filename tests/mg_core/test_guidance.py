@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from mg_core.attributions import ATTRIBUTIONS, attribute, upsample
 from mg_core.errors import InputError
 from mg_core.guidance import Batch, Guidance, guided_loss, guided_step
+from mg_core.guidance.pairs import check_pair
 from mg_core.losses import LOSSES, localization_loss
 from mg_core.models import MODELS, build_model
-from mg_core.pairs import check_pair
 
 LAYERS = ("input", "mid1", "mid2", "mid3", "final")
 TINY = [name for name in MODELS if name.endswith("_tiny")]

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from mg_core.logs import LOG_BYTES, TAIL_LINES, TrialLog, redacted
+from mg_core.training.log import LOG_BYTES, TAIL_LINES, TrialLog, redacted
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_the_newest_lines_stay_within_bounds(log):
 
 
 def test_it_is_written_out_at_once_and_while_an_epoch_lasts(monkeypatch):
-    monkeypatch.setattr("mg_core.logs.LOG_SECONDS", 0.02)
+    monkeypatch.setattr("mg_core.training.log.LOG_SECONDS", 0.02)
     published, enough = [], threading.Event()
 
     def publish(text):
@@ -81,7 +81,7 @@ def test_a_log_that_was_interrupted_at_its_start_still_ends():
 
 
 def test_the_last_text_comes_last(monkeypatch):
-    monkeypatch.setattr("mg_core.logs.LOG_SECONDS", 0.02)
+    monkeypatch.setattr("mg_core.training.log.LOG_SECONDS", 0.02)
     published, is_away, is_back = [], threading.Event(), threading.Event()
 
     def slow(text):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
-from mg_core.second_order import channel_dot, second_order
+from mg_core.attributions.second_order import channel_dot, second_order
 
 DOUBLE = torch.float64
 

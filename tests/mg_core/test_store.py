@@ -17,13 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mg_core import schema
-from mg_core.attempt import Attempt, SupersededError, kept_epochs, sweep
 from mg_core.errors import InputError, StorageError
-from mg_core.files import TEMPORARY, Files
-from mg_core.progress import FOOTER, TAIL_BYTES, Progress, footer_in
-from mg_core.schema import to_parquet
 from mg_core.store import ResultStore
+from mg_core.store import tables as schema
+from mg_core.store.attempt import Attempt, SupersededError, kept_epochs, sweep
+from mg_core.store.files import TEMPORARY, Files
+from mg_core.store.progress import FOOTER, TAIL_BYTES, Progress, footer_in
+from mg_core.store.tables import to_parquet
 
 OBJECTIVES = ("f1", "epg", "iou")
 

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from mg_core.attempt import Attempt
 from mg_core.errors import InputError
 from mg_core.store import LOCK, ResultStore
+from mg_core.store.attempt import Attempt
 from mg_core.training.execution import Outcome
 from sweeps.lock import StoreLock, described, is_held, process_birth, read_lock
-from sweeps.plan import admit, check_admission, make_plan
+from sweeps.planning import admit, check_admission, make_plan
 from sweeps.runner import FailFast, Queue
 from sweeps.spec import load_spec
 from sweeps.status import read_status
@@ -245,7 +245,7 @@ PLANNED_AND_PREPARED = """
 import sys
 import sweeps.scheduler
 from sweeps.drive import prepare_data
-from sweeps.plan import make_plan
+from sweeps.planning import make_plan
 from sweeps.spec import load_spec
 
 small = ["data.image_size=8", "data.options={train: 4, val: 2, test: 2, size: 24}"]

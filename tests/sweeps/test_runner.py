@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from mg_core.attempt import Attempt
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
+from mg_core.store.attempt import Attempt
 from mg_core.training.execution import Outcome, check_node, record_interrupted, run_trial
 from sweeps import scheduler
-from sweeps.plan import make_plan
+from sweeps.planning import make_plan
 from sweeps.runner import FailFast, Queue
 from sweeps.spec import ResourceSpec, load_spec
 
@@ -91,7 +91,7 @@ WITHOUT_PYTORCH = """
 import sys
 sys.modules["torch"] = None  # as where its libraries cannot be loaded
 from mg_core.training.execution import run_trial
-from sweeps.plan import make_plan
+from sweeps.planning import make_plan
 from sweeps.spec import load_spec
 plan = make_plan(load_spec(sys.argv[1], [], sys.argv[2]))
 (outcome,) = run_trial(next(iter(plan.grid.trials.values())), plan.spec.runtime("r"))

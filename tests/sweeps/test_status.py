@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mg_core.attempt import Attempt
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
+from mg_core.store.attempt import Attempt
 from sweeps.cost import Costs, static_cost
 from sweeps.fronts import current_fronts
 from sweeps.lock import StoreLock
-from sweeps.plan import admit, make_plan
+from sweeps.planning import admit, make_plan
 from sweeps.removal import find_trial, removal
 from sweeps.spec import load_spec
 from sweeps.status import read_status

@@ -9,8 +9,8 @@ from torch import nn
 from mg_core.attributions import ATTRIBUTIONS, Attribution, attribute, explain
 from mg_core.attributions.methods import input_times_gradient
 from mg_core.guidance import Batch, Guidance, guided_loss
+from mg_core.guidance.pairs import check_pair
 from mg_core.models import build_model
-from mg_core.pairs import check_pair
 
 CLASSES = torch.tensor([2, 0])
 PROBED = [name for name, method in ATTRIBUTIONS.items() if method.probes]

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import mg_core
-from mg_core.data.shapes import ShapesOptions, write_shapes
+from mg_core.data.drawn.shapes import ShapesOptions, write_shapes
 
 REPOSITORY = Path(mg_core.__file__).parents[1]
 

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from mg_core.counter import generator
-from mg_core.data.birds import BirdsOptions, draw_bird, write_birds
+from mg_core.data.drawn.birds import BirdsOptions, draw_bird, write_birds
+from mg_core.data.layouts.waterbirds import Waterbirds, read_boxes, read_metadata
 from mg_core.data.reader import NoOptions
-from mg_core.data.waterbirds import Waterbirds, read_boxes, read_metadata
 from mg_core.errors import InputError
 
 OPTIONS = BirdsOptions(train=40, val=20, test=26, size=32, seed=1)

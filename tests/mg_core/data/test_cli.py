@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 import mg_core
-from mg_core.data.birds import BirdsOptions, write_birds
 from mg_core.data.cli import main
+from mg_core.data.drawn.birds import BirdsOptions, write_birds
 
 MAIN = "import sys; sys.argv[0] = 'mg-data'; from mg_core.data.cli import main; main()"
 

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 from mg_core.config import DataConfig
 from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
-from mg_core.data.coco import COCO_CLASSES, Coco, CocoOptions, stratified_draw
-from mg_core.data.polygons import draw, parse_outline
+from mg_core.data.layouts.coco import COCO_CLASSES, Coco, CocoOptions, stratified_draw
+from mg_core.data.layouts.polygons import draw, parse_outline
 from mg_core.errors import InputError
 
 SIZE = 48

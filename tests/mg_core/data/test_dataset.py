@@ -7,7 +7,7 @@ import torch
 from mg_core.config import DataConfig
 from mg_core.data import open_data
 from mg_core.data.boxes import dilate
-from mg_core.data.shapes import Shapes
+from mg_core.data.drawn.shapes import Shapes
 from mg_core.errors import InputError
 
 SIZE = 32

@@ -12,7 +12,6 @@ import zipfile
 import pytest
 
 from mg_core.data.cli import main
-from mg_core.data.download import ATTEMPTS, extract, fetch
 from mg_core.data.prepare import (
     DOWNLOADS,
     PARTS,
@@ -21,6 +20,7 @@ from mg_core.data.prepare import (
     download_parts,
     missing_parts,
 )
+from mg_core.download import ATTEMPTS, extract, fetch
 from mg_core.errors import InputError
 
 CONTENT = bytes(range(256)) * 5000

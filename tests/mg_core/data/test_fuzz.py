@@ -14,9 +14,9 @@ from pycocotools import mask as coco_mask
 
 from mg_core.config import DataConfig
 from mg_core.data import open_data
-from mg_core.data.birds import BirdsOptions, write_birds
+from mg_core.data.drawn.birds import BirdsOptions, write_birds
+from mg_core.data.drawn.shapes import ShapesOptions, write_shapes
 from mg_core.data.readers import DATASETS
-from mg_core.data.shapes import ShapesOptions, write_shapes
 from mg_core.data.verification import report_lines, verify
 from mg_core.errors import InputError
 

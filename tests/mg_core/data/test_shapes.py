@@ -12,8 +12,8 @@ from torchvision.datasets import VOCDetection, VOCSegmentation
 from mg_core.config import DataConfig
 from mg_core.counter import generator
 from mg_core.data import open_data
-from mg_core.data.drawing import SHAPES, draw_scene
-from mg_core.data.shapes import Shapes, ShapesOptions, write_shapes
+from mg_core.data.drawn.drawing import SHAPES, draw_scene
+from mg_core.data.drawn.shapes import Shapes, ShapesOptions, write_shapes
 from mg_core.errors import InputError
 
 

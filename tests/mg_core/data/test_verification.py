@@ -9,9 +9,9 @@ from PIL import Image
 from mg_core.config import DataConfig
 from mg_core.data import open_data
 from mg_core.data.boxes import FLAWS, box_flaws
-from mg_core.data.shapes import Shapes
+from mg_core.data.drawn.shapes import Shapes
+from mg_core.data.layouts.voc import Voc, VocOptions
 from mg_core.data.verification import report_lines, verify
-from mg_core.data.voc import Voc, VocOptions
 
 
 def test_a_sound_set_is_counted(small_shapes, small_options):

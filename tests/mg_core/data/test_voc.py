@@ -10,7 +10,7 @@ from torchvision.datasets import VOCDetection
 
 from mg_core.config import DataConfig
 from mg_core.data import open_data
-from mg_core.data.voc import VOC_CLASSES, Voc, VocOptions, read_annotation
+from mg_core.data.layouts.voc import VOC_CLASSES, Voc, VocOptions, read_annotation
 from mg_core.errors import InputError
 
 SIZE = 64

@@ -10,8 +10,8 @@ from PIL import Image
 
 from mg_core.config import DataConfig
 from mg_core.data import open_data
+from mg_core.data.layouts.waterbirds import Waterbirds, read_boxes, read_metadata
 from mg_core.data.reader import NoOptions
-from mg_core.data.waterbirds import Waterbirds, read_boxes, read_metadata
 from mg_core.errors import InputError
 
 SIZE = 20

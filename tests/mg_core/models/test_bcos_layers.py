@@ -10,7 +10,7 @@ from bcos.common import explanation_mode
 from bcos.modules import BcosConv2d, norms
 from torch.autograd import gradcheck, gradgradcheck
 
-from mg_core.dynamic_weights import dynamic_weights
+from mg_core.attributions.dynamic_weights import dynamic_weights
 from mg_core.models.bcos_layers import FusedBatchNormUncentered2d, FusedBcosConv2d
 
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from mg_core.attempt import Attempt
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
+from mg_core.store.attempt import Attempt
 from mg_core.training.execution import run_trial
 from mg_core.training.trial import Trial, drawn_classes, slices, training_batches
 

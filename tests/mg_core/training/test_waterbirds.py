@@ -10,7 +10,7 @@ from mg_core.config import (
     Runtime,
     TrialConfig,
 )
-from mg_core.data.birds import BirdsOptions, write_birds
+from mg_core.data.drawn.birds import BirdsOptions, write_birds
 from mg_core.store import ResultStore
 from mg_core.training.execution import run_trial
 

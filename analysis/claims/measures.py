@@ -1,0 +1,184 @@
+"""What findings are judged by: volumes of fronts and chosen checkpoints, run by run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.frame import KEY, with_tests
+from analysis.indicators import hypervolume, reference_point
+from analysis.pareto import CONFIGURATION, PAIR, RUN, numbered
+from analysis.results import Results
+from analysis.selection import best_within
+from analysis.tabular.study import SLACK
+
+PANEL = [name for name in CONFIGURATION if name != "loss"]
+"""What the losses that are compared with each other share."""
+
+VALUES = ["f1", "epg", "iou", "on_object", "accuracy", "accuracy_worst_group"]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """Selected checkpoints with the values that count, in percent.
+
+    Attributes:
+        rows: of all judged pairs, `KEY`, configuration, and `VALUES` under their own names on
+            `split`; validation values keep their prefix. Test columns are not among them.
+        split: test, or val where nothing was tested.
+        step_seconds: mean time of a training step of each trial.
+        is_finished: no trial is missing, and no test of a selected checkpoint.
+    """
+
+    rows: pd.DataFrame
+    split: str
+    step_seconds: pd.Series
+    is_finished: bool
+
+    @classmethod
+    def of(cls, results: Results) -> Measures:
+        """Take them from results; what was not tested is left out unless nothing was."""
+        selected = results.selected
+        joined = with_tests(selected, results.tests)
+        is_tested = joined["test_f1"].notna()
+        split = "test" if is_tested.any() else "val"
+        shown = joined if split == "val" else joined[is_tested]
+        rows = shown[list(selected)].assign(
+            **{name: 100 * shown[f"{split}_{name}"].astype(float) for name in VALUES}
+        )
+        trained = results.rows[(results.rows["kind"] == "guided") & (results.rows["epoch"] >= 1)]
+        seconds = trained.groupby("trial_id")["seconds_step"].median()
+        is_run = results.states["complete"] == len(results.trials)
+        is_finished = is_run and (split == "val" or bool(is_tested.all()))
+        return cls(rows.reset_index(drop=True), split, seconds, is_finished)
+
+    @property
+    def guided_there(self) -> pd.DataFrame:
+        """Rows judged where they were guided."""
+        rows = self.rows
+        same = (rows["attribution"] == rows["guided_attribution"]) & (
+            rows["layer"] == rows["guided_layer"]
+        )
+        typed: pd.DataFrame = rows[same].reset_index(drop=True)
+        return typed
+
+    def chosen(
+        self, rows: pd.DataFrame, by: str = "epg", constraint: str = "f1", slack: float = SLACK
+    ) -> pd.DataFrame:
+        """Return one checkpoint per configuration and seed, chosen on validation.
+
+        It has the highest `by` among those whose `constraint` is at most `slack` below that of
+        epoch 0. Where guidance left none of these, and more cannot come, the baseline stands, as
+        epoch 0 of the trial with the smallest λ: to leave such runs out would favour what fails.
+        `start_…` hold what epoch 0 has.
+        """
+        rows = rows.assign(place=numbered(rows, [*CONFIGURATION, *RUN, *PAIR]))
+        best = best_within(rows.drop(columns="front"), by, constraint, slack)
+        start = rows[rows["is_reference"]]
+        tried = set(rows.loc[~rows["is_reference"], "place"]) if self.is_finished else set()
+        failed = start[start["place"].isin(tried - set(best["place"]))]
+        stands = failed.sort_values("localization_weight", kind="stable").drop_duplicates("place")
+        key = [name for name in KEY if name != "epoch"]
+        before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
+        together = pd.concat([best, stands], ignore_index=True) if len(stands) else best
+        found: pd.DataFrame = together.drop(columns="place").merge(before, on=key, how="left")
+        return found
+
+
+def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
+    """Return the EPG that chosen checkpoints gained, unknown where the whole gain is none.
+
+    A baseline that stands for what others are compared with leaves nothing to keep a share of.
+
+    Args:
+        chosen: one row per configuration and seed.
+        is_whole: (rows,) bool, marks what others are compared with.
+    """
+    gain: pd.Series = (chosen["epg"] - chosen["start_epg"]).astype("float64")
+    return gain.mask(is_whole & chosen["is_reference"])
+
+
+def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows guided by every box as it is, on a data set without groups."""
+    usual = (rows["annotated_fraction"] == 1) & (rows["box_dilation"] == 0)
+    typed: pd.DataFrame = rows[usual & rows["task"].isna()].reset_index(drop=True)
+    return typed
+
+
+def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return the hypervolume of each loss in (F1, metric), as a share of all losses' together.
+
+    All losses of a panel and seed are measured against one reference point, the component-wise
+    minimum of the baseline and everybody's points.
+
+    Args:
+        rows: selected rows, judged where they were guided.
+        metric: beside F1.
+
+    Returns:
+        One row per panel and seed: `configuration` (the panel's number), the panel's columns, and
+        one column per loss, in percent; a loss that was not run there has NaN.
+    """
+    numbers = numbered(rows, [*PANEL, *PAIR])
+    found = []
+    for _, group in rows.assign(configuration=numbers).groupby(["configuration", *RUN]):
+        points = group[["f1", metric]].to_numpy(dtype=np.float64)
+        if np.isnan(points).any(axis=1).all():
+            continue
+        reference = reference_point(points)
+        guided = group[~group["is_reference"]]
+        whole = hypervolume(guided[["f1", metric]], reference)
+        shares = {
+            str(loss): 100 * hypervolume(own[["f1", metric]], reference) / whole
+            for loss, own in guided.groupby("loss")
+            if whole > 0
+        }
+        found.append(group.iloc[0][["configuration", *PANEL]].to_dict() | shares)
+    # Without any row there would be no columns either.
+    none: pd.DataFrame = rows.iloc[:0].reindex(columns=["configuration", *PANEL])
+    return pd.DataFrame(found) if found else none
+
+
+def paired(chosen: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataFrame:
+    """Lay chosen checkpoints out with one column per value of `across`, a row per the rest.
+
+    Args:
+        chosen: one row per configuration and seed.
+        across: a configuration column, whose values are compared.
+        values: one column, or several, each then a set of columns.
+
+    Returns:
+        `configuration` (number of what is shared besides the seed) and the columns, named by the
+        values of `across`; a mean where several rows share everything.
+    """
+    rest = [name for name in CONFIGURATION if name != across]
+    return laid_out(chosen.assign(configuration=numbered(chosen, rest)), across, values)
+
+
+def laid_out(rows: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataFrame:
+    """Lay rows out that have their number in `configuration` already; see `paired`."""
+    index = ["configuration", "seed"]
+    # Columns of no rows have no type of their own.
+    rows = rows.astype(dict.fromkeys(values, "float64"))
+    wide = rows.pivot_table(index=index, columns=across, values=list(values)).dropna(how="all")
+    names = list(wide) if len(values) > 1 else [name for _, name in wide]
+    numbers = wide.index.get_level_values("configuration")
+    columns = {name: wide.iloc[:, place].to_numpy() for place, name in enumerate(names)}
+    typed: pd.DataFrame = pd.DataFrame({"configuration": numbers, **columns})
+    return typed
+
+
+def by_column(rows: pd.DataFrame, across: str, value: str) -> pd.DataFrame:
+    """Give each value of `across` a column that is known in its own rows alone.
+
+    For statistics that compare means of different configurations: what is resampled are the
+    configurations, the loss aside.
+    """
+    own = [name for name in CONFIGURATION if name != "loss"]
+    keys = sorted(map(str, rows[across].unique()))
+    columns = {key: rows[value].where(rows[across] == key).to_numpy() for key in keys}
+    typed: pd.DataFrame = pd.DataFrame({"configuration": numbered(rows, own), **columns})
+    return typed

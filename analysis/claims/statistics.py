@@ -1,0 +1,73 @@
+"""The numbers that findings compare with a threshold, from laid-out checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from analysis.claims.bootstrap import Interval, Statistic, interval
+from analysis.claims.measures import Measures
+from analysis.pareto import CONFIGURATION, numbered
+
+
+def difference(table: pd.DataFrame, name: str, others: Sequence[str]) -> Interval | None:
+    """Compare one column's mean with the largest of the others', over rows that have both."""
+    others = [other for other in others if other in table]
+    if name not in table or not others:
+        return None
+    both = table[table[name].notna() & table[others].notna().any(axis=1)]
+    return estimate(
+        both[["configuration", name, *others]],
+        lambda means: means[:, 0] - np.nanmax(means[:, 1:], axis=1),
+    )
+
+
+def kept_share(table: pd.DataFrame, part: object, whole: object) -> Interval | None:
+    """Return the percentage of a gain that is kept, where both were measured."""
+    both = having(table, [part, whole])
+    return estimate(
+        both.reindex(columns=["configuration", part, whole]),
+        lambda means: 100 * means[:, 0] / means[:, 1],
+    )
+
+
+def estimate(table: pd.DataFrame, statistic: Statistic) -> Interval | None:
+    """Return a statistic of the columns' means with its interval, none where nothing is known."""
+    values = table.drop(columns="configuration")
+    return interval(table[values.notna().any(axis=1)], statistic) if values.shape[1] else None
+
+
+def having(table: pd.DataFrame, columns: Sequence[object]) -> pd.DataFrame:
+    """Keep the rows in which some columns are known, none where there is no such column."""
+    if any(name not in table for name in columns):
+        empty: pd.DataFrame = table.iloc[:0][["configuration"]]
+        return empty
+    typed: pd.DataFrame = table[table[list(columns)].notna().all(axis=1)]
+    return typed
+
+
+def best_of_losses(measures: Measures, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return, of the losses at one place, the chosen checkpoint that is best on validation."""
+    chosen = measures.chosen(rows, by=metric)
+    place = [name for name in CONFIGURATION if name != "loss"]
+    chosen = chosen.assign(configuration=numbered(chosen, place))
+    ranked = chosen.sort_values(f"val_{metric}", ascending=False, kind="stable")
+    best: pd.DataFrame = ranked.drop_duplicates(["configuration", "seed"]).sort_index()
+    return best
+
+
+def best_layer(chosen: pd.DataFrame, layers: Sequence[str]) -> str:
+    """Return the layer whose chosen checkpoints have the highest validation EPG, "" for none."""
+    means = chosen[chosen["guided_layer"].isin(list(layers))].groupby("guided_layer")["val_epg"]
+    return str(means.mean().idxmax()) if means.ngroups else ""
+
+
+def column_means(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    """Return the mean of every value column, one row each."""
+    values = table.drop(columns="configuration")
+    means: NDArray[np.float64] = values.mean().to_numpy(dtype=np.float64)
+    typed: pd.DataFrame = pd.DataFrame({name: [str(column) for column in values], "mean": means})
+    return typed

@@ -1,0 +1,181 @@
+"""Panels of points in F1 and another metric, which most quantitative figures are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from analysis.pareto import non_dominated
+from analysis.plots import style
+from analysis.plots.style import Handle
+
+MARGIN = 0.08
+"""Share of the range left free around the points, so that no marker is cut."""
+LEAST_RANGE = 4.0
+"""Percentage points an axis covers at least: a single point is not blown up to noise."""
+
+
+def on_lines(points: pd.DataFrame, groups: list[str], axes: list[str]) -> pd.Series:
+    """Mark the points that are non-dominated in two axes within their group.
+
+    No point is selected here: all are shown, and those marked are joined by a line.
+    """
+    marked = pd.Series(False, index=points.index)
+    for _, group in points.groupby(groups, dropna=False):
+        marked.loc[group.index] = non_dominated(group[axes].to_numpy(dtype=np.float64))
+    typed: pd.Series = marked
+    return typed
+
+
+def draw_panels(
+    data: pd.DataFrame,
+    rows: Mapping[str, str],
+    columns: Mapping[str, str],
+    marks: Mapping[str, style.Mark],
+    y_label: str | Mapping[str, str],
+) -> Figure:
+    """Draw points, fronts and baselines.
+
+    A row shares its vertical axis, so that columns compare. F1 has a range of its own in each
+    panel: one collapsed model would squeeze the fronts of a whole column. Green is what strictly
+    dominates the baseline of every start, grey what each of them strictly dominates.
+
+    Args:
+        data: `row, column, series, start, f1, value, is_reference, is_on_line`, in percent;
+            `is_hollow` where some points are of another source.
+        rows: labels of the rows to draw, in order.
+        columns: likewise.
+        marks: how each series is drawn.
+        y_label: of the whole figure, or of each row.
+    """
+    with style.house_style():
+        figure = Figure(figsize=_size(len(columns), len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), len(columns), sharey="row", squeeze=False)
+        for (row, label), line in zip(rows.items(), grid, strict=True):
+            in_row = data[data["row"] == row]
+            for column, axes in zip(columns, line, strict=True):
+                here = in_row[in_row["column"] == column]
+                _draw_panel(axes, here, marks, _limits(in_row["value"]))
+            if len(rows) > 1 or label:
+                _row_title(line[-1], label)
+            if not isinstance(y_label, str):
+                line[0].set_ylabel(y_label[row])
+        for label, axes in zip(columns.values(), grid[0], strict=True):
+            axes.set_title(label, fontweight="bold")
+        figure.supxlabel("F1 (%)", fontsize=8)
+        if isinstance(y_label, str):
+            figure.supylabel(y_label, fontsize=8)
+        has_hollow = "is_hollow" in data and bool(data["is_hollow"].any())
+        _legend(figure, marks, len(columns), has_hollow)
+    return figure
+
+
+def _size(columns: int, rows: int) -> tuple[float, float]:
+    width = style.COLUMN_WIDTH if columns == 1 else style.TEXT_WIDTH
+    if columns == 2:
+        width *= 0.75
+    width = max(width, 1.35 * columns)
+    return width, 0.85 + rows * min(1.95, max(1.5, 0.85 * width / columns))
+
+
+def _limits(values: pd.Series) -> tuple[float, float]:
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
+        return 0.0, 100.0
+    spread = max((high - low) * (1 + 2 * MARGIN), LEAST_RANGE)
+    middle = (low + high) / 2
+    return middle - spread / 2, middle + spread / 2
+
+
+def _draw_panel(
+    axes: Axes,
+    data: pd.DataFrame,
+    marks: Mapping[str, style.Mark],
+    y_limits: tuple[float, float],
+) -> None:
+    axes.set_ylim(y_limits)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    if data.empty:
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "no trials", transform=axes.transAxes, ha="center", va="center")
+        return
+    axes.set_xlim(_limits(data["f1"]))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], min_n_ticks=2))
+    crosses = data[data["is_reference"]]
+    _draw_regions(axes, crosses["f1"], crosses["value"])
+    hollow = data["is_hollow"] if "is_hollow" in data else pd.Series(False, index=data.index)
+    for series, mark in marks.items():
+        for _, front in data[data["series"] == series].groupby("start", dropna=False):
+            is_hollow = bool(hollow.loc[front.index].any())
+            line = front[front["is_on_line"]].sort_values(["f1", "value"])
+            style_ = "--" if is_hollow else "-"
+            axes.plot(line["f1"], line["value"], style_, color=mark.colour, zorder=3)
+            _scatter(axes, front[~front["is_on_line"]], mark, alpha=0.35, is_hollow=is_hollow)
+            _scatter(axes, line, mark, alpha=1.0, is_hollow=is_hollow)
+    axes.plot(crosses["f1"], crosses["value"], linestyle="none", zorder=6, **style.BASELINE)
+
+
+def _scatter(
+    axes: Axes, points: pd.DataFrame, mark: style.Mark, alpha: float, is_hollow: bool
+) -> None:
+    axes.plot(
+        points["f1"],
+        points["value"],
+        linestyle="none",
+        marker=mark.marker,
+        markersize=mark.size,
+        markerfacecolor="white" if is_hollow else mark.colour,
+        markeredgecolor=style.INK if alpha == 1 and not is_hollow else mark.colour,
+        markeredgewidth=0.8 if is_hollow else 0.4,
+        alpha=alpha,
+        zorder=3 + alpha,
+    )
+
+
+def _draw_regions(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+    if x.empty:
+        return
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    x0, y0 = float(x.max()), float(y.max())
+    axes.add_patch(Rectangle((x0, y0), right - x0, top - y0, color=style.BETTER, lw=0, zorder=0))
+    x0, y0 = float(x.min()), float(y.min())
+    axes.add_patch(
+        Rectangle((left, bottom), x0 - left, y0 - bottom, color=style.WORSE, lw=0, zorder=0)
+    )
+
+
+def _row_title(axes: Axes, label: str) -> None:
+    axes.text(
+        1.03,
+        0.5,
+        label,
+        transform=axes.transAxes,
+        rotation=270,
+        ha="left",
+        va="center",
+        fontsize=8,
+        fontweight="bold",
+    )
+
+
+def _legend(
+    figure: Figure, marks: Mapping[str, style.Mark], columns: int, has_hollow: bool
+) -> None:
+    series: list[Handle] = [style.loss_handle(mark) for mark in marks.values()]
+    others: list[Handle] = [
+        style.baseline_handle(),
+        Patch(facecolor=style.BETTER, edgecolor=style.INK, lw=0.4, label="better on both"),
+        Patch(facecolor=style.WORSE, edgecolor=style.INK, lw=0.4, label="worse on both"),
+    ]
+    if has_hollow:
+        others.append(style.hollow_handle())
+    rows = [series + others] if columns > 2 and not has_hollow else [series, others]
+    figure.legend(
+        handles=style.in_rows(rows), loc="outside upper center", ncols=max(map(len, rows))
+    )

@@ -1,0 +1,193 @@
+"""Localisation against classification (Fig. 5, 6, 7): one panel per model and layer.
+
+`tradeoff_data` computes what is shown, `draw_tradeoff` draws it and decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis.plots import FIGURES, Drawing, style
+from analysis.plots.panels import draw_panels, on_lines
+from analysis.published import beside
+from analysis.settings import by_setting
+
+if TYPE_CHECKING:
+    from analysis.results import Results
+
+COLUMN = ["model", "attribution"]
+MOST_COLUMNS = 5
+"""Panels beside each other that are still legible across two columns of a paper."""
+
+
+def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> pd.DataFrame:
+    """Return the points of one figure: a localisation metric against F1, in percent.
+
+    Only rows judged where they were guided are shown. No point is selected here: all those
+    chosen on validation are in, and those that are non-dominated in the two axes shown are marked
+    for a line, separately for each panel, loss and start (seed and baseline).
+
+    Args:
+        selected: rows of `selection.select`, with the columns of `split`; rows without a value
+            there (not tested yet) are left out.
+        metric: without the split in front.
+        split: whose values are shown.
+
+    Returns:
+        `model, attribution, layer, loss, seed, baseline, localization_weight, epoch, trial_id,
+        f1, <metric>, is_reference, is_on_line`; baselines once per panel and start, without loss.
+        `source` is besides where some rows were published by others.
+    """
+    axes = ["f1", metric]
+    columns = [f"{split}_{name}" for name in axes]
+    guided_there = (selected["attribution"] == selected["guided_attribution"]) & (
+        selected["layer"] == selected["guided_layer"]
+    )
+    shown = selected[guided_there].dropna(subset=columns)
+    points = shown[
+        [
+            *COLUMN,
+            *["layer", "loss", "seed", "baseline", "localization_weight", "epoch", "trial_id"],
+            "is_reference",
+            *(["source"] if "source" in shown else []),
+        ]
+    ].assign(**{name: shown[c].astype(float) * 100 for name, c in zip(axes, columns, strict=True)})
+    is_reference = points["is_reference"]
+    panel = [*COLUMN, "layer"]
+    crosses = points[is_reference].drop_duplicates([*panel, "seed", "baseline"])
+    crosses = crosses.assign(loss=None, localization_weight=np.nan, is_on_line=False)
+    guided = points[~is_reference]
+    guided = guided.assign(is_on_line=on_lines(guided, [*panel, "loss", "seed", "baseline"], axes))
+    order = [*panel, "loss", "seed", "f1"]
+    parts = [part for part in (guided.sort_values(order, kind="stable"), crosses) if len(part)]
+    found: pd.DataFrame = pd.concat(parts or [guided], ignore_index=True)
+    return found
+
+
+def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
+    """Draw the points of `tradeoff_data`: columns are models, rows layers.
+
+    What others published is drawn hollow where there are results of one's own beside.
+    """
+    columns = {
+        f"{model} {method}": f"{style.model_label(model)}\n{style.ATTRIBUTIONS.get(method, method)}"
+        for model, method in _columns(data)
+    }
+    layers = style.in_order(data["layer"], style.LAYERS)
+    long = data.assign(
+        row=data["layer"],
+        column=data["model"] + " " + data["attribution"],
+        series=data["loss"],
+        start=data["seed"].astype(str) + " " + data["baseline"].astype(str),
+        value=data[metric],
+    )
+    if "source" in data and data["source"].isna().any():
+        long["is_hollow"] = data["source"].notna()
+    return draw_panels(
+        long,
+        rows={layer: style.LAYERS.get(layer, layer) for layer in layers},
+        columns=columns,
+        marks=style.marks(data["loss"].dropna()),
+        y_label=f"{style.NAMES[metric]} (%)",
+    )
+
+
+def _columns(data: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return (model, attribution) in the paper's order: its models, own attributions first."""
+    models = style.in_order({m.split("_")[0] for m in data["model"]}, style.MODELS)
+    backbones = list(style.BACKBONES)
+    methods = list(style.ATTRIBUTIONS)
+
+    def rank(column: tuple[str, str]) -> tuple[int, int, int, str]:
+        model, method = column
+        family, _, backbone = model.partition("_")
+        place = backbones.index(backbone) if backbone in backbones else len(backbones)
+        which = methods.index(method) if method in methods else len(methods)
+        return place, models.index(family), which, f"{model} {method}"
+
+    found = data[COLUMN].drop_duplicates().itertuples(index=False, name=None)
+    return sorted(((str(model), str(method)) for model, method in found), key=rank)
+
+
+def _drawings(results: Results, name: str, metric: str, is_main: bool = True) -> Iterator[Drawing]:
+    number = name.removeprefix("fig")
+    for setting in by_setting(beside(results.tested, results.published)):
+        main = style.main_backbone(setting.frame["model"].unique())
+        belongs = setting.frame["model"].map(lambda model, main=main: style.is_of(model, main))
+        data = tradeoff_data(setting.frame[belongs == is_main], metric)
+        for page, part in _pages(data):
+            yield Drawing(
+                name="-".join(filter(None, [name, setting.slug, page])),
+                caption=_caption(number, setting.label, metric, part),
+                alt=_alt(metric, part),
+                data=part,
+                draw=partial(draw_tradeoff, part, metric),
+            )
+
+
+@FIGURES.register("fig5")
+def epg_against_f1(results: Results) -> Iterator[Drawing]:
+    """Fig. 5: EPG against F1 on test, guided and judged at the same place."""
+    return _drawings(results, "fig5", "epg")
+
+
+@FIGURES.register("fig6")
+def iou_against_f1(results: Results) -> Iterator[Drawing]:
+    """Fig. 6: IoU against F1 on test, guided and judged at the same place."""
+    return _drawings(results, "fig6", "iou")
+
+
+@FIGURES.register("fig7")
+def epg_of_other_backbones(results: Results) -> Iterator[Drawing]:
+    """Fig. 7: EPG against F1 of the backbones that Fig. 5 leaves out."""
+    return _drawings(results, "fig7", "epg", is_main=False)
+
+
+def _pages(data: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Split what is too wide for a page by attribution, GradCAM apart from the models' own."""
+    if data.empty:
+        return
+    if len(_columns(data)) <= MOST_COLUMNS:
+        yield "", data
+        return
+    is_gradcam = data["attribution"] == "gradcam"
+    for page, part in (("", data[~is_gradcam]), ("gradcam", data[is_gradcam])):
+        if len(part):
+            yield page, part.reset_index(drop=True)
+
+
+def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
+    guided = data[~data["is_reference"]]
+    n_points, n_line = len(guided), int(guided["is_on_line"].sum())
+    crosses = data[data["is_reference"]]
+    n_starts = crosses.groupby([*COLUMN, "layer"]).size().max() if len(crosses) else 0
+    starts = (
+        "The cross is the baseline before guidance"
+        if n_starts < 2
+        else "Each seed has its own front and its own cross, the baseline before guidance"
+    )
+    return (
+        f"Fig. {number}: {style.NAMES[metric]} against F1 on the test split of {label}, guided "
+        f"and judged at the same attribution and layer. The {n_points} points are the checkpoints "
+        f"that are non-dominated on validation; a line joins the {n_line} that are also "
+        f"non-dominated in the two axes shown, per loss. {starts}; green is better on both axes, "
+        "grey worse on both."
+    )
+
+
+def _alt(metric: str, data: pd.DataFrame) -> str:
+    name = style.NAMES[metric]
+    panels = []
+    for (model, method, layer), panel in data.groupby([*COLUMN, "layer"], sort=False):
+        start = panel[panel["is_reference"]][metric].mean()
+        best = panel[~panel["is_reference"]].groupby("loss")[metric].max()
+        reached = ", ".join(f"{loss} up to {value:.1f}" for loss, value in best.items())
+        before = f"baseline {name} {start:.1f} %" if start == start else "no baseline"
+        panels.append(f"{model} {method} at {layer}: {before}; {reached or 'no points'}")
+    return f"Scatter plots of {name} against F1. " + ". ".join(panels) + "."

@@ -1,0 +1,229 @@
+"""The tables of a study, computed as frames."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.frame import KEY, with_tests
+from analysis.pareto import PAIR
+from analysis.results import Results
+from analysis.selection import best_within
+from analysis.settings import SETTING, distinguishing
+from analysis.tabular.formats import NAMES, SPLITS, Table
+
+BASELINE_SETTING = ("dataset", "dataset_options", "image_size", "horizontal_flip")
+"""What a baseline shares with the guided trials that start from it, besides model and weights."""
+TABLE_1_SLACK = 0.01
+"""Loss of validation accuracy that Table 1's selection allows, in fractions."""
+SLACK = 0.05
+"""Loss of F1 against the baseline that `guidance_gains` allows, in fractions."""
+
+
+def tables(results: Results) -> list[Table]:
+    """Return all tables of a store."""
+    from analysis.tabular.volumes import attained, volumes
+
+    found = [
+        guidance_gains(results),
+        best_by_metric(results),
+        baselines(results),
+        volumes(results),
+        attained(results),
+        front_listing(results),
+    ]
+    has_groups = results.rows["val_accuracy"].notna().any()
+    return [table_1(results), *found] if has_groups else found
+
+
+def front_listing(results: Results) -> Table:
+    """List every checkpoint that is on a front, with what it got on both splits."""
+    tested = results.tested[~results.tested["is_reference"]]
+    kept = [
+        epoch in results.progress[trial].checkpoints
+        for trial, epoch in zip(tested["trial_id"], tested["epoch"], strict=True)
+    ]
+    columns = [*_describing(tested), "localization_weight", "epoch", *_metrics(results), "trial_id"]
+    if not all(kept):
+        # Fronts over other objectives than the sweep's hold points that it did not keep.
+        tested = tested.assign(is_kept=kept)
+        columns.append("is_kept")
+    order = [*_describing(tested), "val_f1"]
+    frame = tested.sort_values(order, kind="stable")[columns]
+    title = (
+        f"Checkpoints that are non-dominated on validation in {_objectives(results)}, over λ and "
+        "epochs, per configuration and seed (%)."
+    )
+    return Table("fronts", title, frame.reset_index(drop=True))
+
+
+def front_sizes(results: Results) -> Table:
+    """Count the points of every front, and give the largest value of each objective on it."""
+    selected = results.selected[~results.selected["is_reference"]]
+    largest = {f"val_{name}": (f"val_{name}", "max") for name in results.objectives}
+    describing = _describing(selected)
+    frame = (
+        selected.groupby(["front", *describing], dropna=False, sort=False)
+        .agg(n_points=("epoch", "size"), **largest)
+        .reset_index()
+        .drop(columns="front")
+        .sort_values(describing, kind="stable")
+    )
+    title = "Points on each front, and the largest value of each objective on validation."
+    return Table("front_sizes", title, frame.reset_index(drop=True))
+
+
+def best_by_metric(results: Results) -> Table:
+    """For every front the checkpoint with the best value of each objective on validation.
+
+    Of equal values the earlier epoch is taken, then the smaller λ.
+    """
+    tested = results.tested[~results.tested["is_reference"]]
+    parts = []
+    for name in results.objectives:
+        ranked = tested.sort_values(
+            [f"val_{name}", "epoch", "localization_weight"],
+            ascending=[False, True, True],
+            kind="stable",
+        )
+        parts.append(ranked.drop_duplicates("front").assign(best_by=NAMES.get(name, name)))
+    best = pd.concat(parts).sort_values("front", kind="stable")
+    describing = _describing(tested)
+    columns = [*describing, "best_by", "localization_weight", "epoch", *_metrics(results)]
+    frame = best.sort_values(describing, kind="stable")[columns]
+    title = "The checkpoint of each front that is best on validation by each metric (%)."
+    return Table("best", title, frame.reset_index(drop=True))
+
+
+def baselines(results: Results) -> Table:
+    """Every baseline's checkpoint as each evaluated (attribution, layer) judges it.
+
+    One that no guided trial has started from has its classification alone.
+    """
+    start = results.tested[results.tested["is_reference"]]
+    best = {t: epoch for t, found in results.progress.items() for epoch in found.checkpoints}
+    alone = results.rows[
+        (results.rows["kind"] == "baseline")
+        & (results.rows["epoch"] == results.rows["trial_id"].map(best))
+        & ~results.rows["trial_id"].isin(start["baseline"])
+    ]
+    alone = with_tests(alone, results.tests).assign(baseline=alone["trial_id"].to_numpy())
+    parts = [part for part in (start, alone) if len(part)]
+    found = pd.concat(parts, ignore_index=True) if parts else start
+    own = [*_describing(found, guided=False), "baseline"]
+    frame = found.drop_duplicates(own).sort_values(own, kind="stable")
+    frame = frame[[*own, *_metrics(results)]]
+    title = "Baselines before guidance, as each attribution and layer judges them (%)."
+    return Table("baselines", title, frame.reset_index(drop=True))
+
+
+def guidance_gains(results: Results, slack: float = SLACK) -> Table:
+    """What guidance did to EPG at a bounded loss of F1, per configuration and seed.
+
+    The checkpoint is the one with the highest validation EPG among those whose validation F1 is
+    at most `slack` below the baseline's; baseline and checkpoint are judged where guidance acted.
+    A front without such a checkpoint has no row.
+    """
+    selected = results.selected
+    guided_there = (selected["guided_attribution"] == selected["attribution"]) & (
+        selected["guided_layer"] == selected["layer"]
+    )
+    best = best_within(selected[guided_there], "epg", "f1", slack)
+    shown = [f"{split}_{metric}" for split in SPLITS for metric in ("f1", "epg")]
+    best = with_tests(best, results.tests)
+    start = with_tests(selected[selected["is_reference"]], results.tests)
+    key = [name for name in KEY if name != "epoch"]
+    best = best.merge(start[[*key, *shown]], on=key, how="left", suffixes=("", "_start"))
+    columns = [*_describing(best, judged=False), "localization_weight", "epoch"]
+    frame = best[columns].copy()
+    for split in SPLITS:
+        for metric in ("f1", "epg"):
+            frame[f"{split}_{metric}_start"] = best[f"{split}_{metric}_start"]
+            frame[f"{split}_{metric}"] = best[f"{split}_{metric}"]
+        frame[f"{split}_epg_ratio"] = best[f"{split}_epg"] / best[f"{split}_epg_start"]
+    n_fronts = int(selected.loc[guided_there & ~selected["is_reference"], "front"].nunique())
+    title = (
+        f"The highest EPG at a loss of at most {100 * slack:g} points of F1 against the baseline, "
+        "both on validation, and what the same checkpoint gets on test (%)."
+    )
+    if n_fronts > len(best):
+        title += f" Of {n_fronts} fronts {n_fronts - len(best)} have none."
+    frame = frame.sort_values(_describing(best, judged=False), kind="stable")
+    return Table("gains", title, frame.reset_index(drop=True))
+
+
+def table_1(results: Results) -> Table:
+    """Table 1: accuracy with groups, worst group and overall, mean ± standard deviation over seeds.
+
+    Per seed, of the checkpoints whose validation accuracy is at most 1 point below the
+    baseline's, the one with the highest validation EPG; deviations are those of a sample. A cell
+    says so where seeds have no such checkpoint, or none that was tested.
+    """
+    selected = results.selected
+    rows = selected[selected["val_accuracy"].notna()]
+    own = [
+        *distinguishing(rows, ["dataset", "weights", "annotated_fraction", "box_dilation"]),
+        *["model", "attribution", "layer"],
+    ]
+    best = with_tests(best_within(rows, "epg", "accuracy", TABLE_1_SLACK), results.tests)
+    start = with_tests(rows[rows["is_reference"]], results.tests)
+    start = start.drop_duplicates([*own, "task", "seed", "baseline"])
+    both = pd.concat([start.assign(loss="baseline"), best], ignore_index=True)
+    split = "test" if both["test_accuracy"].notna().any() else "val"
+    tasks = sorted(both["task"].dropna().unique())
+    values = {"worst": f"{split}_accuracy_worst_group", "overall": f"{split}_accuracy"}
+    rank = both["loss"].map({"baseline": 0, "energy": 1, "l1": 2}).fillna(3)
+    # Every seed has a baseline; a loss has those in which it was guided, chosen and tested.
+    n_all = both.groupby([*own, "task"], dropna=False)["seed"].transform("nunique")
+    groups = both.assign(rank=rank, n_all=n_all).groupby([*own, "rank", "loss"], dropna=False)
+    cells = [
+        dict(zip([*own, "rank", "loss"], key, strict=True))
+        | {
+            f"{task}, {name}": _mean_and_deviation(of_task.dropna(subset=column), column)
+            for task, of_task in group.groupby("task")
+            for name, column in values.items()
+        }
+        for key, group in groups
+    ]
+    names = [f"{task}, {name}" for task in tasks for name in values]
+    frame = pd.DataFrame(cells, columns=[*own, "loss", *names])
+    title = (
+        f"Table 1: accuracy of the worst group (waterbirds on land) and overall on {SPLITS[split]} "
+        f"in %, mean ± standard deviation over {both['seed'].nunique()} seeds, of the checkpoint "
+        "with the highest validation EPG at a loss of at most 1 point of validation accuracy."
+    )
+    return Table("table1", title, frame.reset_index(drop=True))
+
+
+def _mean_and_deviation(known: pd.DataFrame, column: str) -> str | None:
+    if known.empty:
+        return None
+    values = 100 * known[column].astype(float)
+    text = (
+        f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
+    )
+    n_seeds, n_all = known["seed"].nunique(), known["n_all"].iloc[0]
+    return text if n_seeds == n_all else f"{text} ({n_seeds} of {n_all} seeds)"
+
+
+def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -> list[str]:
+    """Return the columns that tell the configurations of a frame apart, and the usual ones."""
+    settings = SETTING if guided else [name for name in SETTING if name in BASELINE_SETTING]
+    columns = [*distinguishing(frame, settings), "model"]
+    columns += distinguishing(frame, ["weights"])
+    elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
+    if guided:
+        columns += ["guided_attribution", "guided_layer"]
+    if judged and (elsewhere or not guided):
+        columns += PAIR
+    if guided:
+        columns += ["loss"]
+    return columns + distinguishing(frame, ["seed"])
+
+
+def _metrics(results: Results) -> list[str]:
+    shown = dict.fromkeys(["f1", *results.objectives])
+    return [f"{split}_{name}" for split in SPLITS for name in shown]
+
+
+def _objectives(results: Results) -> str:
+    return ", ".join(NAMES.get(name, name) for name in results.objectives)

@@ -1,0 +1,199 @@
+"""Test evaluation of the checkpoints that validation selects, and of no others.
+
+Work goes by checkpoint: its weights are loaded once and everything that is asked of them is
+computed in one pass over the test split. Epoch 0 of all guided trials of a baseline is one such
+checkpoint, the baseline's own.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+
+from analysis.frame import KEY
+from analysis.results import Results
+from analysis.testing.plan import Job, Target
+from mg_core.config import NUMERICS_VERSION, Runtime, TrialConfig, parse
+from mg_core.data import open_data
+from mg_core.errors import InputError
+from mg_core.models import build_model
+from mg_core.store.result_store import ResultStore, heatmaps_name
+from mg_core.training.evaluation import Evaluation, breakdown, evaluate, localization
+from mg_core.training.heatmaps import heat_maps, shown_images
+from mg_core.training.trial import prepare_process
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mg_core.data import Data
+
+    DataProgress = Callable[[str, int, int], None]
+
+HEATMAPS = 8
+"""Test images whose heat maps are stored for every checkpoint, unless told otherwise."""
+
+
+def run_tests(
+    jobs: Iterable[Job],
+    runtime: Runtime,
+    n_heatmaps: int = HEATMAPS,
+    data_progress: DataProgress | None = None,
+) -> Iterator[str | None]:
+    """Evaluate checkpoints on the test split and write their rows, yielding after each.
+
+    What a checkpoint's rows need is in the store once it is yielded, so an interrupted run goes
+    on where it was.
+
+    Args:
+        jobs: as `plan_tests` lists them.
+        runtime: the store, where the data are, and on which device to work.
+        n_heatmaps: images that are shown of each checkpoint.
+        data_progress: told of images decoded on first use.
+
+    Yields:
+        None, or one sentence on why the checkpoint could not be tested.
+
+    Raises:
+        InputError: the data are missing, or differ from those of the sweep.
+    """
+    bench = Bench(runtime, n_heatmaps, data_progress)
+    for job in jobs:
+        yield bench.test(job)
+
+
+def runtime_of(
+    results: Results, data_root: str | None = None, device: str | None = None
+) -> Runtime:
+    """Return where and how to test, as the sweep trained unless told otherwise.
+
+    Args:
+        results: of one store.
+        data_root: folder of the data set, where it differs from the sweep's.
+        device: likewise.
+    """
+    spec, data = results.spec, results.spec.get("data") or {}
+    cpus = (spec.get("resources") or {}).get("cpu") or 1
+    values = {
+        "store": results.store.uri,
+        "data_root": data_root or data.get("root"),
+        "cache": data.get("cache"),
+        "device": device or spec.get("device") or "auto",
+        "threads": max(1, int(cpus)),
+        "imports": tuple(spec.get("imports") or ()),
+        "deterministic": spec.get("deterministic", True),
+    }
+    runtime: Runtime = parse(Runtime, values, f"{results.store.uri}/sweep.yaml")
+    return runtime
+
+
+class _UnreadableError(Exception):
+    """A checkpoint is missing or damaged."""
+
+
+class Bench:
+    """Data sets and models that stay open from one checkpoint to the next.
+
+    Args:
+        runtime: the store, where the data are, and on which device to work.
+        n_heatmaps: images that are shown of each checkpoint.
+        data_progress: told of images decoded on first use.
+    """
+
+    def __init__(
+        self, runtime: Runtime, n_heatmaps: int, data_progress: DataProgress | None = None
+    ) -> None:
+        self._store = ResultStore(runtime.store)
+        self._runtime = runtime
+        self._n_heatmaps = n_heatmaps
+        self._data_progress = data_progress
+        self._device = prepare_process(runtime)
+        self._data: dict[str, Data] = {}
+        self._models: dict[tuple[str, int], torch.nn.Module] = {}
+
+    def test(self, job: Job) -> str | None:
+        """Evaluate one checkpoint and write what is asked of it.
+
+        Returns:
+            None, or one sentence on why it could not be tested.
+
+        Raises:
+            InputError: the data are missing or differ, or other code trained the checkpoint.
+        """
+        if job.config.numerics != NUMERICS_VERSION:
+            raise InputError(
+                f"trial {job.config.trial_id} was trained with numerics version "
+                f"{job.config.numerics}, this package computes version {NUMERICS_VERSION}; test "
+                "with the release that trained"
+            )
+        data = self._open(job.config)
+        try:
+            model = self._load(job, len(data.classes))
+        except _UnreadableError as error:
+            return str(error)
+        self._write_heatmaps(job, model, data)
+        self._write_rows(job, model, data)
+        return None
+
+    def _write_rows(self, job: Job, model: torch.nn.Module, data: Data) -> None:
+        if not job.targets:
+            return
+        split = data.split("test", job.task)
+        found = evaluate(model, split, job.pairs, job.config.batch_size, self._device)
+        by_trial: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
+        for target in job.targets:
+            row = result_row(target, found, len(data.classes))
+            by_trial[target.trial_id, target.epoch].append(row)
+        for (trial_id, epoch), rows in by_trial.items():
+            self._store.put_test(trial_id, epoch, rows)
+
+    def _write_heatmaps(self, job: Job, model: torch.nn.Module, data: Data) -> None:
+        if not job.shown or not self._n_heatmaps:
+            return
+        split = data.split("test", job.task)
+        trial_id, epoch = job.owner
+        shown = shown_images(split, self._n_heatmaps)
+        for pair, rows in heat_maps(model, split, shown, job.shown, self._device).items():
+            own = {"trial_id": trial_id, "epoch": epoch, "task": job.task}
+            name = heatmaps_name(pair, job.task)
+            self._store.put_heatmaps(trial_id, epoch, name, [own | row for row in rows])
+
+    def _open(self, config: TrialConfig) -> Data:
+        key, root = config.data.key, self._runtime.data_root
+        if key not in self._data:
+            data = open_data(config.data, root, self._runtime.cache, self._data_progress)
+            where = root or "the generated data set"
+            self._store.record_fingerprint(key, data.fingerprint, where)
+            self._data[key] = data
+        return self._data[key]
+
+    def _load(self, job: Job, n_classes: int) -> torch.nn.Module:
+        try:
+            weights = self._store.weights(job.weights)
+        except (InputError, SafetensorError, OSError) as error:
+            raise _UnreadableError(_sentence(job, error)) from error
+        key = (job.config.model, n_classes)
+        if key not in self._models:
+            # Pretrained weights would only be overwritten.
+            self._models[key] = build_model(*key, weights=None).to(self._device)
+        self._models[key].load_state_dict(weights)
+        return self._models[key]
+
+
+def result_row(target: Target, evaluation: Evaluation, n_classes: int) -> dict[str, Any]:
+    """Return one row of `schema.TEST`."""
+    values = dict(evaluation.classification)
+    if target.pair is not None:
+        scores = evaluation.scores[target.pair]
+        values |= localization(scores, target.iou_threshold) | breakdown(scores, n_classes)
+    row = dict(zip(KEY, target.key, strict=True))
+    return row | {f"test_{name}": value for name, value in values.items()}
+
+
+def _sentence(job: Job, error: Exception) -> str:
+    if isinstance(error, InputError):
+        return str(error)
+    return f"checkpoint {job.weights} cannot be read: {error}"

@@ -1,0 +1,1 @@
+"""Layouts that are read: folders as their publishers, or users, arrange them."""

@@ -1,0 +1,181 @@
+"""COCO and any folder in the layout of its instance annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import BaseModel, Field
+
+from mg_core.config import Frozen, Integer, Number
+from mg_core.counter import permutation
+from mg_core.data.images import read_size
+from mg_core.data.layouts.coco_json import Entry, read_instances
+from mg_core.data.layouts.polygons import draw
+from mg_core.data.layouts.voc import IMAGE_SUFFIXES, class_names, read_list
+from mg_core.data.reader import Reader, Record, Report, existing_file, fingerprint, refuse
+from mg_core.errors import InputError
+
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat",
+    "traffic light", "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog",
+    "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe", "backpack", "umbrella",
+    "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard", "sports ball", "kite",
+    "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich",
+    "orange", "broccoli", "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch",
+    "potted plant", "bed", "dining table", "toilet", "tv", "laptop", "mouse", "remote",
+    "keyboard", "cell phone", "microwave", "oven", "toaster", "sink", "refrigerator", "book",
+    "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+"""In the order of their ids, 1 to 90 with gaps."""
+
+
+class CocoOptions(Frozen):
+    """Settings of a folder in COCO layout.
+
+    Attributes:
+        year: behind `train` and `val` in the names of folders and annotations; may be empty.
+        classes: names separated by commas, for data with classes of their own.
+        val_fraction: share of the training images that validation is drawn from.
+        val_seed: of that draw.
+        val_list: file below the data folder whose lines name the validation images by id,
+            instead of a draw.
+    """
+
+    year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]*$")] = "2014"
+    classes: str = Field(default=",".join(COCO_CLASSES), min_length=1)
+    val_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
+    val_seed: Annotated[Integer, Field(ge=0)] = 0
+    val_list: str | None = None
+
+
+class Coco(Reader):
+    """Reader of `annotations/instances_{train,val}2014.json`, `train2014` and `val2014`.
+
+    Test is the official validation set. Classes are matched by name, so that gaps in their ids do
+    not matter; crowds are boxes like others; images without annotations are negatives.
+    """
+
+    Options: ClassVar[type[BaseModel]] = CocoOptions
+
+    def __init__(self, root: Path, options: CocoOptions) -> None:
+        self.root = root
+        self.options = options
+        self.classes = class_names(options.classes)
+        if not self._annotations("train").is_file():
+            raise InputError(f"{root} holds no COCO: {self._annotations('train')} is missing")
+
+    def records(self, split: str, report: Report = refuse) -> Sequence[Record]:
+        """Read the images of a split, in the order of their ids."""
+        official = "val" if split == "test" else "train"
+        path = self._annotations(official)
+        entries = read_instances(path, self.classes, report)
+        if split != "test":
+            is_val = self._validation(entries, report)
+            entries = [entry for entry, val in zip(entries, is_val, strict=True)
+                       if val == (split == "val")]  # fmt: skip
+        if not entries:
+            raise InputError(f"{path} leaves no image for the {split} split")
+        found = []
+        for entry in entries:
+            try:
+                found.append(self._record(entry, self._images(official)))
+            except InputError as error:
+                report(error)
+        return found
+
+    def fingerprint(self) -> str:
+        """Hash annotations by content and images by size."""
+        tables = [path for part in ("train", "val") if (path := self._annotations(part)).is_file()]
+        if self.options.val_list is not None:
+            tables.append(self._val_list())
+        # Not from the annotations: parsing them takes a trial longer than all else at its start.
+        images = [
+            path
+            for part in ("train", "val")
+            for path in self._images(part).rglob("*")
+            if path.suffix in IMAGE_SUFFIXES
+        ]
+        return fingerprint(self.root, tables, images)
+
+    def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
+        """Return the pixels of every class: polygons and run lengths, drawn at stored size."""
+        assert record.size is not None
+        width, height = read_size(record.image)
+        if (width, height) != record.size:
+            raise InputError(
+                f"{record.image} has {width} × {height} pixels, but its annotations are for "
+                f"{record.size[0]} × {record.size[1]}"
+            )
+        masks: dict[int, NDArray[np.bool_]] = {}
+        for box, outline in zip(record.boxes, record.segmentation, strict=True):
+            drawn = draw(outline, *record.size)
+            masks[box.class_index] = masks.get(box.class_index, False) | drawn
+        return {index: _nearest(masks[index], size) for index in sorted(masks)}
+
+    def _annotations(self, part: str) -> Path:
+        return self.root / "annotations" / f"instances_{part}{self.options.year}.json"
+
+    def _images(self, part: str) -> Path:
+        return self.root / f"{part}{self.options.year}"
+
+    def _val_list(self) -> Path:
+        return existing_file(self.root, self.options.val_list or "", "option val_list")
+
+    def _validation(self, entries: Sequence[Entry], report: Report) -> NDArray[np.bool_]:
+        if self.options.val_list is None:
+            labels = np.zeros((len(entries), len(self.classes)), dtype=np.bool_)
+            for row, entry in enumerate(entries):
+                labels[row, [box.class_index for box in entry.boxes]] = True
+            return stratified_draw(labels, self.options.val_fraction, self.options.val_seed)
+        known = {str(entry.id) for entry in entries}
+        chosen = read_list(self._val_list(), report)
+        for item in chosen:
+            if item.id not in known:
+                report(InputError(f"{item.source} names {item.id!r}, which is no training image"))
+        ids = {item.id for item in chosen}
+        return np.array([str(entry.id) in ids for entry in entries], dtype=np.bool_)
+
+    def _record(self, entry: Entry, folder: Path) -> Record:
+        return Record(
+            id=str(entry.id),
+            image=existing_file(folder, entry.file_name, entry.source),
+            boxes=entry.boxes,
+            size=(entry.width, entry.height),
+            segmentation=entry.outlines,
+        )
+
+
+def stratified_draw(labels: NDArray[np.bool_], fraction: float, seed: int) -> NDArray[np.bool_]:
+    """Draw int(fraction · N) images so that every class keeps its share.
+
+    Images are sorted by their rarest class, at random within it, and picked at equal distances
+    (systematic sampling): of every such stratum the draw takes its share, one more or one less.
+
+    Args:
+        labels: (N, K); an image without any is in a stratum of its own.
+        fraction: in (0, 1).
+        seed: of the order within strata.
+
+    Returns:
+        (N,) which images are drawn.
+    """
+    counts = labels.sum(axis=0)
+    rarest = np.where(labels, counts, len(labels) + 1).argmin(axis=1)
+    strata = np.where(labels.any(axis=1), rarest, labels.shape[1])
+    order = permutation(len(labels), seed, "validation")
+    order = order[np.argsort(strata[order], kind="stable")]
+    steps = np.floor(np.arange(len(labels) + 1) * fraction + 1e-9)
+    drawn = np.zeros(len(labels), dtype=np.bool_)
+    drawn[order] = np.diff(steps) > 0
+    return drawn
+
+
+def _nearest(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
+    pixels = Image.fromarray(mask.astype(np.uint8))
+    return np.asarray(pixels.resize((size, size), Image.Resampling.NEAREST)).astype(np.bool_)

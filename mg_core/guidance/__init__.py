@@ -1,0 +1,13 @@
+"""Guided training of any network: one step, its loss, and what can be guided where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mg_core.lazy import importing
+
+if TYPE_CHECKING:
+    from mg_core.guidance.step import Batch, Guidance, StepLosses, guided_loss, guided_step
+
+__all__ = ["Batch", "Guidance", "StepLosses", "guided_loss", "guided_step"]
+__getattr__ = importing(__name__, dict.fromkeys(__all__, "mg_core.guidance.step"))

@@ -1,0 +1,301 @@
+"""Whole-object reads and writes on any filesystem that pyarrow knows: the store's only I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyarrow import fs
+
+from mg_core.errors import InputError, StorageError
+from mg_core.redaction import refuse_secrets
+
+TEMPORARY = ".tmp"
+PARALLEL_REQUESTS = 16
+PARALLEL_READS = 2  # More would only wait for Python's own lock.
+BATCH = 16
+RACE_RETRIES = 10
+
+PATIENCE = 600.0
+"""Seconds that a trial or a driver at work waits for object storage that is away."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+LASTING = re.compile(
+    "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE|CREDENTIALS|TOKEN|MALFORMED"
+    "|INVALID_CLIENT|UNRECOGNIZED_CLIENT|AUTHENTICATION|[Bb]ucket '.*' not found"
+)
+"""What object storage says when asking again would not help."""
+QUOTED = re.compile(r"'[^']*'")
+"""Where it repeats keys, which may hold any word."""
+
+T = TypeVar("T")
+
+
+class Files:
+    """Objects under one URI, addressed by keys with forward slashes.
+
+    An object is there completely or not at all: on local and network folders it is written under
+    a temporary name and renamed; on object storage it is serialised in memory and put at once.
+
+    Args:
+        uri: a folder, `file://`, `s3://`, `gs://` or any other URI that pyarrow resolves.
+        patience: seconds to go on asking object storage that is away; a folder is asked once.
+
+    Raises:
+        InputError: the URI names no filesystem, or holds a secret.
+    """
+
+    def __init__(self, uri: str, patience: float = 0.0) -> None:
+        refuse_secrets(uri, "store")
+        self.uri = uri
+        self.patience = patience
+        self.is_local = "://" not in uri
+        try:
+            if self.is_local:
+                self._fs, root = fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
+            else:  # Where the URI names no region, S3 is asked for it.
+                self._fs, root = self.retried(lambda: fs.FileSystem.from_uri(uri))
+        except ValueError as error:
+            raise InputError(
+                f"store {uri!r} is not a folder or a URI of pyarrow.fs: {error}"
+            ) from None
+        except OSError as error:
+            if patience:  # Of somebody at work, who has named a store that was there.
+                raise StorageError(error.errno, f"store {uri!r} is away: {error}") from error
+            raise InputError(f"store {uri!r} cannot be reached: {error}") from None
+        self._root = root.rstrip("/")
+        if not self._root:
+            raise InputError(f"store {uri!r} names no folder or bucket")
+        self.is_local = isinstance(self._fs, fs.LocalFileSystem)
+        # A command that is refused leaves no empty store behind, but keeps what a user made.
+        self._end = Path(self._root) if self.is_local and Path(self._root).exists() else None
+
+    @property
+    def filesystem(self) -> Any:
+        """The pyarrow filesystem, for readers of many files at once."""
+        return self._fs
+
+    @property
+    def local_path(self) -> Path | None:
+        """The folder itself where the store is one."""
+        return Path(self._root) if self.is_local else None
+
+    def path(self, key: str) -> str:
+        """Return what the filesystem calls the object `key`."""
+        return f"{self._root}/{key}"
+
+    def get(self, key: str) -> bytes:
+        """Return the object's bytes.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: it cannot be read.
+        """
+
+        def read() -> bytes:
+            with self._fs.open_input_stream(self.path(key)) as stream:
+                data: bytes = stream.read()
+            return data
+
+        with self._refusals(key, "read"):
+            return Path(self.path(key)).read_bytes() if self.is_local else self.retried(read)
+
+    def get_end(self, key: str, size: int) -> bytes:
+        """Return the object's last bytes, at most `size` of them.
+
+        Raises:
+            FileNotFoundError: there is none.
+            StorageError: it cannot be read.
+        """
+
+        def read_local() -> bytes:
+            with open(self.path(key), "rb") as local:
+                local.seek(max(0, local.seek(0, os.SEEK_END) - size))
+                return local.read()
+
+        def read() -> bytes:
+            with self._fs.open_input_file(self.path(key)) as file:
+                end = file.size()
+                data: bytes = file.read_at(min(size, end), max(0, end - size))
+            return data
+
+        with self._refusals(key, "read"):
+            return read_local() if self.is_local else self.retried(read)
+
+    def put(self, key: str, data: bytes) -> None:
+        """Write the whole object, replacing one that is there.
+
+        Raises:
+            StorageError: the filesystem refused; the object is as it was before.
+        """
+        with self._refusals(key, "written"):
+            self._put(key, data)
+
+    @contextlib.contextmanager
+    def _refusals(self, key: str, what: str) -> Iterator[None]:
+        """Say in a sentence that the filesystem refused, and that it was the store's."""
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, StorageError) or (
+                isinstance(error, FileNotFoundError) and what == "read"
+            ):
+                raise
+            reason = error.strerror or " ".join(str(error).split())
+            where = self.path(key) if self.is_local else f"{self.uri.split('?')[0]}: {key}"
+            raise StorageError(error.errno, f"{where} cannot be {what}: {reason}") from error
+
+    def _put(self, key: str, data: bytes) -> None:
+        if not self.is_local:
+            return self.retried(lambda: self._write(key, data))
+        # Somebody may sweep the temporary folder or an empty one at this very moment.
+        return _despite_races(lambda: self._replace(key, data))
+
+    def _write(self, key: str, data: bytes) -> None:
+        # Leaving the stream through an exception would publish what was written so far, so
+        # nothing but one write of finished bytes happens inside.
+        with self._fs.open_output_stream(self.path(key)) as stream:
+            stream.write(data)
+
+    def retried(self, request: Callable[[], T]) -> T:
+        """Make a request, again and with growing pauses while object storage is away.
+
+        Requests replace, read or remove whole objects, so a repeated one does no harm.
+
+        Raises:
+            OSError: the answer is final, or patience has run out.
+        """
+        start, pause = time.monotonic(), FIRST_PAUSE
+        while True:
+            try:
+                return request()
+            except (FileNotFoundError, PermissionError):
+                raise
+            except OSError as error:
+                is_over = time.monotonic() + pause - start > self.patience
+                if self.is_local or is_over or LASTING.search(QUOTED.sub("''", str(error))):
+                    raise
+            # Of many trials that lost the same server not all come back at the same moment.
+            time.sleep(pause * random.uniform(0.5, 1.0))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _replace(self, key: str, data: bytes) -> None:
+        target = Path(self.path(key))
+        temporary = Path(self.path(TEMPORARY)) / secrets.token_hex(8)
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                # Else a power cut may leave the new name with nothing behind it.
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+    def keys(self, prefix: str) -> list[str]:
+        """Return the keys of all objects below the folder `prefix`, sorted; it need not exist."""
+        selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
+        start = len(self._root) + 1
+
+        def listed() -> list[fs.FileInfo]:
+            return self.retried(lambda: self._fs.get_file_info(selector))
+
+        with self._refusals(prefix, "listed"):
+            # Of a folder that is made between its two looks pyarrow says that it does not exist.
+            found = _despite_races(listed)
+        return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are gone already are none of anybody's concern."""
+        if not self.is_local:
+            with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+                list(pool.map(self._delete, keys))
+            return
+        for key in keys:
+            self._delete(key)
+            self._remove_empty_parents(Path(self.path(key)).parent)
+
+    def _delete(self, key: str) -> None:
+        # Object stores answer an absent key in ways of their own.
+        with self._refusals(key, "removed"), contextlib.suppress(FileNotFoundError):
+            self.retried(lambda: self._fs.delete_file(self.path(key)))
+
+    def delete_folder(self, prefix: str) -> None:
+        """Remove a folder and all that is in it; it need not exist."""
+        self.delete(self.keys(prefix))
+        if not self.is_local:
+            # pyarrow puts an empty object in place of a folder whose last file it removed.
+            with contextlib.suppress(FileNotFoundError):
+                self.retried(lambda: self._fs.delete_dir(self.path(prefix)))
+
+    def _remove_empty_parents(self, folder: Path) -> None:
+        end = self._end or Path(self._root).parent
+        with contextlib.suppress(OSError):
+            while folder != end:
+                folder.rmdir()
+                folder = folder.parent
+
+    def sweep_temporary(self) -> None:
+        """Remove what killed writers left under temporary names."""
+        if self.is_local:
+            self.delete(self.keys(TEMPORARY))
+            self.remove_empty_temporary()
+
+    def remove_empty_temporary(self) -> None:
+        """Remove the folder of temporary names if nobody is writing."""
+        if self.is_local:
+            self._remove_empty_parents(Path(self.path(TEMPORARY)))
+
+    def get_many(self, keys: Iterable[str]) -> list[bytes]:
+        """Read several objects at once, in the order of the keys."""
+        return self.map(self.get, keys)
+
+    def map(self, request: Callable[[str], T], keys: Iterable[str]) -> list[T]:
+        """Make a request of each of several objects, many at a time, in the order of the keys."""
+        every = list(keys)
+        # Some for each task: on a folder a request is shorter than handing it to a thread.
+        batches = [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
+        with ThreadPoolExecutor(PARALLEL_READS if self.is_local else PARALLEL_REQUESTS) as pool:
+            done = pool.map(lambda batch: [request(key) for key in batch], batches)
+            return [answer for answers in done for answer in answers]
+
+    def put_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
+        """Write several objects at once."""
+        with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
+            list(pool.map(lambda item: self.put(*item), objects))
+
+    def check_writable(self) -> None:
+        """Write and remove a probe.
+
+        Raises:
+            InputError: says why the store cannot be written.
+        """
+        probe = f"{TEMPORARY}/probe-{secrets.token_hex(8)}"
+        try:
+            self._put(probe, b"")
+            self.delete([probe])
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise InputError(
+                f"store {self.uri!r} cannot be written ({reason}); name a writable one with --store"
+            ) from None
+
+
+def _despite_races(request: Callable[[], T]) -> T:
+    """Make a request again while folders come and go beneath it."""
+    for _ in range(RACE_RETRIES):
+        with contextlib.suppress(FileNotFoundError):
+            return request()
+    return request()
