@@ -8,93 +8,16 @@ from collections.abc import Callable, Sequence
 import pandas as pd
 import pyarrow as pa
 
+from mg_core.columns import COLUMNS, KEY
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
-from mg_core.store import tables as schema
+from mg_core.store.tables import METRICS, TEST
 
 StoreLike = str | os.PathLike[str] | ResultStore
 
-KEY = ["trial_id", "epoch", "attribution", "layer"]
-"""What a row is about; test rows join the others on it."""
-
-WITHOUT_NULLS = ["attempt", "image_size", "seed", "epochs", "batch_size", "epoch"]
-
-_CONFIGURATION = {
-    "trial_id": "identity of the trial, a hash of its configuration",
-    "kind": "baseline or guided",
-    "dataset": "registered data set",
-    "dataset_options": "settings of the data set's own, as JSON",
-    "image_size": "pixels on each side",
-    "horizontal_flip": "whether training images are flipped with probability 1/2",
-    "model": "registered model",
-    "weights": "initial weights of the baseline; missing where it starts from scratch",
-    "seed": "of initialisation, shuffling, class draws and annotation subsets",
-    "epochs": "passes over the training split that make the trial complete",
-    "learning_rate": "of Adam",
-    "batch_size": "images a step",
-    "precision": "of the training step",
-    "baseline": "trial the guided one starts from; missing for a baseline",
-    "guided_attribution": "attribution whose maps are guided",
-    "guided_layer": "layer at which they are taken",
-    "loss": "localization loss",
-    "localization_weight": "λ of Eq. 1",
-    "reduction": "how the losses of a batch's annotated images are combined",
-    "annotated_fraction": "share of the training images that keep their boxes",
-    "box_dilation": "share of its size a training box grows by on each side",
-    "task": "which label is learnt, for data sets with several",
-}
-_ROW = {
-    "epoch": "0 is the baseline's checkpoint before any guided update",
-    "attribution": "evaluated attribution; missing for a baseline",
-    "layer": "evaluated layer; missing for a baseline",
-    "train_loss": "mean over the epoch's steps",
-    "train_bce": "classification part of the loss, mean over steps",
-    "train_localization_loss": "localization part before λ, mean over steps",
-    "n_annotated": "images guided in the epoch",
-    "attempt": "run of the trial that wrote the row",
-    "seconds_train": "training time of the epoch",
-    "seconds_val": "validation time of the epoch",
-    "seconds_step": "mean time of a training step",
-}
-_METRICS = {
-    "f1": "micro F1 over all (image, class) decisions",
-    "precision": "micro precision",
-    "recall": "micro recall",
-    "map": "macro mean of average precision",
-    "bce": "binary cross-entropy",
-    "n_images": "images of the split",
-    "n_classes_without_positives": "classes left out of map",
-    "accuracy": "share of images whose largest logit is their class, for data with groups",
-    "accuracy_group_0": "accuracy of landbirds on land",
-    "accuracy_group_1": "accuracy of landbirds on water",
-    "accuracy_group_2": "accuracy of waterbirds on land",
-    "accuracy_group_3": "accuracy of waterbirds on water",
-    "accuracy_worst_group": "accuracy of waterbirds on land, the worst group of Table 1",
-    "accuracy_min_group": "lowest accuracy of a group",
-    "epg": "mean energy pointing game over (image, ground-truth class) pairs",
-    "iou": "mean IoU at iou_threshold",
-    "iou_threshold": "the threshold with the highest mean validation IoU",
-    "iou_at_0.5": "mean IoU at threshold 0.5",
-    "iou_by_threshold": "mean IoU at every threshold of the grid",
-    "n_pairs": "(image, ground-truth class) pairs",
-    "n_without_energy": "pairs whose map has no positive value; they count 0",
-    "n_empty_mask": "pairs whose boxes cover no pixel; they count 0",
-    "box_area": "mean share of the image inside the boxes: the EPG of a uniform map",
-    "on_object": "mean share of the in-box energy that is on the object",
-    "n_on_object": "pairs with a segmentation mask and energy in the box",
-}
-_TEST_ONLY = {
-    "epg_by_class": "mean EPG of each class",
-    "epg_by_box_size": "mean EPG by box-area bin (training.evaluation.BOX_SIZE_EDGES)",
-}
-
-COLUMNS = {
-    **_CONFIGURATION,
-    **_ROW,
-    **{f"val_{name}": f"validation: {text}" for name, text in _METRICS.items()},
-    **{f"test_{name}": f"test: {text}" for name, text in (_METRICS | _TEST_ONLY).items()},
-}
-"""What each column of `load` and `load_tests` holds; metrics are fractions, not percent."""
+WITHOUT_NULLS = [
+    name for name, c in COLUMNS.items() if c.type in ("int32", "int64") and c.role != "metric"
+]
 
 
 def open_store(store: StoreLike) -> ResultStore:
@@ -114,8 +37,28 @@ def open_store(store: StoreLike) -> ResultStore:
 def load(
     store: StoreLike | Sequence[StoreLike], columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Return every committed row; see `analysis.load`."""
-    _check_columns(columns, schema.METRICS)
+    """Return every committed row of a store, one per (trial, epoch, attribution, layer).
+
+    Rows of a running sweep are those of the epochs committed so far. `mg_core.columns` says what
+    each column holds; metrics are fractions. Text columns have pandas' text dtype with missing
+    values, `n_*` counts are `Int64`, what every row has (`seed`, `epoch`, …) is `int64` or `bool`,
+    all other numbers are `float64` with NaN, and `val_iou_by_threshold` holds arrays.
+
+    Args:
+        store: a folder, a URI that pyarrow.fs resolves, or a `ResultStore`; several of them give
+            one frame, in which a trial that two of them hold stands once.
+        columns: those wanted; all of them where none are named.
+
+    Raises:
+        InputError: the store is none, cannot be read, or has no such column.
+
+    Example:
+        >>> import analysis
+        >>> frame = analysis.load("runs/demo", columns=["kind", "epoch", "val_f1"])
+        >>> sorted(frame["kind"].unique())
+        ['baseline', 'guided']
+    """
+    _check_columns(columns, METRICS)
     return _read_all(store, columns, ResultStore.rows)
 
 
@@ -129,7 +72,7 @@ def load_tests(
     Raises:
         InputError: the store is none, cannot be read, or has no such column.
     """
-    _check_columns(columns, schema.TEST)
+    _check_columns(columns, TEST)
     return _read_all(store, columns, ResultStore.test_rows)
 
 

@@ -17,11 +17,11 @@ Table = NDArray[np.float64]
 def reference_point(*tables: ArrayLike) -> Table:
     """Return the component-wise minimum of all points that compete in a panel.
 
-    It is the same for all losses of the panel, baseline included: measured against the baseline
-    itself every front that trades F1 for localisation would be worth nothing.
+    All losses of the panel share it, the baseline included. Against the baseline alone, every
+    front that trades F1 for localisation would be worth nothing.
 
     Args:
-        tables: (N, objectives) each; rows with a NaN are left out.
+        tables: points (N, objectives) each; rows with a NaN are left out.
 
     Raises:
         ValueError: there is no point.
@@ -38,10 +38,10 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 
     Args:
         points: (N, objectives); rows with a NaN, or below the reference anywhere, add nothing.
-        reference: (objectives,).
+        reference: (objectives,) the worst corner of the volume.
 
     Returns:
-        In the product of the objectives' units; 0 for no points.
+        The volume in the product of the objectives' units; 0 for no points.
     """
     table = _valid(points)
     if not len(table):
@@ -53,12 +53,12 @@ def additive_epsilon(points: ArrayLike, others: ArrayLike) -> float:
     """Return what must be added to `points` for each of `others` to be weakly dominated.
 
     Args:
-        points: (N, objectives).
-        others: (M, objectives).
+        points: (N, objectives) that are judged.
+        others: (M, objectives) that they are judged by.
 
     Returns:
-        In the objectives' units: at most 0 when `points` already weakly dominate all others; NaN
-        where either is empty (Zitzler et al., 2003).
+        The addend in the objectives' units (Zitzler et al., 2003): at most 0 when `points` already
+        weakly dominate all others, NaN where either is empty.
     """
     table, wanted = _valid(points), _valid(others)
     if not len(table) or not len(wanted):
@@ -70,9 +70,9 @@ def attainment(fronts: Sequence[ArrayLike], share: float = 0.5) -> Table:
     """Return the goals that at least a share of several runs reach: never one pooled front.
 
     Args:
-        fronts: (N, 2 or 3) of each run, such as one for each seed.
-        share: of the runs, above 0 and up to 1; 0.5 is the median attainment surface, 1 what
-            every run attains.
+        fronts: front (N, 2 or 3) of each run, such as one for each seed.
+        share: share of the runs that must reach a goal, above 0 and up to 1; 0.5 gives the median
+            attainment surface, 1 what every run attains.
 
     Returns:
         (M, objectives) the non-dominated among those goals (Grunert da Fonseca et al., 2001).

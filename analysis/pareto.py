@@ -8,40 +8,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mg_core.columns import CONFIGURATION, PAIR, RUN
 from mg_core.errors import InputError
 from mg_core.pareto import non_dominated
 
-__all__ = ["CONFIGURATION", "OBJECTIVES", "PAIR", "front_ids", "fronts", "is_on_front"]
-__all__ += ["non_dominated"]
+__all__ = ["OBJECTIVES", "front_ids", "fronts", "is_on_front", "non_dominated"]
 
 OBJECTIVES = ("f1", "epg", "iou")
 """What fronts are taken over unless the sweep or the user names others; larger is better."""
-
-CONFIGURATION = [
-    "dataset",
-    "dataset_options",
-    "image_size",
-    "horizontal_flip",
-    "task",
-    "model",
-    "weights",
-    "guided_attribution",
-    "guided_layer",
-    "loss",
-    "reduction",
-    "annotated_fraction",
-    "box_dilation",
-    "epochs",
-    "learning_rate",
-    "batch_size",
-    "precision",
-]
-"""What guided trials of one front share: every swept parameter but λ (and the seed, below)."""
-
-RUN = ["baseline", "seed"]
-"""Seeds are never pooled, nor are trials that start from different baselines."""
-
-PAIR = ["attribution", "layer"]
 
 
 def fronts(

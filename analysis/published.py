@@ -22,8 +22,7 @@ import pandas as pd
 import yaml
 from pydantic import Field
 
-from analysis.frame import COLUMNS, KEY
-from analysis.pareto import CONFIGURATION
+from mg_core.columns import COLUMNS, CONFIGURATION, KEY
 from mg_core.config import Frozen, parse
 from mg_core.errors import InputError
 
@@ -39,7 +38,7 @@ class Mapping(Frozen):
         name: shown in legends.
         files: pattern, relative to the mapping file; `*` matches anything in a name, `{column}`
             too, and puts it into that column.
-        format: of the files.
+        format: how the tables are written; by the ending of the files where not given.
         columns: their name of each of our columns; nested keys of JSON are joined by dots.
         values: columns that are the same in every row.
         rename: our value for theirs, by column.
@@ -65,9 +64,6 @@ def read_published(path: str | Path) -> pd.DataFrame:
 
     A row without a loss is a baseline, the reference of its panel. Rows stand as their authors
     selected them.
-
-    Args:
-        path: of the mapping file.
 
     Returns:
         One row per result, with `source` (the mapping's name), `is_reference`, and those columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -18,13 +18,15 @@ from analysis.frame import (
     with_tests,
     without_repeats,
 )
+from analysis.heatmaps import HeatMaps, Key, Row
 from analysis.pareto import OBJECTIVES
 from analysis.selection import select
-from mg_core.config import Objective, TrialConfig
+from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
-from mg_core.store import tables as schema
+from mg_core.store.ledger import Ledger, read_ledger
 from mg_core.store.progress import Progress
+from mg_core.store.tables import METRICS, TEST
 
 T = TypeVar("T")
 
@@ -34,35 +36,32 @@ class Results:
     """One store or several at one moment; a running sweep may be further by now.
 
     Attributes:
-        stores: where it was read from; none where all there is was published by others.
-        spec: of the sweep, of the first one where there are several.
+        stores: the stores that were read; none where others published all there is.
+        spec: the sweep as its author wrote it, the first one where there are several.
         trials: configurations of all trials by id, those without any row too.
-        progress: of the trials that have committed an epoch.
-        failures: record of the last attempt of each trial that failed.
+        ledger: how far each trial is.
         rows: every committed row, see `analysis.load`.
         tests: every test row, see `analysis.frame.load_tests`.
-        versions: of Python and the packages that trained, as one attempt recorded them.
-        objectives: of the fronts.
-        tolerance: of the fronts, in fractions.
-        heatmap_keys: trial, epoch and pair of the heat maps that were made.
+        versions: Python and the packages that trained, as one attempt recorded them.
+        objectives: metrics that the fronts are taken over.
+        tolerance: width of the bins in which values count as equal, in fractions.
+        heatmap_keys: keys of all heat maps that were made, see `heatmaps`.
         published: rows of others, see `analysis.published`; figures show them beside.
-        recorded_heatmaps: rows of `schema.HEATMAPS` of a study that was recorded without its
-            stores; none where heat maps are read from the stores.
+        recorded_heatmaps: rows of heat maps that were recorded without their store.
     """
 
     stores: tuple[ResultStore, ...]
     spec: Mapping[str, Any]
     trials: Mapping[str, TrialConfig]
-    progress: Mapping[str, Progress]
-    failures: Mapping[str, Mapping[str, Any]]
+    ledger: Ledger
     rows: pd.DataFrame
     tests: pd.DataFrame
     versions: Mapping[str, str]
     objectives: tuple[str, ...]
     tolerance: float
-    heatmap_keys: frozenset[tuple[str, int, str]] = frozenset()
+    heatmap_keys: frozenset[Key] = frozenset()
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
-    recorded_heatmaps: pd.DataFrame | None = None
+    recorded_heatmaps: Mapping[Key, list[Row]] = field(default_factory=dict)
 
     @property
     def store(self) -> ResultStore:
@@ -85,6 +84,16 @@ class Results:
         others = [] if self.published.empty else list(self.published["source"].unique())
         return ", ".join([*names, *others])
 
+    @property
+    def progress(self) -> Mapping[str, Progress]:
+        """How far the trials are that have committed an epoch."""
+        return self.ledger.progress
+
+    @property
+    def failures(self) -> Mapping[str, Mapping[str, Any]]:
+        """Records of the last attempts that failed, of trials that will be tried again too."""
+        return self.ledger.failures
+
     @cached_property
     def selected(self) -> pd.DataFrame:
         """What validation selects; no test column is in sight."""
@@ -94,6 +103,12 @@ class Results:
     def tested(self) -> pd.DataFrame:
         """The selected rows with their test columns, missing where not tested yet."""
         return with_tests(self.selected, self.tests)
+
+    @cached_property
+    def heatmaps(self) -> HeatMaps:
+        """The reader of heat maps, whose cache lives as long as these results."""
+        recorded = dict(self.recorded_heatmaps)
+        return HeatMaps(self.stores, self.trials, self.progress, self.heatmap_keys, recorded)
 
     @property
     def n_checkpoints(self) -> int:
@@ -117,10 +132,14 @@ class Results:
 
     @property
     def states(self) -> dict[str, int]:
-        """Number of trials that are complete, failed, or neither."""
-        n_complete = sum(progress.is_complete for progress in self.progress.values())
-        n_left = len(self.trials) - n_complete - len(self.failures)
-        return {"complete": n_complete, "failed": len(self.failures), "unfinished": n_left}
+        """Number of trials that are complete, failed, or unfinished: running or waiting."""
+        counts = self.ledger.counts(self.trials)
+        n_unfinished = counts["waiting"] + counts["running"]
+        return {
+            "complete": counts["complete"],
+            "failed": counts["failed"],
+            "unfinished": n_unfinished,
+        }
 
 
 def read_results(
@@ -130,8 +149,8 @@ def read_results(
 
     Args:
         store: a folder, a URI or a `ResultStore`.
-        objectives: of the fronts; those of the sweep where none are named.
-        tolerance: of the fronts, in fractions.
+        objectives: metrics of the fronts; those of the sweep where none are named.
+        tolerance: width of the bins in which values count as equal, in fractions.
 
     Raises:
         InputError: the store is none or cannot be read, or an objective is unknown.
@@ -144,24 +163,22 @@ def read_results(
     with reading(opened):
         # Rows first: a trial that commits meanwhile names more checkpoints than they need.
         rows = load(opened)
-        progress = opened.progress()
         trials = opened.trials()
-        left = set(trials) - {t for t, found in progress.items() if found.is_complete}
-        attempts = opened.attempts(left | set(sorted(trials)[:1]))
+        ledger = read_ledger(opened, trials)
+        first = opened.attempts(sorted(trials)[:1])
         tests = load_tests(opened)
         made = opened.heatmap_keys()
-    nameless = sorted(progress.keys() - trials.keys())
+    nameless = sorted(set(rows["trial_id"]) - trials.keys())
     if nameless:
         raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
     return Results(
         stores=(opened,),
         spec=spec,
         trials=trials,
-        progress=progress,
-        failures={t: a for t, a in attempts.items() if t in left and a["how"] == "failed"},
+        ledger=ledger,
         rows=rows,
         tests=tests,
-        versions=_versions(attempts.values()),
+        versions=_versions(first.values()),
         objectives=chosen,
         tolerance=tolerance,
         heatmap_keys=frozenset(made),
@@ -189,14 +206,16 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
         raise InputError(
             "these sweeps have different objectives; say with --objectives which ones count"
         )
-    rows = [part.rows for part in parts] or [to_frame(schema.METRICS.empty_table())]
-    tests = [part.tests for part in parts] or [to_frame(schema.TEST.empty_table())]
+    rows = [part.rows for part in parts] or [to_frame(METRICS.empty_table())]
+    tests = [part.tests for part in parts] or [to_frame(TEST.empty_table())]
     return Results(
         stores=tuple(store for part in parts for store in part.stores),
         spec=parts[0].spec if parts else {},
         trials=_first_of(part.trials for part in parts),
-        progress=_first_of(part.progress for part in parts),
-        failures=_first_of(part.failures for part in parts),
+        ledger=Ledger(
+            _first_of(part.ledger.progress for part in parts),
+            _first_of(part.ledger.records for part in parts),
+        ),
         rows=without_repeats(rows),
         tests=without_repeats(tests),
         versions=_first_of(part.versions for part in parts),
@@ -220,10 +239,11 @@ def check_objectives(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: one is unknown or stands twice.
     """
-    known = get_args(Objective)
     for name in names:
-        if name not in known:
-            raise InputError(f"unknown objective {name!r}; choose from {', '.join(known)}")
+        try:
+            objective(name)
+        except ValueError as error:
+            raise InputError(str(error)) from None
     if len(set(names)) < len(names):
         raise InputError(f"an objective stands twice in {', '.join(names)}")
     return tuple(names)

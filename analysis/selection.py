@@ -10,10 +10,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.frame import KEY
 from analysis.pareto import OBJECTIVES, front_ids, is_on_front
+from mg_core.columns import KEY
 
 REFERENCE_EPOCH = 0
+SLACK = 0.05
+"""Loss of F1 against the baseline that a chosen checkpoint may have, in fractions."""
+TABLE_1_SLACK = 0.01
+"""Loss of validation accuracy that Table 1's choice allows, in fractions."""
 ROUNDING = 1e-9
 """So that "at most 5 points" includes exactly 5, which has no exact binary value."""
 
@@ -43,7 +47,7 @@ def select(
 
 
 def best_within(
-    frame: pd.DataFrame, metric: str = "epg", constraint: str = "f1", slack: float = 0.05
+    frame: pd.DataFrame, metric: str = "epg", constraint: str = "f1", slack: float = SLACK
 ) -> pd.DataFrame:
     """Return per front the row with the highest metric among those near the reference.
 
@@ -55,7 +59,7 @@ def best_within(
     Args:
         frame: as `load` gives it.
         metric: without the split in front; larger is better.
-        constraint: likewise.
+        constraint: metric that may not fall far, without the split in front.
         slack: in fractions.
 
     Returns:
@@ -84,6 +88,15 @@ def best_within(
 def references(frame: pd.DataFrame) -> pd.Series:
     """Mark epoch 0 of guided trials: the baseline as each evaluated pair judges it."""
     return (frame["kind"] == "guided") & (frame["epoch"] == REFERENCE_EPOCH)
+
+
+def guided_there(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that are judged where they were guided."""
+    same = (frame["attribution"] == frame["guided_attribution"]) & (
+        frame["layer"] == frame["guided_layer"]
+    )
+    found: pd.DataFrame = frame[same]
+    return found
 
 
 def _refuse_test_columns(frame: pd.DataFrame) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from analysis.pareto import CONFIGURATION
+from mg_core.columns import COLUMNS, CONFIGURATION
 
 PANELS = ["model", "weights", "guided_attribution", "guided_layer", "loss"]
 """What one figure shows side by side; everything else of a configuration splits figures."""
@@ -23,24 +23,6 @@ DATASETS = {
     "shapes": "Shapes",
 }
 
-_PHRASES = {
-    "dataset_options": "options {}",
-    "image_size": "{} px",
-    "horizontal_flip": "horizontal flip {}",
-    "task": "{} task",
-    "reduction": "reduction {}",
-    "annotated_fraction": "{:.3g} % of the boxes",
-    "box_dilation": "boxes dilated by {:.3g} %",
-    "epochs": "{} epochs",
-    "learning_rate": "learning rate {:g}",
-    "batch_size": "batch size {}",
-    "precision": "precision {}",
-}
-
-_USUAL = {("annotated_fraction", 1.0): "all boxes", ("box_dilation", 0.0): "boxes as they are"}
-_SHARES = ("annotated_fraction", "box_dilation")
-"""Said in percent."""
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -49,7 +31,7 @@ class Setting:
     Attributes:
         label: data set and whatever else tells the setting from the store's others.
         slug: the same for a file name; empty where the store has one setting only.
-        frame: its rows.
+        frame: rows of the setting.
     """
 
     label: str
@@ -72,7 +54,9 @@ def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setti
         setting = dict(zip(own, cast("tuple[Any, ...]", values), strict=True))
         differing = {name: setting[name] for name in told_apart if not pd.isna(setting[name])}
         dataset = str(setting["dataset"])
-        phrases = [_phrase(name, value) for name, value in differing.items() if name != "dataset"]
+        phrases = [
+            COLUMNS[name].in_words(value) for name, value in differing.items() if name != "dataset"
+        ]
         label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
         slug = "-".join(f"{name}={value}" for name, value in differing.items())
         yield Setting(label, re.sub(r"[^A-Za-z0-9.=_-]+", "_", slug), rows)
@@ -91,11 +75,3 @@ def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
         if finer.nunique() > groups.nunique():
             kept, groups = [*kept, name], finer
     return kept
-
-
-def _phrase(name: str, value: Any) -> str:
-    if (name, value) in _USUAL:
-        return _USUAL[name, value]
-    if name in _SHARES:
-        value = 100 * value
-    return _PHRASES.get(name, f"{name} {{}}").format(value)

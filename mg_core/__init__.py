@@ -1,1 +1,42 @@
-"""Everything one trial of a guidance sweep needs; knows neither Ray nor the grid."""
+"""Everything one trial of a guidance sweep needs; knows neither Ray nor the grid.
+
+The names in `__all__` are public and stay; everything else is private and may change. Importing
+this package imports no PyTorch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mg_core.lazy import importing
+
+if TYPE_CHECKING:
+    from mg_core.attributions import ATTRIBUTIONS, Attribution, attribute
+    from mg_core.attributions.overlay import overlay
+    from mg_core.data import DATASETS, Reader, boxes_to_masks, load_image, open_data
+    from mg_core.errors import InputError
+    from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss, guided_step
+    from mg_core.losses import LOSSES
+    from mg_core.metrics import epg, iou
+    from mg_core.models import MODELS, Model, build_model, encode
+    from mg_core.training.evaluation import Evaluation, evaluate
+
+_HOMES = {
+    "mg_core.attributions": ("ATTRIBUTIONS", "Attribution", "attribute"),
+    "mg_core.attributions.overlay": ("overlay",),
+    "mg_core.data": ("DATASETS", "Reader", "boxes_to_masks", "load_image", "open_data"),
+    "mg_core.errors": ("InputError",),
+    "mg_core.guidance": ("Batch", "Guidance", "StepLosses", "guided_loss", "guided_step"),
+    "mg_core.losses": ("LOSSES",),
+    "mg_core.metrics": ("epg", "iou"),
+    "mg_core.models": ("MODELS", "Model", "build_model", "encode"),
+    "mg_core.training.evaluation": ("Evaluation", "evaluate"),
+}
+
+__all__ = [
+    "ATTRIBUTIONS", "DATASETS", "LOSSES", "MODELS", "Attribution", "Batch", "Evaluation",
+    "Guidance", "InputError", "Model", "Reader", "StepLosses", "attribute", "boxes_to_masks",
+    "build_model", "encode", "epg", "evaluate", "guided_loss", "guided_step", "iou", "load_image",
+    "open_data", "overlay",
+]  # fmt: skip
+__getattr__ = importing(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -1,4 +1,4 @@
-"""Folders that are there completely or not at all, built by one process at a time."""
+"""Folders that exist completely or not at all, each built by one process at a time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mg_core.errors import NodeError
 
 @contextlib.contextmanager
 def locked(target: Path) -> Iterator[None]:
-    """Let one process at a time build `target`; the system frees a dead owner's lock.
+    """Hold the lock of `target`; the operating system releases it when the process dies.
 
     Raises:
-        NodeError: the folder around it cannot be written.
+        NodeError: the parent folder cannot be written.
     """
     lock = FileLock(target.with_name(f".{target.name}.lock"))
     probe = target.with_name(f".{target.name}.probe-{secrets.token_hex(8)}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        # Where nothing can be created FileLock may wait for ever.
+        # FileLock may wait for ever in a folder where nothing can be created.
         probe.mkdir()
         probe.rmdir()
         lock.acquire()
@@ -33,8 +33,8 @@ def locked(target: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # The folder may be a user's own. Whoever waits on the file notices that it is gone:
-        # FileLock does not accept a lock on a file without a name (since filelock 3.24).
+        # The folder may be the user's, so the lock file is removed. A process that waits for the
+        # lock then tries again: since filelock 3.24, a lock on an unlinked file is refused.
         with contextlib.suppress(OSError):
             Path(lock.lock_file).unlink()
         lock.release()
@@ -42,13 +42,13 @@ def locked(target: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """Yield an empty folder that becomes `target` at the end, or vanishes with an exception.
+    """Yield an empty folder that becomes `target` at the end; an exception removes it.
 
-    Call it under `locked(target)`: leftovers of builders that were killed are removed first. An
-    older folder or file at `target` is replaced.
+    The caller holds `locked(target)`, since temporary folders of killed processes are removed
+    first. An older folder or file at `target` is replaced.
 
     Raises:
-        NodeError: the disk is full, or the place cannot be written.
+        NodeError: the disk is full, or the parent folder cannot be written.
     """
     prefix = f".{target.name}.tmp-"
     for stale in target.parent.glob(f"{prefix}*"):

@@ -1,4 +1,4 @@
-"""What the command lines have in common: plain errors, exit codes, quick help."""
+"""Shared by all command lines: errors as one line, exit codes, interruption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERRUPTED = 130
 
 
 def new_app(description: str) -> typer.Typer:
-    """Return an application whose bugs show Python's own traceback."""
+    """Return an application; bugs in it show Python's plain traceback."""
     return typer.Typer(
         help=description,
         cls=_Commands,
@@ -29,7 +29,7 @@ def new_app(description: str) -> typer.Typer:
 
 
 class _Commands(TyperGroup):
-    """Says that a command was interrupted, of which Typer itself would leave nothing to see."""
+    """Prints that a command was interrupted; Typer alone exits without a message."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -40,10 +40,10 @@ class _Commands(TyperGroup):
 
 
 def run(app: typer.Typer) -> None:
-    """Run a command line and leave with its exit code.
+    """Run a command line and exit.
 
-    A user's mistake, wrong flags included, or a full disk is one line on stderr and code 2;
-    Ctrl-C is 130.
+    Wrong input and an unusable store print one line on stderr and exit with code 2; Ctrl-C exits
+    with code 130.
     """
     try:
         app()
@@ -56,7 +56,7 @@ def run(app: typer.Typer) -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        # The reader (`| head`) has left; without this the interpreter complains at exit.
+        # The reader of the output (`| head`) has ended; Python would print an error at exit.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

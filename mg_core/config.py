@@ -1,4 +1,4 @@
-"""What a trial is: frozen, validated, hashed into its id."""
+"""Configurations of trials: immutable, validated, and hashed into the trial's id."""
 
 from __future__ import annotations
 
@@ -17,20 +17,18 @@ from pydantic import (
     ValidationError,
 )
 
+from mg_core.columns import AXES, OBJECTIVES, configured
 from mg_core.errors import InputError
 
 NUMERICS_VERSION = 1
-"""Raised when a change of the code changes results, so that old and new trials never mix."""
-
-Objective = Literal["f1", "map", "epg", "iou"]
-"""Metrics that a front may be taken over; all of them are better when larger."""
+"""Increased by every change of the code that changes results, so that trials are comparable."""
 
 Scalar = bool | int | float | str
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def _number(value: Any) -> Any:
-    # YAML 1.1 reads 5e-4 (no dot) as a string; whoever writes it means the number.
+    # YAML 1.1 reads 5e-4, without a dot, as a string.
     return float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
 
 
@@ -40,23 +38,35 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def objective(name: str) -> str:
+    """Return `name` if it is the name of an objective.
+
+    Raises:
+        ValueError: it is not; the message lists all objectives.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; choose from {', '.join(OBJECTIVES)}")
+    return name
+
+
 Number = Annotated[float, BeforeValidator(_number), BeforeValidator(_not_bool)]
 Integer = Annotated[int, BeforeValidator(_not_bool), Field(strict=True)]
 PositiveInt = Annotated[Integer, Field(gt=0, lt=2**31)]
 PositiveNumber = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Objective = Annotated[str, AfterValidator(objective)]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_.\-]+$")]
 
 
 class Frozen(BaseModel):
-    """A value that cannot change and knows no keys beyond its own."""
+    """An immutable model that refuses unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
 class EvaluationPair(Frozen):
-    """An attribution method and the layer it is judged at."""
+    """An attribution method and the layer whose maps are evaluated."""
 
     attribution: Name
     layer: Name
@@ -70,13 +80,13 @@ def _options(value: dict[str, Scalar]) -> dict[str, Scalar]:
 
 
 class DataConfig(Frozen):
-    """A data set as trained on; where its files lie is no part of it.
+    """A data set as it is trained on; the place of its files is left out.
 
     Attributes:
         name: registered data set.
-        image_size: images are resized to this many pixels on each side.
-        horizontal_flip: flip training images with probability 1/2.
-        options: settings of the data set's own, such as the counts of a synthetic one.
+        image_size: side of the resized images, in pixels.
+        horizontal_flip: whether training images are flipped with probability 1/2.
+        options: options of this data set, such as the number of images of a synthetic one.
     """
 
     name: Name
@@ -86,22 +96,22 @@ class DataConfig(Frozen):
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that stand for the stored data, flips aside."""
-        return _hash(self.model_dump(exclude={"horizontal_flip"}))
+        """Sixteen hex digits that identify the stored data; flips do not change them."""
+        return _hash(self.model_dump(exclude={"horizontal_flip"}, exclude_defaults=True))
 
 
 class GuidanceConfig(Frozen):
     """How explanations are guided (Eq. 1).
 
     Attributes:
-        attribution: method whose maps are guided.
-        layer: where they are taken.
-        loss: localization loss.
+        attribution: registered method whose maps are guided.
+        layer: layer of the guided maps: "input" or a guidance layer of the model.
+        loss: registered localization loss.
         localization_weight: λ of Eq. 1.
         reduction: how losses of a batch's annotated images are combined; published λ need `sum`.
         annotated_fraction: share of the training images that keep their boxes (R7).
-        box_dilation: share of its width and height that a box grows by on each side (R8).
-        task: which label is learnt and which side of the boxes counts, for data sets with several.
+        box_dilation: share of its width and height by which a box grows on each side (R8).
+        task: for data sets with tasks, which label is learnt and which side of the boxes counts.
     """
 
     attribution: Name
@@ -115,24 +125,25 @@ class GuidanceConfig(Frozen):
 
 
 class TrialConfig(Frozen):
-    """Everything that decides the result of one trial, and nothing else.
+    """All settings that change the results of a trial, and no others.
 
-    No field of the first version has a default here, so all of them are in the id. A field added
-    later must have a default and stays out of the id at that default: old ids remain valid.
+    The fields of the first version have no defaults, here and in the parts, so all of them are in
+    the id. A field that is added later needs a default and is left out of the id at its default,
+    so that old ids stay valid.
 
     Attributes:
         numerics: `NUMERICS_VERSION` of the code that trains.
-        data: the data set as trained on.
+        data: the data set as it is trained on.
         model: registered model.
         weights: initial weights of the baseline, by name or path; none trains from scratch.
-        seed: of initialisation, shuffling, class draws and annotation subsets.
+        seed: seed of initialisation, shuffling, class draws and annotation subsets.
         epochs: passes over the training split.
-        learning_rate: of Adam, constant.
-        batch_size: images a step.
-        precision: of the training step.
+        learning_rate: constant learning rate of Adam.
+        batch_size: images per training step.
+        precision: precision of the training step.
         baseline: id of the baseline trial that a guided trial starts from; none for a baseline.
-        guidance: none for a baseline.
-        evaluate: (attribution, layer) pairs judged every epoch, sorted; empty for a baseline.
+        guidance: how explanations are guided; none for a baseline.
+        evaluate: (attribution, layer) pairs evaluated every epoch, sorted; empty for a baseline.
     """
 
     numerics: PositiveInt
@@ -150,48 +161,53 @@ class TrialConfig(Frozen):
 
     @property
     def kind(self) -> Literal["baseline", "guided"]:
-        """Whether the trial is guided."""
+        """Whether the trial is a baseline or guided."""
         return "guided" if self.guidance else "baseline"
 
     @property
     def trial_id(self) -> str:
-        """Sixteen hex digits of the canonical configuration."""
-        required = {name for name, field in type(self).model_fields.items() if field.is_required()}
-        later = self.model_dump(mode="json", exclude=required, exclude_defaults=True)
-        return _hash({**self.model_dump(mode="json", include=required), **later})
+        """Sixteen hex digits of a hash of the configuration."""
+        return _hash(self.model_dump(mode="json", exclude_defaults=True))
 
     @property
     def first_epoch(self) -> int:
-        """Return 0 for a guided trial, which evaluates its baseline first, else 1."""
+        """0 for a guided trial, whose epoch 0 evaluates its baseline, and 1 for a baseline."""
         return 0 if self.guidance else 1
 
     @property
     def label(self) -> str:
-        """A short description for people; no identity."""
-        if self.guidance is None:
-            return f"{self.model} baseline s{self.seed}"
+        """A short description for people; other trials may have the same one."""
+        return self._described(" λ={:g}")
+
+    @property
+    def front_label(self) -> str:
+        """The label without λ, which all trials of a front share."""
+        return self._described("")
+
+    def _described(self, weight: str) -> str:
         g = self.guidance
-        extra = [f"f{g.annotated_fraction:g}"] if g.annotated_fraction < 1 else []
-        extra += [f"d{g.box_dilation:g}"] if g.box_dilation else []
-        extra += [g.task] if g.task else []
-        parts = [f"{self.model} {g.attribution}@{g.layer} {g.loss} λ={g.localization_weight:g}"]
-        return " ".join([*parts, *extra, f"s{self.seed}"])
+        if g is None:
+            return f"{self.model} baseline s{self.seed}"
+        values = [(axis, configured(self, axis)) for axis in AXES if axis.usual is not ...]
+        unusual = [axis.brief.format(value) for axis, value in values if value != axis.usual]
+        place = f"{self.model} {g.attribution}@{g.layer} {g.loss}"
+        return " ".join([place + weight.format(g.localization_weight), *unusual, f"s{self.seed}"])
 
 
 class Runtime(Frozen):
-    """What a trial needs to know that does not change its results.
+    """Settings of a trial that do not change its results.
 
     Attributes:
         store: URI of the result store.
-        data_root: folder of the data set; none lets a synthetic one choose its place.
-        cache: folder for decoded arrays on each node; none for the user's cache folder.
-        device: `auto` takes a GPU where the runner gave one.
-        threads: CPU threads of a trial, from its CPU request.
-        objectives: decide which epochs' weights are kept.
-        imports: modules to import first, which register the user's own variants.
-        deterministic: ask PyTorch for deterministic kernels, as far as it has them.
+        data_root: folder of the data set; none for a synthetic one.
+        cache: folder for decoded images on each node; none for the user's cache folder.
+        device: `cpu`, a CUDA device, or `auto`, which uses a GPU if the trial has one.
+        threads: CPU threads of the trial.
+        objectives: metrics whose non-dominated epochs keep their weights.
+        imports: modules that register the user's variants; they are imported first.
+        deterministic: whether PyTorch uses deterministic kernels where it has them.
         run: nonce of the driver that started the trial.
-        version: of this package where the driver runs; a node must have the same.
+        version: the driver's version of this package, which every node must have.
     """
 
     store: str
@@ -207,12 +223,12 @@ class Runtime(Frozen):
 
 
 def parse(model: type[BaseModel], value: Any, source: str) -> Any:
-    """Validate `value` as `model`, turning the first thing wrong into one sentence.
+    """Validate a value, and describe the first error in one sentence.
 
     Args:
-        model: pydantic model.
+        model: pydantic model of the value.
         value: parsed YAML or JSON.
-        source: file name for the sentence.
+        source: file name for the message.
 
     Raises:
         InputError: names the source, the key, the value and what is allowed.
@@ -224,12 +240,12 @@ def parse(model: type[BaseModel], value: Any, source: str) -> Any:
 
 
 def describe(model: type[BaseModel], error: ValidationError) -> str:
-    """Say in one sentence what the first error of a validation is about."""
-    # A misspelt key is most often why another one is missing, so it comes first; of the kinds that
-    # a value may be, the one that it nearly is has a sentence of ours.
+    """Describe the first error of a validation in one sentence."""
+    # Unknown keys come first, since a misspelt key is often why another one is missing. Then come
+    # messages of this package's validators, which are clearer than pydantic's.
     order = {"extra_forbidden": 0, "value_error": 1}
     first = min(error.errors(), key=lambda item: order.get(item["type"], 2))
-    # What pydantic calls such a kind stands in brackets.
+    # pydantic puts types that it tried in brackets; they are no keys.
     key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "the file"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     if first["type"] == "extra_forbidden":

@@ -1,7 +1,7 @@
-"""Counter-based random numbers: a draw depends on what it is for, never on what came before.
+"""Counter-based random numbers: a draw depends on its key, and never on earlier draws.
 
-A resumed trial therefore draws exactly what an uninterrupted one would have drawn, without any
-generator state in its checkpoints.
+A resumed trial therefore draws the same numbers as an uninterrupted one, and its checkpoints need
+no state of a generator.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def generator(*key: int | str) -> np.random.Generator:
 
 
 def permutation(length: int, *key: int | str) -> NDArray[np.int64]:
-    """Return a permutation of `range(length)` that depends on the key alone."""
+    """Return a random permutation of `range(length)`."""
     return generator(*key).permutation(length)
 
 

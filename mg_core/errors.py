@@ -1,34 +1,54 @@
-"""The line between a user's mistake and a bug."""
+"""Errors that are not bugs: each is shown to the user as one sentence."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class InputError(ValueError):
-    """Something the user gave is wrong; the message is one sentence, shown without a traceback.
+    """The user's input is wrong; the message is one sentence, shown without a traceback.
 
-    The sentence names the file, the key and what would be allowed. Command lines print it and
-    leave with exit code 2. Any other exception is a bug and keeps its traceback.
+    The sentence names the file, the key and the allowed values. Command lines print it and exit
+    with code 2. Exceptions of no class in this module are bugs and keep their traceback.
     """
 
 
 class NodeError(InputError):
-    """This node cannot take part in the sweep as it is; other nodes may be in order."""
+    """Something on this node keeps it from running trials; other nodes may work."""
 
 
 class StorageError(OSError):
-    """The store refused for good, as a full disk does; `strerror` is one sentence."""
+    """The store cannot be read or written, as when a disk is full; `strerror` is one sentence."""
 
 
 class NumericalError(ArithmeticError):
-    """A training step produced a value that is not finite; the message names the batch.
+    """A loss or a logit is not finite.
 
     Args:
-        message: what was not finite, and where.
-        images: ids of the batch's images.
+        message: names the value that is not finite, and the epoch and batch.
+        images: ids of the images in the batch.
     """
 
     def __init__(self, message: str, images: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.images = tuple(images)
+
+
+def check_shapes(form: str, **tensors: Tensor) -> None:
+    """Refuse two tensors that do not have the same shape.
+
+    Args:
+        form: what the shape must look like, such as "(B, H, W)".
+        tensors: the two tensors, by the names that the message gives them.
+
+    Raises:
+        InputError: the shapes differ, or have another number of dimensions.
+    """
+    first, second = (tuple(tensor.shape) for tensor in tensors.values())
+    if first != second or len(first) != form.count(",") + 1:
+        names = " and ".join(tensors)
+        raise InputError(f"{names} must both have shape {form}, not {first} and {second}")

@@ -1,6 +1,6 @@
-"""Names of a package that are imported when they are first asked for (PEP 562).
+"""Names of a package that are imported on first use (PEP 562).
 
-A command line that only plans then answers without waiting for PyTorch.
+Commands that only plan then start without importing PyTorch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ def importing(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package.
 
     Args:
-        package: its `__name__`.
-        homes: name -> module that has it.
+        package: `__name__` of the package.
+        homes: for each name, the module that defines it.
     """
 
     def find(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Secrets: kept out of addresses that are stored, and out of texts that are shown."""
+"""Keeps secrets out of stored addresses, messages and logs."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from mg_core.errors import InputError
 
 SECRET = re.compile(r"secret|token|password|passwd|credential|api_?key|access_key", re.IGNORECASE)
 SHORTEST_SECRET = 6
-"""Shorter values would blacken ordinary words."""
+"""Length of the shortest value that is replaced; shorter ones occur in ordinary words."""
+SECRET_QUERY = re.compile(rf"{SECRET.pattern}|signature|^(sig|auth|pwd|jwt|key)$|_key$", re.I)
+"""Names of parameters in URIs whose values are secret."""
 
 
 def redacted(text: str) -> str:
-    """Black out the values of environment variables whose names say that they are secret."""
+    """Replace the values of environment variables whose names match `SECRET` by `***`."""
     values = {
         value
         for name, value in os.environ.items()
@@ -25,24 +27,21 @@ def redacted(text: str) -> str:
     return text
 
 
-SECRET_QUERY = re.compile(rf"{SECRET.pattern}|signature|^(sig|auth|pwd|jwt|key)$|_key$", re.I)
-
-
 def refuse_secrets(uri: str, what: str) -> None:
-    """Refuse credentials in a URI, which is written to the store and shown.
+    """Refuse a URI with credentials, since URIs are written to the store and shown.
 
     Args:
-        uri: an address, or anything that is none.
-        what: it is the address of, for the sentence.
+        uri: a URI; any other text is accepted.
+        what: what the URI is the address of, for the message.
 
     Raises:
-        InputError: says where they belong; it does not repeat them.
+        InputError: says where credentials belong, without repeating them.
     """
     if "://" not in uri:
         return
     parts = urlsplit(uri)
     names = {name for name, _ in parse_qsl(parts.query, keep_blank_values=True)}
-    # Azure's addresses have a container where others have a user.
+    # URIs of Azure have a container in place of a user.
     has_user = parts.username is not None and parts.scheme not in ("abfs", "abfss")
     if has_user or parts.password is not None or any(SECRET_QUERY.search(name) for name in names):
         place = f"{parts.scheme}://…@{parts.netloc.rpartition('@')[2]}{parts.path}"

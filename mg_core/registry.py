@@ -1,9 +1,10 @@
-"""Name → variant, the same for models, attributions, losses and data sets."""
+"""Registries of variants by name: models, attributions, losses and data sets."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from mg_core.errors import InputError
@@ -11,11 +12,27 @@ from mg_core.errors import InputError
 Variant = TypeVar("Variant")
 
 
+def import_variants(modules: Sequence[str]) -> None:
+    """Import the modules that register the user's variants.
+
+    Raises:
+        InputError: a module cannot be imported.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except (ImportError, TypeError, ValueError) as error:
+            raise InputError(
+                f"imports: module {module!r} cannot be imported ({error}); "
+                "install it on every node or put it on PYTHONPATH"
+            ) from None
+
+
 class Registry(Mapping[str, Variant], Generic[Variant]):
     """The variants of one kind, in the order of their registration.
 
     Args:
-        kind: what the variants are, in the singular, for error messages ("loss").
+        kind: singular noun for the variants in error messages, such as "loss".
     """
 
     def __init__(self, kind: str) -> None:
@@ -23,10 +40,10 @@ class Registry(Mapping[str, Variant], Generic[Variant]):
         self._variants: dict[str, Variant] = {}
 
     def register(self, name: str) -> Callable[[Variant], Variant]:
-        """Return a decorator that adds what it decorates under `name`.
+        """Return a decorator that registers a variant under `name`.
 
         Raises:
-            ValueError: the name is taken by another variant.
+            ValueError: another variant has this name.
         """
 
         def add(variant: Variant) -> Variant:

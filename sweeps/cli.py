@@ -1,8 +1,8 @@
-"""`mg-sweep`: validate, plan, run and watch a sweep, and what failed of it."""
+"""The command line `mg-sweep`: check, plan, run, watch and delete sweeps."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,12 +11,11 @@ from mg_core.cli import new_app, run
 if TYPE_CHECKING:
     from mg_core.store import ResultStore
     from sweeps.planning import Plan
-    from sweeps.spec import SweepSpec
 
 app = new_app("Sweeps that guide models with explanations, on Ray Tune or in this process.")
 
 FileOrStore = Annotated[
-    str, typer.Argument(metavar="FILE-or-STORE", help="A sweep file, or the store of a sweep.")
+    str, typer.Argument(metavar="FILE-or-STORE", help="A sweep file or the store of a sweep.")
 ]
 Settings = Annotated[
     list[str] | None,
@@ -35,11 +34,11 @@ NumGpus = Annotated[int | None, typer.Option(min=0, help="Logical GPUs of a Ray 
 
 @app.command()
 def validate(file: FileOrStore, settings: Settings = None, store: StoreOption = None) -> None:
-    """Check a sweep file and everything it names, without touching data or store."""
+    """Check a sweep file and the names in it, without touching data or store."""
     from sweeps.grid import expand
+    from sweeps.spec import load_spec
 
-    spec = _spec(file, settings, store)
-    grid = expand(spec)
+    grid = expand(load_spec(file, settings or (), store))
     typer.echo(
         f"{file}: valid; {len(grid.baselines)} baseline and {len(grid.guided)} guided trials"
     )
@@ -47,10 +46,10 @@ def validate(file: FileOrStore, settings: Settings = None, store: StoreOption = 
 
 @app.command()
 def plan(file: FileOrStore, settings: Settings = None, store: StoreOption = None) -> None:
-    """Show how many trials there are, of which kinds, how many are done and what was dropped."""
-    from sweeps.planning import make_plan
+    """Show the number of trials, their axes and states, and the combinations left out."""
+    from sweeps import library
 
-    _print_plan(make_plan(_spec(file, settings, store)))
+    _print_plan(library.plan(file, store, settings or ()))
 
 
 @app.command(name="run")
@@ -62,36 +61,27 @@ def run_sweep(
     address: Address = None,
     num_gpus: NumGpus = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Start failed trials again.")
+        bool, typer.Option("--retry-failed", help="Run failed trials too.")
     ] = False,
     extend: Annotated[
         bool, typer.Option("--extend", help="Add the new trials of a larger grid to the store.")
     ] = False,
 ) -> None:
-    """Run what is missing; the same command again goes on where it was stopped.
+    """Run the waiting trials; the same command goes on where a run was stopped.
 
-    Exit code 0: all trials are complete; 1: some failed; 2: the input is wrong; 130: interrupted.
+    Exit code 0: all trials are complete; 1: some are not; 2: the input is wrong; 130: interrupted.
     """
-    from sweeps.drive import drive
+    from sweeps import library
 
-    spec = _spec(file, settings, store)
-    raise typer.Exit(
-        drive(
-            spec,
-            runner=runner,
-            address=address,
-            num_gpus=num_gpus,
-            retry_failed=retry_failed,
-            extend=extend,
-        )
-    )
+    done = library.run(file, store, settings or (), runner, address, num_gpus, retry_failed, extend)
+    raise typer.Exit(0 if done.is_complete else 1)
 
 
 @app.command()
 def retry(
     file: FileOrStore,
     only: Annotated[
-        str | None, typer.Option(metavar="KIND", help="Only what failed in this way.")
+        str | None, typer.Option(metavar="KIND", help="Only failures of this kind.")
     ] = None,
     settings: Settings = None,
     store: StoreOption = None,
@@ -99,16 +89,16 @@ def retry(
     address: Address = None,
     num_gpus: NumGpus = None,
 ) -> None:
-    """Run what is missing, and the trials that failed; each goes on from its last epoch.
+    """Run the waiting and the failed trials; each goes on from its last epoch.
 
     Kinds of failure: lost, host-memory, gpu-memory, numerical, data, node, storage, bug.
     """
-    from sweeps.drive import drive
+    from sweeps import library
 
-    spec = _spec(file, settings, store)
-    raise typer.Exit(
-        drive(spec, runner=runner, address=address, num_gpus=num_gpus, retry_failed=True, only=only)
+    done = library.run(
+        file, store, settings or (), runner, address, num_gpus, retry_failed=True, only=only
     )
+    raise typer.Exit(0 if done.is_complete else 1)
 
 
 @app.command()
@@ -117,7 +107,7 @@ def status(
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show how far a sweep is, what it takes, its fronts so far, and what failed."""
+    """Show how far a sweep is, the time it needs, its fronts so far, and its failures."""
     import json
 
     from rich.console import Console
@@ -137,10 +127,10 @@ def watch(
     file: FileOrStore,
     store: StoreOption = None,
     every: Annotated[
-        float, typer.Option(min=1.0, metavar="SECONDS", help="Time between two looks.")
+        float, typer.Option(min=1.0, metavar="SECONDS", help="Time between two updates.")
     ] = 5.0,
 ) -> None:
-    """Follow a sweep until nobody drives it any more; Ctrl-C leaves, and the sweep goes on."""
+    """Show the status of a running sweep until it ends; Ctrl-C ends only this view."""
     from sweeps.watch import follow
 
     follow(_store(file, store), every)
@@ -149,17 +139,19 @@ def watch(
 @app.command()
 def logs(
     file: FileOrStore,
-    trial: Annotated[str, typer.Argument(help="Id of a trial, or how it begins.")],
+    trial: Annotated[str, typer.Argument(help="Id of a trial, or its first digits.")],
     store: StoreOption = None,
     every_attempt: Annotated[
-        bool, typer.Option("--all", help="All attempts, not the last one alone.")
+        bool, typer.Option("--all", help="All attempts, not only the last one.")
     ] = False,
 ) -> None:
-    """Show what a trial logged, with a running one up to half a minute late."""
-    from sweeps.removal import find_trial
+    """Show the log of a trial; that of a running trial is up to half a minute old."""
+    from mg_core.store import reading
 
     place = _store(file, store)
-    found = place.logs(find_trial(place, trial))
+    with reading(place):
+        place.spec()
+        found = place.logs(place.find_trial(trial))
     if not found:
         typer.echo(f"trial {trial} has not logged anything yet")
     for attempt, text in list(found.items())[0 if every_attempt else -1 :]:
@@ -171,12 +163,12 @@ def rm(
     file: FileOrStore,
     trial: Annotated[
         list[str] | None,
-        typer.Option("--trial", metavar="ID", help="Only this trial's results; repeatable."),
+        typer.Option("--trial", metavar="ID", help="Only the results of this trial; repeatable."),
     ] = None,
     store: StoreOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete a store, or the results of trials, which the next run makes again."""
+    """Delete a store, or the results of some trials, which the next run trains again."""
     from sweeps.removal import removal
 
     found = removal(_store(file, store), trial or [])
@@ -191,60 +183,28 @@ def main() -> None:
     run(app)
 
 
-def _spec(file: str, settings: list[str] | None, store: str | None) -> SweepSpec:
-    from sweeps.spec import load_spec
-
-    return load_spec(file, settings or [], store)
-
-
 def _store(file: str, override: str | None) -> ResultStore:
-    """Open the store that a command line names, or that its sweep file does."""
+    """Return the store that a command line names, itself or by a sweep file."""
     from pathlib import Path
 
     from mg_core.store import ResultStore
+    from sweeps.spec import load_spec
 
     is_file = override is None and Path(file).is_file()
-    return ResultStore(override or (_spec(file, None, None).store if is_file else file))
+    return ResultStore(override or (load_spec(file, ()).store if is_file else file))
 
 
 def _print_plan(plan: Plan) -> None:
-    counts = plan.counts()
-    n_epochs = sum(plan.epochs_left(trial) for trial in plan.todo(retry_failed=False))
+    from sweeps.display import in_words
+
+    grid = plan.grid
     typer.echo(f"sweep {plan.spec.name}, store {plan.spec.store}")
     typer.echo(
-        f"{len(plan.grid.trials)} trials: {len(plan.grid.baselines)} baseline and "
-        f"{len(plan.grid.guided)} guided"
+        f"{len(grid.trials)} trials: {len(grid.baselines)} baseline and {len(grid.guided)} guided"
     )
-    for line in axes(plan):
-        typer.echo(f"  {line}")
-    typer.echo(
-        f"{counts['complete']} complete, {counts['failed']} failed, {counts['waiting']} to run "
-        f"({n_epochs} epochs)"
-    )
-    for reason, number in plan.grid.dropped.items():
+    for axis, values in grid.axes().items():
+        typer.echo(f"  {axis}: " + ", ".join(f"{value} {n}" for value, n in values.items()))
+    n_epochs = sum(plan.epochs_left(trial) for trial in plan.todo(retry_failed=False))
+    typer.echo(f"{in_words(plan.counts())} ({n_epochs} epochs to run)")
+    for reason, number in grid.dropped.items():
         typer.echo(f"{number} combinations dropped: {reason}")
-
-
-def axes(plan: Plan) -> list[str]:
-    """Say how the guided trials spread over the axes that take several values."""
-    columns = (
-        "model",
-        "attribution",
-        "layer",
-        "loss",
-        "seed",
-        "annotated_fraction",
-        "box_dilation",
-        "task",
-        "reduction",
-    )
-    found = []
-    for column in columns:
-        values: dict[Any, int] = {}
-        for config in plan.grid.guided.values():
-            assert config.guidance is not None
-            value = getattr(config.guidance, column, getattr(config, column, None))
-            values[value] = values.get(value, 0) + 1
-        if len(values) > 1:
-            found.append(f"{column}: " + ", ".join(f"{v} {n}" for v, n in values.items()))
-    return found

@@ -1,29 +1,30 @@
-"""What trials are expected to take: from what others of the store took, else from their models."""
+"""Expected times of trials, from measured times in the store and the models' GFLOPs."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
 from mg_core.config import TrialConfig
+from mg_core.models import MODELS
 from mg_core.store.progress import Progress
 
-BACKBONES = {"resnet50": 4.1, "densenet121": 2.9, "vit_s": 4.6, "vitc_s": 4.6, "resnet18": 1.8}
-"""Relative cost of a forward pass, in GFLOPs at 224 × 224; any other model counts as 1."""
-
 DEPTHS = {"input": 2.1, "mid1": 1.85, "mid2": 1.6, "mid3": 1.3}
-"""A guided step against an unguided one: an explanation at an earlier layer takes a longer
-backward pass. Any other layer counts as 1."""
+"""Cost of a guided step relative to an unguided one, by layer; 1 at all other layers.
+
+The earlier the layer, the longer the backward pass of its explanation.
+"""
 
 
 class Costs:
     """Expected times of the trials of a sweep.
 
-    A static estimate is scaled by what similar trials took: those of the same model, attribution
-    and layer if there are any, else of the same model and stage, else of the same stage, else all.
+    The static cost of an epoch is scaled by the measured times of similar trials: those with the
+    same model, attribution and layer; if there are none, those with the same model and stage;
+    then those of the same stage; then all.
 
     Args:
-        trials: of the sweep.
-        progress: of those that have committed an epoch.
+        trials: configurations of all trials of the sweep, by id.
+        progress: progress of the trials that have committed an epoch, by id.
     """
 
     def __init__(self, trials: Mapping[str, TrialConfig], progress: Mapping[str, Progress]) -> None:
@@ -42,29 +43,30 @@ class Costs:
 
     @property
     def is_measured(self) -> bool:
-        """Whether estimates are in seconds, because some trial has recorded its times."""
+        """Whether times are in seconds; without any measured time they are relative."""
         return bool(self._scale)
 
     def epoch(self, config: TrialConfig) -> float:
-        """Return what an epoch is expected to take."""
+        """Return the expected time of an epoch."""
         scale = next((self._scale[g] for g in _groups(config) if g in self._scale), 1.0)
         return static_cost(config) * scale
 
     def left(self, trial_id: str, config: TrialConfig) -> float:
-        """Return what the epochs that a trial still needs are expected to take."""
+        """Return the expected time of the epochs that a trial still needs."""
         return self.epoch(config) * epochs_left(config, self._progress.get(trial_id))
 
 
 def epochs_left(config: TrialConfig, progress: Progress | None) -> int:
-    """Return how many epochs a trial still needs, epoch 0 of a guided one included."""
+    """Return how many epochs a trial still needs, including epoch 0 of a guided one."""
     return config.epochs - (progress.epoch if progress else config.first_epoch - 1)
 
 
 def static_cost(config: TrialConfig) -> float:
-    """Return the relative cost of an epoch, from the model and where it is explained."""
-    backbone = config.model.partition("_")[2]
+    """Return the relative cost of an epoch, from the model and the guided layer."""
+    # `mg-sweep status` does not import the user's own models.
+    gflops = MODELS[config.model].gflops if config.model in MODELS else 1.0
     layer = config.guidance.layer if config.guidance else ""
-    return BACKBONES.get(backbone, 1.0) * DEPTHS.get(layer, 1.0)
+    return gflops * DEPTHS.get(layer, 1.0)
 
 
 def _groups(config: TrialConfig) -> Iterable[Hashable]:

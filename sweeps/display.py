@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from types import TracebackType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from mg_core.store.ledger import STATES, state_after
 from sweeps.fronts import best_front, best_rows, of_trial
+from sweeps.runner import Listener
 
 if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
     from sweeps.planning import Plan
 
 PLAIN_SECONDS = 10.0
+"""Shortest time between two plain lines, the ends of trials aside."""
 SHOWN = 8
 STYLES = {"complete": "green", "running": "cyan", "failed": "red", "waiting": "dim"}
 
 
-class Display:
-    """A listener that shows what it is told, inside a `with` block.
+class Display(Listener):
+    """A listener that shows the progress of a run, inside a `with` block.
 
     Args:
         plan: the sweep as it is before the run.
-        todo: ids of the trials that this run is to do.
+        todo: ids of the trials that this run starts.
         console: where to write; live tables need a terminal.
     """
 
     def __init__(self, plan: Plan, todo: set[str], console: Console) -> None:
         self._plan = plan
         self._console = console
-        self._states = {trial: plan.state(trial) for trial in plan.grid.trials}
-        self._states |= dict.fromkeys(todo, "waiting")
-        fronts = {trial: progress.front for trial, progress in plan.progress.items()}
-        # Renewed with each epoch: going through all trials twice a second would cost half a core.
+        self._states = {trial: plan.ledger.state(trial) for trial in plan.grid.trials}
+        fronts = {trial: progress.front for trial, progress in plan.ledger.progress.items()}
+        # Updated once an epoch: two searches of all trials a second would take half a core.
         self._front = best_front(fronts, plan.spec.objectives)
         self._epochs_left = {trial: plan.epochs_left(trial) for trial in todo}
         self._epochs_total = sum(self._epochs_left.values())
@@ -62,19 +64,12 @@ class Display:
             self._live.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
+        for trial, state in self._states.items():
+            if state == "running":  # A run that was stopped leaves its trials to the next one.
+                self._states[trial] = "waiting"
         if self._console.is_terminal:
-            self._live.__exit__(kind, error, trace)
-
-    @property
-    def counts(self) -> Counter[str]:
-        """Number of trials by state."""
-        return Counter(self._states.values())
+            self._live.__exit__(None, None, None)
 
     def started(self, trial_id: str) -> None:
         """Show a trial as running."""
@@ -84,7 +79,7 @@ class Display:
         """Show a trial's new epoch or its end."""
         trial = outcome.trial_id
         is_end = outcome.state != "running"
-        state = "failed" if outcome.state == "superseded" else outcome.state
+        state = state_after(outcome.state, outcome.kind) if is_end else "running"
         self._states[trial] = state
         others = [row for row in self._front if row["trial_id"] != trial]
         rows = [*others, *of_trial(outcome.front, trial)]
@@ -93,29 +88,27 @@ class Display:
         if outcome.epoch >= 0 and trial in self._epochs_left:
             self._epochs_left[trial] = min(left, self._epochs_left[trial])
         if self._first is None:
-            # Rates count from here: until now Ray and its workers were starting.
+            # The rate counts from the first epoch, without the start of Ray and its workers.
             self._first = (time.monotonic(), self._left())
         self._bar.update(
             self._task, completed=self._epochs_total - self._left(), rate=self._rate_text()
         )
         if outcome.error:
-            self._say(f"failed: {self._label(trial)}: {outcome.error}", "red")
-        elif not self._console.is_terminal and (is_end or self._is_time_for_a_line()):
+            again = "; the next run tries it again" if state == "waiting" else ""
+            self._say(f"{state}: {self._label(trial)}: {outcome.error}{again}", "red")
+        elif not self._console.is_terminal and (
+            is_end or time.monotonic() - self._last_line >= PLAIN_SECONDS
+        ):
             self._plain_line(trial, outcome)
 
     def lost(self, trial_id: str, reason: str) -> None:
-        """Say that a trial starts again."""
+        """Show that a trial starts again."""
         self._say(f"lost and started again: {self._label(trial_id)} ({reason})", "yellow")
 
-    def summary(self, running: str = "running") -> str:
-        """Say in one line how the run stands.
-
-        Args:
-            running: what to call trials that were running when it was asked.
-        """
-        counts, words = self.counts, {"running": running}
-        parts = [f"{counts[state]} {words.get(state, state)}" for state in STYLES if counts[state]]
-        return f"{', '.join(parts)} of {len(self._states)} trials"
+    def summary(self) -> str:
+        """Return the number of trials in each state, in one line."""
+        counts = Counter(self._states.values())
+        return f"{in_words(counts, is_brief=True)} of {len(self._states)} trials"
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(Text(text, style=style), soft_wrap=True)
@@ -135,9 +128,6 @@ class Display:
             return ""
         return f"{done / elapsed:.2f} epochs/s, {duration(self._left() * elapsed / done)} left"
 
-    def _is_time_for_a_line(self) -> bool:
-        return time.monotonic() - self._last_line >= PLAIN_SECONDS
-
     def _plain_line(self, trial: str, outcome: Outcome) -> None:
         self._last_line = time.monotonic()
         epochs = self._plan.grid.trials[trial].epochs
@@ -149,34 +139,61 @@ class Display:
         )
 
     def _render(self) -> Group:
-        counts = self.counts
-        line = Text("trials  ")
-        for state, style in STYLES.items():
-            line.append(f"{counts[state]} {state}  ", style=style)
-        parts: list[Any] = [line, self._bar]
-        if front := self._front:
-            parts.append(self._front_table(front))
+        counts = Counter(self._states.values())
+        states = ((f"{counts[state]} {state}  ", STYLES[state]) for state in STATES)
+        parts: list[RenderableType] = [Text.assemble("trials  ", *states), self._bar]
+        if self._front:
+            objectives = self._plan.spec.objectives
+            rows = [
+                (
+                    self._plan.grid.trials[row["trial_id"]].label,
+                    f"{row['attribution']}@{row['layer']}",
+                    str(row["epoch"]),
+                    *(f"{100 * row[f'val_{name}']:.1f}" for name in objectives),
+                )
+                for row in self._front
+            ]
+            columns = ("trial", "judged at", "epoch")
+            title = "best front so far (validation, %)"
+            parts.append(table(title, columns, objectives, rows, SHOWN))
         return Group(*parts)
 
-    def _front_table(self, front: list[dict[str, Any]]) -> Table:
-        objectives = self._plan.spec.objectives
-        table = Table(title="best front so far (validation, %)", title_justify="left", box=None)
-        for name in ("trial", "judged at", "epoch"):
-            table.add_column(name, no_wrap=True)
-        for name in objectives:
-            table.add_column(name, justify="right")
-        for row in front[:SHOWN]:
-            values = [f"{100 * row[f'val_{name}']:.1f}" for name in objectives]
-            judged = f"{row['attribution']}@{row['layer']}"
-            label = self._plan.grid.trials[row["trial_id"]].label
-            table.add_row(label, judged, str(row["epoch"]), *values)
-        if len(front) > SHOWN:
-            table.add_row(Text(f"… and {len(front) - SHOWN} more", style="dim"))
-        return table
+
+def table(
+    title: str | None,
+    texts: Sequence[str],
+    numbers: Sequence[str],
+    rows: Sequence[Sequence[str | Text]],
+    limit: int,
+) -> Table:
+    """Lay out the first rows of a table, with the number of the others below.
+
+    Args:
+        title: text above the table.
+        texts: names of the first columns, which are aligned left.
+        numbers: names of the other columns, which are aligned right.
+        rows: cells of each row, one for each column.
+        limit: number of rows to show.
+    """
+    found = Table(title=title, title_justify="left", box=None)
+    for name in texts:
+        found.add_column(name)
+    for name in numbers:
+        found.add_column(name, no_wrap=True, justify="right")
+    for row in rows[:limit]:
+        found.add_row(*row)
+    if len(rows) > limit:
+        found.add_row(Text(f"… and {len(rows) - limit} more", style="dim"))
+    return found
+
+
+def in_words(counts: Counter[Any], is_brief: bool = False) -> str:
+    """Return the number of trials in each state; a brief text leaves out states without any."""
+    return ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s] or not is_brief)
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time for people."""
+    """Return a length of time in words."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""One run of a sweep: plan, lock, run, sweep up, and say how it ended."""
+"""One run of a sweep: plan, lock, run, report and clean up."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
 from rich.console import Console
 
-from mg_core.cli import INTERRUPTED
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
-from mg_core.store.attempt import sweep
 from mg_core.store.files import PATIENCE
-from mg_core.training.failures import KINDS
+from mg_core.store.garbage import collect_garbage
+from mg_core.store.ledger import FAILURE_KINDS
 from sweeps.display import Display
-from sweeps.lock import StoreLock, described
-from sweeps.planning import Plan, admit, check_admission, look, make_plan
+from sweeps.grid import expand
+from sweeps.lock import StoreLock
+from sweeps.planning import Plan, admit, check_admission, look
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
 from sweeps.tracking import check_tracking, tracked
@@ -37,29 +38,21 @@ def drive(
     retry_failed: bool = False,
     extend: bool = False,
     only: str | None = None,
-) -> int:
-    """Run what is missing of a sweep and return the exit code.
-
-    Args:
-        spec: of the sweep.
-        runner: `ray` or `inline`.
-        address: Ray cluster to join; none starts one on this machine.
-        num_gpus: logical GPUs of a Ray started here.
-        retry_failed: start failed trials again.
-        extend: take a larger grid into the store.
-        only: of the failed trials, start those again that failed in this way.
+) -> Plan:
+    """Run what is missing of a sweep and return how far it is then; `sweeps.run` explains all.
 
     Raises:
-        InputError: nothing was started.
+        InputError: the sweep is wrong, and nothing was started.
+        KeyboardInterrupt: the run was interrupted.
     """
     _choose("runner", runner, RUNNERS)
     if only is not None:
-        _choose("kind of failure", only, KINDS)
+        _choose("kind of failure", only, FAILURE_KINDS)
     console = Console(highlight=False, markup=False)  # Brackets in an error are no markup.
     run = secrets.token_hex(4)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
-    grid = make_plan(spec).grid  # Whatever is wrong is said before anything is touched.
+    grid = look(spec, expand(spec)).grid  # All errors of the sweep come before any write.
     check_tracking(spec)
     store.files.check_writable()
     store.files.patience = PATIENCE
@@ -70,20 +63,18 @@ def drive(
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
             is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
-            if not is_elsewhere:  # A cluster's nodes have a copy of their own.
+            if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 admit(plan, store)
-                code = _run(plan, todo, run_trials, runtime, console, lock)
-            if code == INTERRUPTED:
-                return code  # Trials elsewhere may still be writing; the next start sweeps.
+                _run(plan, todo, run_trials, runtime, console, lock)
         else:
             admit(plan, store)
-            with tracked(spec, run, console, _complete(plan)):
-                pass  # Nothing runs, but a mirror may lack what earlier runs committed.
-        if lock.successor is None:  # Else its trials are running.
-            sweep(store, run)
-        return _exit_code(look(spec, grid, PATIENCE))
+            with tracked(spec, run, console, plan.complete):
+                pass  # No trial runs, but epochs of earlier runs may not be copied yet.
+        if lock.successor is None:  # Trials of a successor are running.
+            collect_garbage(store, run)
+        return look(spec, grid, PATIENCE)
 
 
 def _choose(what: str, name: str, allowed: Sequence[str]) -> None:
@@ -92,10 +83,10 @@ def _choose(what: str, name: str, allowed: Sequence[str]) -> None:
 
 
 def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
-    """Open the data set here, so that what is wrong with it is said before anything starts.
+    """Read the data set in this process, so that its errors come before any trial starts.
 
     Raises:
-        InputError: names the file and what is wrong.
+        InputError: the data set is wrong; the message names the file.
     """
     from mg_core.data import open_data
     from mg_core.data.progress import progress_bars
@@ -125,37 +116,30 @@ def _run(
     runtime: Runtime,
     console: Console,
     lock: StoreLock,
-) -> int:
-    sweep(ResultStore(runtime.store, PATIENCE), runtime.run)
+) -> None:
+    collect_garbage(ResultStore(runtime.store, PATIENCE), runtime.run)
     display = Display(plan, set(todo), console)
-    complete = _complete(plan)
+    complete = plan.complete
     queue = Queue.of(todo, complete)
-
-    def successor() -> str | None:
-        return described(lock.successor) if lock.successor else None
-
-    _raise_on_terminate()
+    fail_fast = FailFast(queue, plan.spec.fail_fast_on, lambda: lock.successor)
     try:
-        with display, tracked(plan.spec, runtime.run, console, complete) as mirror:
-            fail_fast = FailFast(queue, plan.spec.fail_fast_on, successor)
-            listener = Listeners(display, mirror, fail_fast)
-            run_trials(queue, runtime, listener)
+        with (
+            _terminated_like_ctrl_c(),
+            display,
+            tracked(plan.spec, runtime.run, console, complete) as mirror,
+        ):
+            run_trials(queue, runtime, Listeners(display, mirror, fail_fast))
     except KeyboardInterrupt:
-        text = f"stopped: {display.summary('interrupted')}; the same command goes on from here"
-        console.print(text, soft_wrap=True)
-        return INTERRUPTED
+        # Trials elsewhere may still be writing, so the next run removes the garbage.
+        console.print(f"stopped: {display.summary()}", soft_wrap=True)
+        raise
     console.print(display.summary())
     if queue.stopped:
         console.print(f"stopped: {queue.stopped}", style="red", soft_wrap=True)
-        console.print("once that is put right, mg-sweep retry goes on from here")
+        console.print("correct that, then mg-sweep retry goes on from here")
     for trial in sorted(queue.blocked):
         label = plan.grid.trials[trial].label
         console.print(f"not started, its baseline is not complete: {trial} {label}", soft_wrap=True)
-    return 0
-
-
-def _complete(plan: Plan) -> set[str]:
-    return {trial for trial in plan.grid.trials if plan.is_complete(trial)}
 
 
 def _opening(plan: Plan, n_todo: int) -> str:
@@ -168,15 +152,19 @@ def _opening(plan: Plan, n_todo: int) -> str:
     return ", ".join([*parts, f"{n_todo} to run"])
 
 
-def _exit_code(plan: Plan) -> int:
-    return 0 if plan.counts()["complete"] == len(plan.grid.trials) else 1
-
-
-def _raise_on_terminate() -> None:
-    """Let a polite kill, as of a batch system, stop the sweep the way Ctrl-C does."""
+@contextmanager
+def _terminated_like_ctrl_c() -> Iterator[None]:
+    """Handle SIGTERM, which batch systems send, like Ctrl-C."""
 
     def stop(signum: int, frame: FrameType | None) -> None:
         print(f"received {signal.Signals(signum).name}", file=sys.stderr)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, stop)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Only the main thread can handle signals.
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,19 +1,17 @@
-"""Fronts so far, from what the footers of the metrics files say."""
+"""The current fronts, from the footers of the metrics files."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from mg_core.columns import COLUMNS, CONFIGURATION, RUN, configured
 from mg_core.config import TrialConfig
 from mg_core.pareto import non_dominated
 from mg_core.store.progress import Progress
-
-WEIGHT = re.compile(r" λ=\S+")
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class Front:
     """The non-dominated epochs of one configuration so far, on validation.
 
     Attributes:
-        configuration: what its trials share; they differ in λ.
+        configuration: label of its trials, which differ in λ only.
         judged: evaluated attribution and layer.
-        n_trials: how many of its trials have committed an epoch.
+        n_trials: number of its trials that have committed an epoch.
         points: trial, epoch and objective values, best in the second objective first.
     """
 
@@ -36,44 +34,37 @@ class Front:
 def current_fronts(
     trials: Mapping[str, TrialConfig], progress: Mapping[str, Progress], objectives: Sequence[str]
 ) -> list[Front]:
-    """Return the fronts per configuration and seed, each judged where it was guided."""
-    groups: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    """Return the front of each configuration and seed, at its guided attribution and layer."""
+    groups: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
     for trial_id, done in progress.items():
         config = trials.get(trial_id)
         if config is None or config.guidance is None:
             continue
         own = (config.guidance.attribution, config.guidance.layer)
         rows = [row for row in done.front if (row["attribution"], row["layer"]) == own]
-        key = (configuration(config), "@".join(own))
-        groups.setdefault(key, {})[trial_id] = rows
+        shared = tuple(str(configured(config, COLUMNS[name])) for name in [*CONFIGURATION, *RUN])
+        groups.setdefault((config.front_label, "@".join(own), shared), {})[trial_id] = rows
     return [
         Front(name, judged, len(members), best_front(members, objectives))
-        for (name, judged), members in sorted(groups.items())
+        for (name, judged, _), members in sorted(groups.items())
     ]
-
-
-def configuration(config: TrialConfig) -> str:
-    """Describe what the trials of one front share: all but λ."""
-    assert config.guidance is not None
-    reduction = " mean" if config.guidance.reduction == "mean" else ""
-    return WEIGHT.sub("", config.label) + reduction
 
 
 def best_front(
     fronts: Mapping[str, list[dict[str, Any]]], objectives: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return the non-dominated of all trials' kept epochs, best in the second objective first."""
+    """Return the non-dominated epochs of all trials, best in the second objective first."""
     rows = [row for trial, front in fronts.items() for row in of_trial(front, trial)]
     return best_rows(rows, objectives)
 
 
 def of_trial(front: Sequence[dict[str, Any]], trial_id: str) -> list[dict[str, Any]]:
-    """Return the kept epochs of a guided trial with its id, none of a baseline."""
+    """Return the kept epochs of a guided trial with its id, and none of a baseline."""
     return [row | {"trial_id": trial_id} for row in front if row.get("attribution") is not None]
 
 
 def best_rows(rows: list[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the non-dominated of some rows, best in the second objective first."""
+    """Return the non-dominated rows, best in the second objective first."""
     if not rows:
         return []
     missing = float("nan")

@@ -1,10 +1,12 @@
-"""A best-effort lock on a store: who drives it now.
+"""A best-effort lock on a store, held by the process that drives the sweep.
 
-The holder rewrites one object every other second. Nobody's clock is compared: a lock is held as
-long as its object changes under the eyes of whoever waits, or, on the holder's own host, as long
-as its process lives. A holder that was cut off from the store, and finds another one there when
-it comes back, knows that it was given up. What a store holds stays right without the lock
-(`mg_core.store.attempt`); it keeps two drivers from doing the same work twice.
+The lock keeps two drivers from doing the same work twice. The results stay right without it (see
+`mg_core.store.attempt`).
+
+The holder rewrites the lock's object every 1.5 seconds. No clocks are compared: on the holder's
+own host the lock is held while its process lives; elsewhere, while whoever asks sees the object
+change. A holder that lost contact with the store may find another driver's lock there afterwards;
+it then stops.
 """
 
 from __future__ import annotations
@@ -16,36 +18,39 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from mg_core.errors import InputError
-from mg_core.store.result_store import LOCK, ResultStore
+from mg_core.store import ResultStore
+from mg_core.store.layout import LOCK
+from mg_core.store.ledger import Ledger, read_ledger
 
 BEAT_SECONDS = 1.5
 MISSED_BEATS = 8
 
 
 class StoreLock:
-    """Held inside a `with` block.
+    """The lock of a store, held inside a `with` block.
 
     Args:
-        store: to be driven.
+        store: the store that this process drives.
         run: nonce of this driver.
 
     Attributes:
-        successor: record of the driver that has taken the store over, none as it should be.
+        successor: the other driver that has taken the store meanwhile; none normally.
 
     Raises:
-        InputError: another driver holds the store.
+        InputError: another driver holds the lock.
     """
 
     def __init__(self, store: ResultStore, run: str) -> None:
         self._entered = store
-        # Without patience: a beat that waits for the store would be missed, and so would Ctrl-C.
+        # No patience: a beat that waits for the store would come too late and delay Ctrl-C.
         self._store = ResultStore(store.uri)
-        self.successor: dict[str, Any] | None = None
+        self.successor: str | None = None
         self._record: dict[str, Any] = {
             "run": run,
             "host": host_identity(),
@@ -58,25 +63,15 @@ class StoreLock:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> StoreLock:
-        holder = read_lock(self._entered)
-        if holder is not None and is_held(self._entered, holder):
-            raise InputError(
-                f"store {self._store.uri!r} is driven by {described(holder)}; "
-                "wait for it, or stop it first"
-            )
+        refuse_driven(self._entered)
         self._write(self._entered)
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._stop.set()
         self._thread.join()
-        with contextlib.suppress(OSError):  # A lock without beats is soon nobody's.
+        with contextlib.suppress(OSError):  # A lock that stays is void: nobody renews it.
             holder = read_lock(self._store)
             if holder is not None and self._is_own(holder):
                 self._store.files.delete([LOCK])
@@ -91,18 +86,18 @@ class StoreLock:
             try:
                 holder = read_lock(self._store)
                 if holder is not None and not self._is_own(holder):
-                    self.successor = holder
+                    self.successor = described(holder)
                     return
                 self._write(self._store)
             except OSError:
-                continue  # The store may be back by the next beat.
+                continue  # The store may answer again at the next beat.
 
     def _is_own(self, holder: dict[str, Any]) -> bool:
         return bool(holder["run"] == self._record["run"])
 
 
 def read_lock(store: ResultStore) -> dict[str, Any] | None:
-    """Return the lock's record, none where there is no lock."""
+    """Return the lock's record, none if there is no valid lock."""
     try:
         record = json.loads(store.get(LOCK))
     except (FileNotFoundError, ValueError):
@@ -112,12 +107,12 @@ def read_lock(store: ResultStore) -> dict[str, Any] | None:
 
 
 def is_held(store: ResultStore, holder: dict[str, Any], since: float | None = None) -> bool:
-    """Find out whether the driver that wrote a lock is alive, watching it if need be.
+    """Return whether the driver that wrote a lock is alive; on another host this takes time.
 
     Args:
-        store: that is locked.
-        holder: the lock's record.
-        since: `time.monotonic()` when it was read; none for now.
+        store: the store with the lock.
+        holder: the lock's record, as it was read.
+        since: `time.monotonic()` when it was read; none if it was read just now.
     """
     if holder["host"] == host_identity():
         return bool(process_birth(holder["pid"]) == holder["born"])
@@ -134,13 +129,43 @@ def is_held(store: ResultStore, holder: dict[str, Any], since: float | None = No
         time.sleep(min(left, BEAT_SECONDS / 3))
 
 
+def refuse_driven(store: ResultStore) -> None:
+    """Raise an error if a driver is at work on a store.
+
+    Raises:
+        InputError: the store is driven; the message names the process and its host.
+    """
+    holder = read_lock(store)
+    if holder is not None and is_held(store, holder):
+        raise InputError(
+            f"store {store.uri!r} is driven by {described(holder)}; wait for it, or stop it first"
+        )
+
+
+def driven_ledger(
+    store: ResultStore, trial_ids: Iterable[str]
+) -> tuple[Ledger, dict[str, Any] | None]:
+    """Return the states of trials, and the lock's record if a driver is at work.
+
+    Args:
+        store: the store of the trials.
+        trial_ids: the trials to read; others are left out.
+    """
+    holder, since = read_lock(store), time.monotonic()
+    ledger = read_ledger(store, trial_ids)
+    # Last: meanwhile a driver on another host has renewed its lock, which saves waiting for it.
+    if holder is None or not is_held(store, holder, since):
+        return ledger, None
+    return replace(ledger, driver=holder["run"]), holder
+
+
 def described(holder: dict[str, Any]) -> str:
-    """Say which process a lock's record is of."""
+    """Return the process and host of a lock's record in words."""
     return f"process {holder['pid']} on {holder['name']}"
 
 
 def host_identity() -> str:
-    """Return what two processes share if and only if they can see each other's process ids."""
+    """Return a text that two processes share exactly if they see each other's process ids."""
     parts = [socket.gethostname()]
     for source in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")):
         try:
@@ -152,16 +177,14 @@ def host_identity() -> str:
 
 
 def process_birth(pid: int) -> str | None:
-    """Return when a process began, none if it is gone; a reused id has another birth."""
+    """Return when a process began, none if it has ended; it tells apart users of one id."""
     try:
         # The name in parentheses may hold spaces; the start time is the 20th field after it.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return _alive(pid)
-    return None if fields[0] in {"Z", "X"} else fields[19]
-
-
-def _alive(pid: int) -> str | None:
+        fields = []
+    if fields:
+        return None if fields[0] in {"Z", "X"} else fields[19]
     if Path("/proc/self").exists():
         return None
     # A system without /proc, such as macOS.

@@ -1,126 +1,116 @@
-"""What a sweep is and how far it is: the grid beside what the store holds."""
+"""The trials of a sweep and how far they are, from its grid and its store."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
 
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
-from mg_core.store.progress import Progress
+from mg_core.store.ledger import Ledger, read_ledger
 from sweeps.cost import Costs, epochs_left
 from sweeps.grid import Grid, expand
+from sweeps.lock import driven_ledger
 from sweeps.spec import SweepSpec, differences
-
-TrialState = Literal["waiting", "running", "complete", "failed"]
 
 
 @dataclass
 class Plan:
-    """A grid and the state of each of its trials.
+    """The trials of a sweep and how far they are.
 
     Attributes:
-        spec: of the sweep.
-        grid: all of its trials.
-        progress: of those that have committed an epoch.
-        failures: record of the last attempt of those that failed.
+        spec: the validated sweep file.
+        grid: all trials of the sweep.
+        ledger: progress, last failure and state of each trial.
     """
 
     spec: SweepSpec
     grid: Grid
-    progress: dict[str, Progress] = field(default_factory=dict)
-    failures: dict[str, dict[str, Any]] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
 
-    def is_complete(self, trial_id: str) -> bool:
-        """Whether every epoch of a trial is committed."""
-        return trial_id in self.progress and self.progress[trial_id].is_complete
+    @property
+    def complete(self) -> set[str]:
+        """Ids of the trials whose epochs are all committed."""
+        return {trial_id for trial_id in self.grid.trials if self.ledger.is_complete(trial_id)}
 
-    def state(self, trial_id: str) -> TrialState:
-        """Return a trial's state; which ones run is known to the driver alone."""
-        if self.is_complete(trial_id):
-            return "complete"
-        return "failed" if trial_id in self.failures else "waiting"
+    @property
+    def is_complete(self) -> bool:
+        """Whether all trials are complete."""
+        return len(self.complete) == len(self.grid.trials)
 
     def counts(self) -> Counter[str]:
         """Count the trials by state."""
-        return Counter(self.state(trial_id) for trial_id in self.grid.trials)
+        return self.ledger.counts(self.grid.trials)
 
     def todo(self, retry_failed: bool, only: str | None = None) -> dict[str, TrialConfig]:
-        """Return the trials to run: baselines first, then those expected to take longest.
+        """Return the trials to run: baselines first, then the longest ones.
 
-        Long trials at the end would leave the other workers idle.
+        A long trial that starts last would leave the other workers idle.
 
         Args:
-            retry_failed: start failed trials again.
-            only: of those, the ones with this kind of failure.
+            retry_failed: include failed trials.
+            only: kind of failure of the failed trials to include; all kinds by default.
         """
         wanted = {
             trial_id: config
             for trial_id, config in self.grid.trials.items()
-            if self.state(trial_id) == "waiting"
-            or (retry_failed and self._is_retried(trial_id, only))
+            if (state := self.ledger.state(trial_id)) == "waiting"
+            or (
+                state == "failed"
+                and retry_failed
+                and only in {None, self.ledger.records[trial_id].get("kind")}
+            )
         }
-        costs = Costs(self.grid.trials, self.progress)
+        costs = Costs(self.grid.trials, self.ledger.progress)
 
         def order(item: tuple[str, TrialConfig]) -> tuple[bool, float]:
             return item[1].kind == "guided", -costs.left(*item)
 
         return dict(sorted(wanted.items(), key=order))
 
-    def _is_retried(self, trial_id: str, only: str | None) -> bool:
-        record = self.failures.get(trial_id)
-        return record is not None and only in {None, record.get("kind")}
-
     def epochs_left(self, trial_id: str) -> int:
-        """Return how many epochs a trial still needs, epoch 0 of a guided one included."""
-        return epochs_left(self.grid.trials[trial_id], self.progress.get(trial_id))
+        """Return how many epochs a trial still needs, including epoch 0 of a guided one."""
+        return epochs_left(self.grid.trials[trial_id], self.ledger.progress.get(trial_id))
 
 
-RETRIED = frozenset({"lost", "storage", "node"})
-"""Kinds of failures that are the machine's and not the trial's: the next run tries again."""
-
-
-def has_failed(record: dict[str, Any]) -> bool:
-    """Whether an attempt's record says that its trial is not to be tried again unasked."""
-    return record["how"] == "failed" and record.get("kind") not in RETRIED
-
-
-def make_plan(spec: SweepSpec, patience: float = 0.0) -> Plan:
-    """Compare the grid of a sweep with its store, which need not exist yet.
-
-    Args:
-        spec: of the sweep.
-        patience: seconds to go on asking object storage that is away.
+def make_plan(spec: SweepSpec) -> Plan:
+    """Return the trials of a sweep and how far they are; its store need not exist yet.
 
     Raises:
         InputError: the sweep is wrong, or the store cannot be read.
     """
-    return look(spec, expand(spec), patience)
+    grid, store = expand(spec), ResultStore(spec.store)
+    with reading(store):
+        return Plan(spec, grid, driven_ledger(store, grid.trials)[0])
 
 
 def look(spec: SweepSpec, grid: Grid, patience: float = 0.0) -> Plan:
-    """Compare a grid with the store of its sweep; arguments and errors as for `make_plan`."""
+    """Return how far the trials of a grid are, for the driver itself: none of them is running.
+
+    Args:
+        spec: the sweep, which names the store.
+        grid: the trials of the sweep.
+        patience: seconds to repeat requests to object storage that does not answer.
+
+    Raises:
+        InputError: the store cannot be read.
+    """
     store = ResultStore(spec.store, patience)
     with reading(store):
-        progress = {key: p for key, p in store.progress().items() if key in grid.trials}
-        open_trials = grid.trials.keys() - {key for key, p in progress.items() if p.is_complete}
-        records = store.attempts(open_trials)
-    failures = {key: record for key, record in records.items() if has_failed(record)}
-    return Plan(spec, grid, progress, failures)
+        return Plan(spec, grid, read_ledger(store, grid.trials))
 
 
 def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
-    """Refuse a sweep that is not the one its store holds.
+    """Raise an error if the store holds another sweep.
 
     Args:
-        plan: of the sweep.
-        store: where it goes.
-        extend: whether a grid that contains the stored one is welcome.
+        plan: the sweep to run.
+        store: its store.
+        extend: whether the sweep may have trials that the stored one lacks.
 
     Raises:
-        InputError: the store holds another sweep; the sentence lists the differences.
+        InputError: the store holds another sweep; the message lists the differences.
     """
     with reading(store):
         if store.spec_text() is None:
@@ -135,13 +125,13 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
 
 
 def admit(plan: Plan, store: ResultStore) -> None:
-    """Write a sweep that was not refused into its store."""
+    """Write the spec and the trials of a sweep, once `check_admission` has passed."""
     present = store.trial_ids()
     added = plan.grid.trials.keys() - present
     if store.spec_text() is None:
-        # Written by a driver that was killed before it wrote its spec, and so before any trial.
+        # A driver was killed before it wrote the spec. None of its trials has started.
         store.remove_trials(present - plan.grid.trials.keys())
-    # Trials first, so that a store with a spec has all of that spec's trials.
+    # Trials before the spec: a store with a spec has all trials of it.
     store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})
     text = plan.spec.to_yaml()
     if store.spec_text() != text:

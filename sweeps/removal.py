@@ -1,4 +1,4 @@
-"""Deleting a store or the results of some of its trials, and nothing else."""
+"""Deletion of a store, or of the results of some of its trials."""
 
 from __future__ import annotations
 
@@ -6,26 +6,20 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mg_core.errors import InputError
-from mg_core.store.result_store import LOCK, SPEC, ResultStore, reading
-from mg_core.store.files import TEMPORARY
-from sweeps.lock import is_held, read_lock
-
-# The metrics first: without them nothing else counts, wherever the deletion is cut short.
-OF_TRIAL = ("metrics", "test", "heatmaps", "checkpoints", "attempts", "logs", "tensorboard")
-OF_STORE = (*OF_TRIAL, "trials", "data", "analysis", TEMPORARY)
+from mg_core.store import ResultStore, layout, reading
+from sweeps.lock import refuse_driven
 
 
 @dataclass(frozen=True)
 class Removal:
-    """What is to be deleted.
+    """A deletion that the user has not confirmed yet.
 
     Attributes:
-        store: from which.
-        description: of what goes and what stays, for the user to agree to.
-        keys: of the objects, in the order in which they go.
-        folders: that are empty then.
-        is_whole: whether the store itself goes.
+        store: the store that loses objects.
+        description: what is deleted and what stays, in words.
+        keys: keys of the objects, in the order of their deletion.
+        folders: folders that are empty afterwards and are deleted too.
+        is_whole: whether the whole store is deleted.
     """
 
     store: ResultStore
@@ -35,86 +29,70 @@ class Removal:
     is_whole: bool = False
 
     def carry_out(self) -> None:
-        """Delete.
+        """Delete the objects.
 
         Raises:
-            InputError: a driver has taken the store meanwhile, or it cannot be written.
+            InputError: a driver is at work on the store by now, or the store cannot be written.
         """
-        _refuse_driven(self.store)
+        refuse_driven(self.store)
         with reading(self.store):
             self.store.files.delete(self.keys)
             for folder in self.folders:
                 self.store.files.delete_folder(folder)
             self.store.files.remove_empty_temporary()
         if self.is_whole and self.store.local_path is not None:
-            with contextlib.suppress(OSError):  # Something of the user's is left in it.
+            with contextlib.suppress(OSError):  # The folder holds files of the user's too.
                 self.store.local_path.rmdir()
 
 
 def removal(store: ResultStore, trials: Sequence[str]) -> Removal:
-    """Work out what belongs to a store, or to trials named by their ids.
+    """List what the deletion of a store, or of the results of some trials, removes.
+
+    Args:
+        store: the store that loses objects.
+        trials: ids of trials or their first digits; the whole store if there are none.
 
     Raises:
-        InputError: this is no store, a trial is not in it, or a driver is at work on it.
+        InputError: this is no store, it lacks a trial, or a driver is at work on it.
     """
     with reading(store):
         store.spec()
-        _refuse_driven(store)
+        refuse_driven(store)
         return _of_trials(store, trials) if trials else _of_store(store)
-
-
-def find_trial(store: ResultStore, name: str) -> str:
-    """Return the trial whose id begins in a certain way.
-
-    Raises:
-        InputError: none does, or several do.
-    """
-    with reading(store):
-        store.spec()
-        found = sorted(trial for trial in store.trial_ids() if trial.startswith(name))
-    if len(found) == 1:
-        return found[0]
-    problem = f"{len(found)} trials begin in" if found else "no trial begins in"
-    raise InputError(f"store {store.uri!r}: {problem} {name!r}; mg-sweep status --json lists all")
-
-
-def _refuse_driven(store: ResultStore) -> None:
-    holder = read_lock(store)
-    if holder is not None and is_held(store, holder):
-        raise InputError(
-            f"store {store.uri!r} is driven by process {holder['pid']} on {holder['name']}; "
-            "stop it first"
-        )
 
 
 def _of_store(store: ResultStore) -> Removal:
     files = store.files
     present = set(files.keys(""))
-    own = [key for folder in OF_STORE for key in sorted(present) if key.startswith(f"{folder}/")]
-    # The spec last: until then the same command can be given again.
-    own += [key for key in (LOCK, SPEC) if key in present]
+    own = [
+        key for folder in layout.FOLDERS for key in sorted(present) if key.startswith(f"{folder}/")
+    ]
+    # The spec last: while it is there, an interrupted deletion can be repeated.
+    own += [key for key in (layout.LOCK, layout.SPEC) if key in present]
     n_foreign = len(present) - len(own)
-    stays = f"; what is not the store's stays: {n_foreign} files" if n_foreign else ""
-    n_trials = len({key for key in own if key.startswith("trials/")})
+    stays = f"; other files in its folder stay: {n_foreign}" if n_foreign else ""
+    n_trials = sum(key.startswith(f"{layout.TRIALS}/") for key in own)
     text = f"store {store.uri}: {n_trials} trials and all their results, {len(own)} files{stays}"
-    return Removal(store, text, own, list(OF_STORE), is_whole=True)
+    return Removal(store, text, own, list(layout.FOLDERS), is_whole=True)
 
 
 def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:
-    chosen = {find_trial(store, name) for name in names}
+    chosen = {store.find_trial(name) for name in names}
     configs = store.trials()
-    # What started from a baseline's weights does not outlive them.
+    # Guided trials started from the weights of their baseline, so they are deleted with it.
     children = {t for t, config in configs.items() if config.baseline in chosen} - chosen
-    doomed = chosen | children
+    deleted = chosen | children
     keys = [
         key
-        for folder in OF_TRIAL
+        for folder in layout.RESULTS
         for key in store.files.keys(folder)
-        if key.split("/")[1].split(".")[0] in doomed
+        if layout.trial_of(key) in deleted
     ]
     lines = [f"results of {trial} {configs[trial].label}" for trial in sorted(chosen)]
     if children:
         lines.append(f"and of the {len(children)} guided trials that started from them")
-    lines.append(f"{len(keys)} files; the next run makes them again")
-    folders = [f"{folder}/{trial}" for folder in OF_TRIAL for trial in sorted(doomed)]
+    lines.append(f"{len(keys)} files; the next run trains these trials again")
+    folders = [
+        layout.prefix(folder, trial) for folder in layout.RESULTS for trial in sorted(deleted)
+    ]
     return Removal(store, "\n".join(lines), keys, folders)

@@ -1,9 +1,9 @@
-"""What `ray submit` and `ray job submit` run on the head node of a cluster.
+"""The script for `ray submit` and `ray job submit`, which run it on the head of a cluster.
 
-`mg-sweep run` on the cluster of this machine, with the same options. Without a file it runs the
-sweep of the Ray cluster file, which Ray keeps in `~/ray_bootstrap_config.yaml` on the head.
-Relative paths in a sweep count from the home folder: the folder that Ray unpacks a job into is
-another one each time, and a store in it would be lost.
+It runs `mg-sweep run` with the same options on the cluster of this machine. Without a file it
+runs the sweep of the Ray cluster file, which Ray keeps in `~/ray_bootstrap_config.yaml`. Relative
+paths in a sweep start at the home folder: each job has a new working folder, and a store in it
+would be lost.
 """
 
 from __future__ import annotations
@@ -12,16 +12,15 @@ import os
 import sys
 from pathlib import Path
 
-BOOTSTRAP = "~/ray_bootstrap_config.yaml"
+from sweeps.cli import main as mg_sweep
+from sweeps.yaml_file import BOOTSTRAP
 
 
 def main() -> None:
-    """Run the sweep that is named, or that of the cluster that this node is the head of."""
-    from sweeps.cli import main as mg_sweep
-
+    """Run the named sweep, or by default that of the Ray cluster file."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0].startswith("-"):
-        arguments.insert(0, BOOTSTRAP)
+        arguments.insert(0, str(BOOTSTRAP))
     file = Path(arguments[0]).expanduser()
     if file.exists():
         arguments[0] = str(file.absolute())

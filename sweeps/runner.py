@@ -1,11 +1,11 @@
-"""What every runner does: run the trials of a plan, telling a listener what happens."""
+"""What all runners share: the queue of trials, and listeners that hear what happens to them."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from mg_core.config import Runtime, TrialConfig
 
@@ -13,36 +13,62 @@ if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
 
 
-class Listener(Protocol):
-    """Told by a runner what happens, in the driver's process."""
+class Listener:
+    """Hears from a runner what happens to trials, in the driver's process; does nothing itself."""
 
     def started(self, trial_id: str) -> None:
-        """Note that a trial is about to run."""
+        """Hear that a trial starts."""
 
     def outcome(self, outcome: Outcome) -> None:
-        """Note where a trial is after an epoch."""
+        """Hear that a trial has committed an epoch or ended."""
 
     def lost(self, trial_id: str, reason: str) -> None:
-        """Note that a trial's process was lost and that the trial starts again."""
+        """Hear that a trial's process was lost and that the trial starts again."""
+
+
+class Listeners(Listener):
+    """Several listeners as one.
+
+    Args:
+        listeners: the listeners, in the order in which they hear.
+    """
+
+    def __init__(self, *listeners: Listener) -> None:
+        self._listeners = listeners
+
+    def started(self, trial_id: str) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener.started(trial_id)
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener.outcome(outcome)
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """Tell all listeners."""
+        for listener in self._listeners:
+            listener.lost(trial_id, reason)
 
 
 RunTrials = Callable[["Queue", Runtime, Listener], None]
-"""Runs the trials of a queue to their ends; what a runner is once it is ready."""
+"""A runner that is ready: runs the trials of a queue to their ends."""
 
 
 @dataclass
 class Queue:
-    """The trials that are left, and the order they may start in.
+    """The trials that are left to start.
 
-    A guided trial becomes ready when its own baseline is complete, not when all are; if its
-    baseline failed it never does.
+    A guided trial may start once its own baseline is complete. It never starts if that baseline
+    fails.
 
     Attributes:
-        waiting: trials to start by id, in the order of preference.
-        complete: ids of complete trials, of earlier runs too.
-        running: ids of trials that were started and have not ended.
-        blocked: ids of guided trials whose baseline failed.
-        stopped: why nothing more is started, none while all goes on.
+        waiting: trials to start by id, the preferred ones first.
+        complete: ids of complete trials, those of earlier runs included.
+        running: trials that have started and not ended, by id.
+        blocked: ids of guided trials that cannot start because of their baseline.
+        stopped: why no more trials start; none while they do.
     """
 
     waiting: dict[str, TrialConfig]
@@ -53,13 +79,13 @@ class Queue:
 
     @classmethod
     def of(cls, todo: Mapping[str, TrialConfig], complete: set[str]) -> Queue:
-        """Make a queue of trials, blocking those whose baseline will not be run either."""
+        """Return a queue; trials whose baseline is neither complete nor in it are blocked."""
         queue = cls(dict(todo), set(complete))
         queue._block(lambda baseline: baseline not in complete and baseline not in todo)
         return queue
 
     def next(self) -> TrialConfig | None:
-        """Take the first trial that may start now, none if there is none."""
+        """Remove and return the first trial that may start now; none if there is none."""
         for trial_id, config in self.waiting.items():
             if config.baseline is None or config.baseline in self.complete:
                 self.running[trial_id] = self.waiting.pop(trial_id)
@@ -67,7 +93,7 @@ class Queue:
         return None
 
     def end(self, trial_id: str, is_complete: bool) -> None:
-        """Note that a trial has ended, and block its children unless it is complete."""
+        """End a trial; unless it is complete, block the guided trials that start from it."""
         self.running.pop(trial_id, None)
         if is_complete:
             self.complete.add(trial_id)
@@ -75,7 +101,7 @@ class Queue:
             self._block(lambda baseline: baseline == trial_id)
 
     def stop(self, reason: str) -> None:
-        """Start nothing more; runners leave what is running where it is."""
+        """Start no more trials; runners end those that are running."""
         self.stopped = self.stopped or reason
         self.waiting.clear()
 
@@ -92,7 +118,7 @@ class Queue:
 
 
 def run_inline(queue: Queue, runtime: Runtime, listener: Listener) -> None:
-    """Run the trials one after another in this process, for debugging and for tests."""
+    """Run the trials of a queue one after another in this process."""
     from mg_core.training.execution import run_trial
 
     while (config := queue.next()) is not None:
@@ -102,42 +128,16 @@ def run_inline(queue: Queue, runtime: Runtime, listener: Listener) -> None:
         queue.end(config.trial_id, outcome.state == "complete")
 
 
-class Listeners:
-    """Several listeners, told one after another.
-
-    Args:
-        listeners: in the order in which they are told.
-    """
-
-    def __init__(self, *listeners: Listener) -> None:
-        self._listeners = listeners
-
-    def started(self, trial_id: str) -> None:
-        """Pass it on."""
-        for listener in self._listeners:
-            listener.started(trial_id)
-
-    def outcome(self, outcome: Outcome) -> None:
-        """Pass it on."""
-        for listener in self._listeners:
-            listener.outcome(outcome)
-
-    def lost(self, trial_id: str, reason: str) -> None:
-        """Pass it on."""
-        for listener in self._listeners:
-            listener.lost(trial_id, reason)
-
-
-class FailFast:
+class FailFast(Listener):
     """Stops a queue when going on makes no sense.
 
-    That is when several trials failed by the same bug or mistake, at once when a node cannot
-    take part: it would fail every trial that it gets, and when another driver has the store.
+    There are three reasons to stop: several trials failed by the same bug or mistake; a node is
+    not in order and would fail each trial that it gets; another driver has taken the store.
 
     Args:
-        queue: to be stopped.
-        limit: number of equal failures; none for any number.
-        successor: says which driver has taken over the store, none while none has.
+        queue: the queue to stop.
+        limit: number of equal failures that stop it; none for no limit.
+        successor: returns the other driver that has taken the store, or none.
     """
 
     def __init__(
@@ -148,14 +148,8 @@ class FailFast:
         self._successor = successor
         self._seen: Counter[str] = Counter()
 
-    def started(self, trial_id: str) -> None:
-        """Only ends matter."""
-
-    def lost(self, trial_id: str, reason: str) -> None:
-        """Only ends matter."""
-
     def outcome(self, outcome: Outcome) -> None:
-        """Count a failure."""
+        """Stop the queue if there is a reason to."""
         if other := self._successor():
             self._queue.stop(f"the store is driven by {other} now")
         if outcome.kind == "node":

@@ -1,7 +1,7 @@
-"""The only file that drives Ray Tune.
+"""The runner on Ray Tune; no other module of the package drives Tune.
 
-Tune schedules and starts lost trials again; the store remembers. Every run is a fresh `Tuner`
-over the trials that are left, so nothing of Tune's own experiment state is ever read back.
+Tune assigns trials to resources and starts lost trials again. Each run is a new `Tuner` with the
+trials that are left: all progress is in the store, and Tune's own state is never read back.
 """
 
 from __future__ import annotations
@@ -15,27 +15,25 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import yaml
 
 from mg_core.config import Runtime
 from mg_core.errors import InputError
+from mg_core.store.ledger import FailureKind
 from mg_core.training.execution import Outcome, record_interrupted, record_lost
-from mg_core.training.failures import FailureKind
 from sweeps.runner import Listener, Queue, RunTrials
 from sweeps.spec import ResourceSpec, SweepSpec
+from sweeps.yaml_file import BOOTSTRAP
 
 REACH_SECONDS = 10.0
 LOOK_SECONDS = 10.0
 NODE_SECONDS = 1800.0
 RESOURCES = ("CPU", "GPU", "memory")
 OUT_OF_MEMORY = "low on memory"
-BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
-"""Where Ray keeps the cluster file of `ray up` on the head."""
 
-# Tune's own loggers and snapshots are not what this sweep is remembered by; Ctrl-C is ours.
+# Without Tune's own loggers and snapshots, which nothing reads, and its handling of Ctrl-C.
 QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
@@ -55,11 +53,8 @@ from ray.tune.search import Searcher  # noqa: E402
 from sweeps.trainable import TrialTrainable  # noqa: E402
 
 
-class _OfThisProcess:
-    """Something that Tune may pickle and copy but that means nothing in another process.
-
-    Tune saves its searcher and callbacks for a restore that never happens here.
-    """
+class _NotSaved:
+    """An object whose content Tune does not save: its experiments are never restored here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -68,18 +63,18 @@ class _OfThisProcess:
         return self
 
 
-class BaselineFirst(_OfThisProcess, Searcher):
-    """Suggests the queue's trials to Tune, each guided one once its baseline is complete."""
+class BaselineFirst(_NotSaved, Searcher):
+    """A searcher that gives Tune the trials of the queue, guided ones after their baselines."""
 
     def __init__(self, queue: Queue, runtime: Runtime, max_concurrent: int | None) -> None:
         super().__init__()
         self._queue = queue
-        # Not Tune's own limit: its wrapper around a searcher swallows completions.
+        # Tune's own limiter is no help: it does not pass on all completions.
         self._max_concurrent = max_concurrent or float("inf")
         self._runtime = runtime
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next trial, `None` while all that are left wait, `FINISHED` at the end."""
+        """Return the next trial, `None` if none may start yet, `FINISHED` if none is left."""
         if len(self._queue.running) >= self._max_concurrent:
             return None
         config = self._queue.next()
@@ -92,23 +87,23 @@ class BaselineFirst(_OfThisProcess, Searcher):
         }
 
     def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
-        """Accept Tune's empty search space: the grid is the queue's."""
+        """Accept Tune's empty search space: the queue has all trials."""
         return True
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Leave it to the callback, which knows the trial's configuration too."""
+        """Do nothing: `Reporter` handles the ends of trials."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Save nothing: the store remembers."""
+        """Save nothing: all progress is in the store."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Restore nothing."""
 
 
-class Reporter(_OfThisProcess, tune.Callback):
-    """Passes on to the queue and the listener what Tune sees."""
+class Reporter(_NotSaved, tune.Callback):
+    """Tells the queue and the listener what happens in Tune."""
 
     def __init__(self, queue: Queue, runtime: Runtime, listener: Listener) -> None:
         self._queue = queue
@@ -117,14 +112,14 @@ class Reporter(_OfThisProcess, tune.Callback):
         self.started: set[str] = set()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a trial has its resources."""
+        """Report the start of a trial."""
         self.started.add(trial.config["trial_id"])
         self._listener.started(trial.config["trial_id"])
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        """Pass on an epoch; the last one ends the trial."""
+        """Report an epoch or the end of a trial."""
         if "outcome" not in result:
             return
         outcome = Outcome(**result["outcome"])
@@ -133,11 +128,11 @@ class Reporter(_OfThisProcess, tune.Callback):
         self._listener.outcome(outcome)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Pass on that a lost trial starts again."""
+        """Report that a lost trial starts again."""
         self._listener.lost(trial.config["trial_id"], _reason(trial))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Give up a trial that was lost too often."""
+        """Record and report a trial that was lost too often."""
         trial_id = trial.config["trial_id"]
         config = self._queue.running[trial_id]
         self._queue.end(trial_id, is_complete=False)
@@ -145,58 +140,44 @@ class Reporter(_OfThisProcess, tune.Callback):
         self._listener.outcome(record_lost(config, self._runtime, reason, kind))
 
 
-class NodesWait(_OfThisProcess, tune.Callback):
-    """Ends a sweep that waits in vain for nodes, where Ray would wait for ever.
+class EarlyStop(_NotSaved, tune.Stopper):
+    """Ends Tune's experiment before all trials are done.
 
-    An autoscaler may never get the nodes it asks for, and the last node that was large enough may
-    be gone.
-
-    Args:
-        wanted: by a trial.
-    """
-
-    def __init__(self, wanted: ResourceSpec) -> None:
-        self._wanted = wanted
-        self._fitting = time.monotonic()
-        self._looked = self._fitting
-
-    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Look now and then whether there is a node that a trial fits on.
-
-        Raises:
-            InputError: there has been none for too long.
-        """
-        now = time.monotonic()
-        if now - self._looked < LOOK_SECONDS:
-            return
-        self._looked = now
-        lack = lacking(self._wanted)
-        if lack is None:
-            self._fitting = now
-        elif now - self._fitting > NODE_SECONDS:
-            raise InputError(
-                f"resources: {lack}, and no such node has come in {NODE_SECONDS / 60:.0f} minutes; "
-                "ask for less or look at the autoscaler (ray status); the same command goes on "
-                "from here"
-            )
-
-
-class QueueStopper(_OfThisProcess, tune.Stopper):
-    """Ends the experiment once the queue was stopped.
+    It ends once the queue has been stopped, or if no node has had the resources of a trial for
+    half an hour: Ray would wait forever for a node that is gone or that the autoscaler cannot get.
 
     Args:
-        queue: whose end it is.
+        queue: the queue of the run.
+        wanted: resources that a trial reserves.
     """
 
-    def __init__(self, queue: Queue) -> None:
+    def __init__(self, queue: Queue, wanted: ResourceSpec) -> None:
         self._queue = queue
+        self._wanted = wanted
+        self._fitting = self._looked = time.monotonic()
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Stop no single trial."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether nothing more is to run."""
+        """Return whether all trials must stop; every 10 seconds look for a large enough node.
+
+        Raises:
+            InputError: no node has been large enough for too long.
+        """
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._looked = now
+            lack = lacking(self._wanted)
+            if lack is None:
+                self._fitting = now
+            elif now - self._fitting > NODE_SECONDS:
+                raise InputError(
+                    f"resources: {lack}, and no larger node came in {NODE_SECONDS / 60:.0f} "
+                    "minutes; ask for less or look at the autoscaler (ray status); the same "
+                    "command goes on from here"
+                )
         return self._queue.stopped is not None
 
 
@@ -204,27 +185,27 @@ class QueueStopper(_OfThisProcess, tune.Stopper):
 def on_ray(
     spec: SweepSpec, address: str | None = None, num_gpus: int | None = None
 ) -> Iterator[RunTrials]:
-    """Join or start a Ray cluster, and give what runs the trials of a queue there.
+    """Join or start a Ray cluster and yield the function that runs the trials of a queue there.
 
     Args:
-        spec: resources and limits.
-        address: of a running cluster, `auto` for the one of this machine; none starts one here.
-        num_gpus: logical GPUs of the one started here; none for those that Ray finds.
+        spec: the sweep, with the resources and limits of its trials.
+        address: running cluster to join, `auto` for that of this machine; none starts one here.
+        num_gpus: logical GPUs of a cluster that starts here; none for those that Ray finds.
 
     Raises:
-        InputError: the cluster is not there, or can never give a trial what it asks for.
+        InputError: the cluster cannot be joined, or none of its nodes is large enough for a trial.
     """
 
     def run_trials(queue: Queue, runtime: Runtime, listener: Listener) -> None:
         reporter = Reporter(queue, runtime, listener)
         try:
-            # Ray's own threads may still write there when it is to be removed.
+            # Threads of Ray may still write to the folder while it is deleted.
             with tempfile.TemporaryDirectory(
                 prefix="mg-sweep-", ignore_cleanup_errors=True
             ) as folder:
                 _fit(spec, queue, runtime, reporter, folder)
         finally:
-            # Stopped early: the trials' processes are ended and may not say so themselves.
+            # Trials of a run that ends early: their processes may be killed before they record it.
             if cut_short := [queue.running[t] for t in reporter.started & queue.running.keys()]:
                 ray.shutdown()
                 for config in cut_short:
@@ -240,10 +221,10 @@ def on_ray(
 
 
 def connect(address: str | None, num_gpus: int | None = None) -> None:
-    """Join a Ray cluster or start one of this machine.
+    """Join the Ray cluster at an address, or start one on this machine.
 
     Raises:
-        InputError: there is no cluster at the address, or it does not let us in.
+        InputError: there is no cluster at the address, or it refuses the connection.
     """
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
@@ -260,7 +241,7 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
         raise InputError(f"no Ray cluster at {address!r}: {error}") from None
     try:
         ray.init(address=address, **common)
-    # What Ray raises where versions of Ray or Python differ, or the token does, has no class.
+    # Ray has no error classes of its own for other versions of Ray or Python, or a wrong token.
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         ray.shutdown()
         reason = " ".join(str(error).split()) + _token()
@@ -268,30 +249,28 @@ def connect(address: str | None, num_gpus: int | None = None) -> None:
 
 
 def _token() -> str:
-    """Say which token was shown, since a wrong one looks like a cluster that does not answer."""
+    """Return a hint about the token: with a wrong one, a cluster just does not answer."""
     if os.environ.get("RAY_AUTH_MODE") == "token":
         return " (is ~/.ray/auth_token the cluster's?)"
     return " (if it asks for a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token)"
 
 
 def _check_reachable(address: str) -> None:
-    """Try the port itself: Ray would try for minutes, and say so in many lines."""
+    """Connect to the port once; Ray would try for minutes and print many lines."""
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
 
 
 def check_resources(wanted: ResourceSpec, may_grow: bool = False) -> None:
-    """Refuse what no node of the cluster could ever give a trial.
-
-    Ray would wait for it for ever, with a warning.
+    """Raise an error if no node is large enough for a trial; Ray would wait forever for one.
 
     Args:
-        wanted: by a trial.
-        may_grow: whether an autoscaler may still add a larger node.
+        wanted: resources that a trial reserves.
+        may_grow: whether an autoscaler may add larger nodes.
 
     Raises:
-        InputError: names the resource and the most that a node has.
+        InputError: no node is large enough; the message names the resource and the largest node.
     """
     lack = lacking(wanted, [*_nodes(), *(_nodes_to_come() if may_grow else [])])
     if lack is not None:
@@ -299,7 +278,12 @@ def check_resources(wanted: ResourceSpec, may_grow: bool = False) -> None:
 
 
 def lacking(wanted: ResourceSpec, nodes: list[dict[str, float]] | None = None) -> str | None:
-    """Say what the largest of some nodes, or of those there now, has not; none if all is there."""
+    """Return in words what even the largest node lacks; none if one is large enough.
+
+    Args:
+        wanted: resources that a trial reserves.
+        nodes: resources of each node; by default those of the nodes that are there now.
+    """
     request = _request(wanted)
     nodes = _nodes() if nodes is None else nodes
     if any(all(node.get(k, 0) >= need for k, need in request.items()) for node in nodes):
@@ -319,11 +303,11 @@ def _nodes() -> list[dict[str, float]]:
 
 
 def _nodes_to_come() -> list[dict[str, float]]:
-    """Return what the autoscaler's node types have, none where there is no autoscaler.
+    """Return the resources of the nodes that an autoscaler may add.
 
-    On the head of a cluster of `ray up` they stand in its file; KubeRay and other autoscalers
-    report them to Ray. A type that says nothing of its resources may have anything; but of machines
-    of one's own none is left to come once all are there.
+    The cluster file of `ray up` on the head lists the node types; KubeRay and other autoscalers
+    report them to Ray. A type without resources in the file may have any. A cluster of one's own
+    machines (`provider: local`) does not grow once all of them have joined.
     """
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config is not None else ()
@@ -345,8 +329,7 @@ def _request(wanted: ResourceSpec) -> dict[str, float]:
 
 def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, reporter: Reporter, folder: str) -> None:
     wanted = _request(spec.resources)
-    lower = {"CPU": "cpu", "GPU": "gpu", "memory": "memory"}
-    trainable = tune.with_resources(TrialTrainable, {lower[k]: v for k, v in wanted.items()})
+    trainable = tune.with_resources(TrialTrainable, {k.lower(): v for k, v in wanted.items()})
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -360,8 +343,8 @@ def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, reporter: Reporter, fo
             name="tune",
             storage_path=folder,
             verbose=0,
-            stop=QueueStopper(queue),
-            callbacks=[reporter, NodesWait(spec.resources)],
+            stop=EarlyStop(queue, spec.resources),
+            callbacks=[reporter],
             failure_config=tune.FailureConfig(max_failures=spec.max_retries),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
@@ -370,14 +353,14 @@ def _fit(spec: SweepSpec, queue: Queue, runtime: Runtime, reporter: Reporter, fo
 
 
 def _kind_of_loss(trial: Any) -> FailureKind:
-    """Tell a process that Ray ended for want of memory from one that was lost otherwise."""
+    """Return `host-memory` if Ray ended the trial's process for lack of memory, else `lost`."""
     error = trial.get_pickled_error()
     is_memory = isinstance(error, ray.exceptions.OutOfMemoryError) or OUT_OF_MEMORY in str(error)
     return "host-memory" if is_memory else "lost"
 
 
 def _reason(trial: Any) -> str:
-    """Say in one line why Tune believes a trial was lost."""
+    """Return in one line Tune's reason for the loss of a trial."""
     error = trial.get_pickled_error() or trial.get_error()
     lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
     return lines[0] if lines else "the trial's process was lost"

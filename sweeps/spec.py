@@ -1,11 +1,12 @@
-"""The sweep file, validated: what its keys are and what they may hold."""
+"""The keys of a sweep file and their allowed values."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -25,9 +26,11 @@ from mg_core.config import (
     Scalar,
     parse,
 )
+from mg_core.download import file_digest
 from mg_core.redaction import refuse_secrets
-from mg_core.store.result_store import SPEC, ResultStore, reading
+from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
+from mg_core.store.layout import SPEC
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")
@@ -58,18 +61,15 @@ def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def absolute(path: str) -> str:
-    """Return a path as it is from anywhere; a URI stays as it is.
-
-    So does what begins with `~`, which each node resolves to its own.
-    """
+    """Return the absolute path; a URI and a path with `~`, which nodes resolve, stay the same."""
     path = os.path.expandvars(path)
     return path if "://" in path or path.startswith("~") else str(Path(path).absolute())
 
 
 def pinned(weights: str) -> str:
-    """Return a path of weights with the checksum of the file there, so that it means one thing.
+    """Return a path of weights with the file's checksum, which tells changed files apart.
 
-    Names and addresses stay as they are, and so does what only the nodes can find.
+    Names, addresses and paths without a file on this machine stay the same.
     """
     refuse_secrets(weights, "the address")
     if "/" not in weights or "://" in weights or "#sha256=" in weights:
@@ -78,19 +78,11 @@ def pinned(weights: str) -> str:
     file = Path(path).expanduser()
     if not file.is_file():
         return path
-    with file.open("rb") as content:
-        return f"{path}#sha256={_sha256(content)[:16]}"
-
-
-def _sha256(content: BinaryIO) -> str:
-    digest = hashlib.sha256()
-    while chunk := content.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+    return f"{path}#sha256={file_digest(file, 'sha256')[:16]}"
 
 
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
-"""One value or a list of different ones; the grid is the product of its axes."""
+"""One value or a list of different values; the grid is the product of all axes."""
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
 Weights = Annotated[str, AfterValidator(pinned)]
@@ -99,7 +91,7 @@ Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
 
 
 class DataSpec(Frozen):
-    """The data set; `root` says where it lies and may differ between machines."""
+    """The data set; its folder `root` may differ between machines."""
 
     name: Name
     root: Place | None = None
@@ -119,11 +111,12 @@ class StageSpec(Frozen):
 
 
 class BlockSpec(Frozen):
-    """One product of axes.
+    """A block of the grid: the product of its axes. An axis is a field of `GuidanceConfig` too.
 
     Attributes:
         loss: localization losses, each with its own values of λ.
-        task: for data sets that have several.
+        task: labels to learn, for data sets with several tasks.
+        seed: seeds of this block; those of the sweep by default.
     """
 
     model: Axis[Name]
@@ -138,7 +131,7 @@ class BlockSpec(Frozen):
 
 
 class ResourceSpec(Frozen):
-    """What Ray reserves for one trial; fractions share a device."""
+    """Resources that Ray reserves for one trial; trials with fractions share a device."""
 
     cpu: PositiveNumber = 1
     gpu: Annotated[Number, Field(ge=0, allow_inf_nan=False), AfterValidator(_share)] = 0
@@ -146,28 +139,29 @@ class ResourceSpec(Frozen):
 
 
 class SweepSpec(Frozen):
-    """A sweep as its author wrote it.
+    """A sweep file.
 
     Attributes:
-        name: of the sweep, for people.
+        name: title of the sweep.
         store: URI of the result store.
         data: the data set.
-        baseline: settings of the first stage.
-        guided: settings of the second stage.
-        grid: one block or several; together they are the guided trials.
-        seed: seeds of every block that names none of its own.
-        weights: what baselines start from, for all models or by model; none trains from scratch.
-        evaluate: (attribution, layer) pairs that every guided trial is judged at besides its own,
-            where they fit its model.
-        objectives: decide which epochs' weights are kept.
-        resources: of one trial.
-        max_concurrent: trials at a time, at most; none for as many as fit.
-        max_retries: how often a trial whose process or node was lost is started again.
+        baseline: training settings of the first stage.
+        guided: training settings of the second stage.
+        grid: blocks that together make up the guided trials.
+        seed: seeds of the blocks that do not name their own.
+        weights: initial weights of the baselines, for all models or by model; none for random.
+        evaluate: (attribution, layer) pairs at which guided trials are evaluated besides their
+            own, where they fit the model.
+        objectives: metrics whose non-dominated epochs keep their weights.
+        resources: resources that Ray reserves for one trial.
+        max_concurrent: largest number of trials at a time; none for as many as fit.
+        max_retries: how often a trial whose process or node was lost starts again.
         device: `auto`, `cpu` or a CUDA device.
-        deterministic: ask for deterministic kernels.
+        deterministic: ask PyTorch for deterministic kernels.
         imports: modules that register the user's own variants.
-        fail_fast_on: stop once this many trials failed by the same bug or mistake; null goes on.
-        tracking: where metrics are mirrored to besides the store.
+        fail_fast_on: number of trials that may fail by the same bug or mistake before the sweep
+            stops; none for no limit.
+        tracking: where metrics are copied to besides the store.
     """
 
     name: Name
@@ -191,16 +185,16 @@ class SweepSpec(Frozen):
 
     @property
     def threads(self) -> int:
-        """CPU threads of a trial: its CPU request, at least one."""
+        """CPU threads of a trial: as many as the CPUs it reserves, at least one."""
         return max(1, int(self.resources.cpu))
 
     def runtime(self, run: str = "") -> Runtime:
-        """Return what trials need to know besides their configurations."""
+        """Return the settings of trials that do not change their results."""
         return Runtime(
             store=self.store,
             data_root=self.data.root,
             cache=self.data.cache,
-            # A share of no GPU is not the first GPU, shared with whoever else has none.
+            # A trial that reserves no GPU must not use one that another trial has reserved.
             device="cpu" if self.device == "auto" and not self.resources.gpu else self.device,
             threads=self.threads,
             objectives=self.objectives,
@@ -211,70 +205,69 @@ class SweepSpec(Frozen):
         )
 
     def to_yaml(self) -> str:
-        """Write the resolved spec."""
+        """Return the sweep as YAML, with all defaults and absolute paths."""
         text: str = yaml.safe_dump(
             self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
         )
         return text
 
 
-NOT_SEMANTIC = frozenset(
-    {
-        "name",
-        "store",
-        "resources",
-        "max_concurrent",
-        "max_retries",
-        "device",
-        "deterministic",
-        "imports",
-        "fail_fast_on",
-        "tracking",
-    }
-)
-"""Keys that change neither which trials there are nor what is kept of them."""
+WITHOUT_EFFECT = {
+    *("name", "store", "data.root", "data.cache", "resources", "max_concurrent", "max_retries"),
+    *("device", "deterministic", "imports", "fail_fast_on", "tracking"),
+}
+"""Keys that change neither the trials nor what the store keeps of them."""
 
 
-def load_spec(source: Path | str, settings: list[str], store: str | None = None) -> SweepSpec:
-    """Read and validate a sweep file.
+def load_spec(
+    source: Path | str | Mapping[str, Any], settings: Sequence[str], store: str | None = None
+) -> SweepSpec:
+    """Read and validate a sweep.
 
     Args:
-        source: path of the file; a result store, also one that is a URI, stands for its sweep.
-        settings: `key=value` overrides.
-        store: overrides the file's.
+        source: path of a sweep file, its content, or the folder or URI of a result store.
+        settings: overrides such as `guided.epochs=2`.
+        store: result store to use instead of the one that the sweep names.
 
     Raises:
-        InputError: names file, key, value and what is allowed.
+        InputError: the sweep is wrong; the message names file, key, value and what is allowed.
     """
-    content, place = _content(str(source))
+    if isinstance(source, Mapping):
+        content, place, name = copy.deepcopy(dict(source)), None, "the sweep"
+    else:
+        (content, place), name = _content(str(source)), str(source)
     content = override(content, settings)
     place = place if store is None else store
     if place is not None:
         content["store"] = place
-    spec: SweepSpec = parse(SweepSpec, content, str(source))
+    spec: SweepSpec = parse(SweepSpec, content, name)
     return spec
 
 
 def _content(source: str) -> tuple[dict[str, Any], str | None]:
-    """Return a sweep, and the store that it was read from if it was."""
-    if "://" in source:
-        store = ResultStore(source)
-        with reading(store):
-            return store.spec(), source
-    path = Path(source)
-    if path.is_dir() and (path / SPEC).is_file():
-        return read_sweep(path / SPEC), source
-    return read_sweep(path), None
+    """Return the content of a sweep file or of a store, and the URI if it is a store."""
+    if "://" not in source and not (Path(source) / SPEC).is_file():
+        return read_sweep(Path(source)), None
+    store = ResultStore(source)
+    with reading(store):
+        return store.spec(), source
 
 
 def differences(old: dict[str, Any], new: SweepSpec) -> list[str]:
-    """List the keys in which a stored spec and a new one differ in meaning, with both values."""
-    before, after = _flat(old), _flat(new.model_dump(mode="json"))
+    """List the keys whose change matters between a stored spec and a new one, with both values.
+
+    A key that the stored spec lacks, because its version did not know it, has its default.
+
+    Raises:
+        InputError: the stored spec has keys or values that this version does not know.
+    """
+    stored: SweepSpec = parse(SweepSpec, old, "the stored sweep")
+    before, after = _flat(stored.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [
         f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
         for key in keys
-        if key.split(".")[0] not in NOT_SEMANTIC and key not in {"data.root", "data.cache"}
+        if not WITHOUT_EFFECT & {key, key.split(".")[0]}
     ]
 
 

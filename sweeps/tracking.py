@@ -1,7 +1,7 @@
-"""Mirrors of the table in MLflow or TensorBoard, for those who watch their runs there.
+"""Copies of the metrics in MLflow or TensorBoard.
 
-The driver reads what trials have committed and passes it on, in a thread of its own: a mirror
-slows no trial, fails none, and can always be made again from the table, which is the truth.
+A thread of the driver reads committed rows from the store and copies them. It neither slows nor
+fails a trial, and the copy can be made again from the store at any time.
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import math
 import shutil
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.text import Text
 
+from mg_core.columns import BOOKKEEPING_COLUMNS, TRAINING_COLUMNS, of_split
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
-from mg_core.store import tables as schema
 from mg_core.store.files import PATIENCE
-from sweeps.runner import Listener, Listeners
+from mg_core.store.layout import TENSORBOARD
+from mg_core.store.tables import config_columns
+from sweeps.runner import Listener
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -32,22 +34,22 @@ if TYPE_CHECKING:
     from mg_core.training.execution import Outcome
 
 PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
-FOLDER = "tensorboard"
 COMPLETE = "complete"
-"""Empty file beside the events of a trial that are all there."""
-PER_PAIR = [f"val_{name}" for name, kind in schema.LOCALIZATION_FIELDS if "list" not in str(kind)]
-ONCE = [
-    *(name for name, _ in schema.TRAIN_FIELDS),
-    *(f"val_{name}" for name, _ in schema.CLASSIFICATION_FIELDS + schema.GROUP_FIELDS),
-    *(name for name, _ in schema.TIME_FIELDS if name != "attempt"),
+"""Empty file in the folder of a trial whose event files are complete."""
+_NUMBERS = [
+    column
+    for column in (*TRAINING_COLUMNS, *of_split("val"), *BOOKKEEPING_COLUMNS)
+    if column.type != "list" and column.name != "attempt"
 ]
+PER_PAIR = [column.name for column in _NUMBERS if column.of_pair]
+ONCE = [column.name for column in _NUMBERS if not column.of_pair]
 
 
 def check_tracking(spec: SweepSpec) -> None:
-    """Refuse a mirror that cannot be kept.
+    """Raise an error if the metrics cannot be copied.
 
     Raises:
-        InputError: its package is missing, or event files have no folder to go to.
+        InputError: the tracker's package is missing, or the store is no folder for event files.
     """
     if spec.tracking is None:
         return
@@ -61,101 +63,66 @@ def check_tracking(spec: SweepSpec) -> None:
         ) from None
     if spec.tracking == "tensorboard" and ResultStore(spec.store).local_path is None:
         raise InputError(
-            f"tracking: tensorboard writes event files into the store's folder, and {spec.store!r} "
-            "is none; choose mlflow, or leave tracking out"
+            f"tracking: tensorboard writes event files into the store's folder, but "
+            f"{spec.store!r} is not a folder; choose mlflow, or leave tracking out"
         )
 
 
-@contextmanager
 def tracked(
     spec: SweepSpec, run: str, console: Console, complete: Iterable[str] = ()
-) -> Iterator[Listener]:
-    """Give a listener that mirrors what trials commit, where the sweep asks for one.
+) -> AbstractContextManager[Listener]:
+    """Return a listener that copies metrics if the sweep asks for it, and else does nothing.
 
     Args:
-        spec: of the sweep.
+        spec: the sweep, which names the tracker.
         run: nonce of the driver.
-        console: where to say that mirroring has ended early.
-        complete: trials that earlier runs completed, whose mirrors may have been cut short.
+        console: where to report that copying has stopped.
+        complete: trials that earlier runs completed and whose copies may be unfinished.
     """
     if spec.tracking is None:
-        yield Listeners()
-        return
-    store = ResultStore(spec.store, PATIENCE)
-    mirror = Mirror(store, spec, run, console)
-    mirror.start(complete)
-    try:
-        yield mirror
-    except BaseException:
-        mirror.stop(is_hurried=True)
-        raise
-    mirror.stop()
+        return nullcontext(Listener())
+    return Mirror(spec, run, console, complete)
 
 
-class Tracker(Protocol):
-    """What metrics can be mirrored to."""
+class Mirror(Listener):
+    """A listener that copies committed epochs in a thread, inside a `with` block.
 
-    def finished(self) -> set[str]:
-        """Return the trials that are mirrored to their end."""
-
-    def begin(self, config: TrialConfig) -> int:
-        """Take up a trial and return the last epoch that is mirrored already, -1 for none."""
-
-    def log(self, config: TrialConfig, epoch: int, values: dict[str, float]) -> None:
-        """Mirror one epoch."""
-
-    def end(self, config: TrialConfig, state: str) -> None:
-        """Note that a trial has ended."""
-
-
-class Mirror:
-    """A listener that passes committed epochs on to a tracker.
-
-    Args:
-        store: of the sweep.
-        spec: of the sweep.
-        run: nonce of the driver.
-        console: where to say that mirroring has ended early.
+    Leaving the block waits until all is copied, or not at all after an error. Arguments are those
+    of `tracked`.
     """
 
-    def __init__(self, store: ResultStore, spec: SweepSpec, run: str, console: Console) -> None:
-        self._store = store
+    def __init__(
+        self, spec: SweepSpec, run: str, console: Console, complete: Iterable[str]
+    ) -> None:
+        self._store = ResultStore(spec.store, PATIENCE)
         self._spec = spec
         self._run = run
         self._console = console
         self._last: dict[str, int] = {}
-        # The newest state of each trial: its table is read once, however many epochs came.
-        self._pending: dict[str, str] = {}
+        # Newest state by trial: one read of its rows copies all epochs committed since the last.
+        self._pending: dict[str, str] = dict.fromkeys(complete, "complete")
         self._changed = threading.Condition()
         self._is_ending = self._is_hurried = False
         self._thread = threading.Thread(target=self._work, daemon=True)
 
-    def start(self, complete: Iterable[str] = ()) -> None:
-        """Begin to pass on, first what is missing of trials that are complete."""
-        self._pending = dict.fromkeys(complete, "complete")
+    def __enter__(self) -> Mirror:
         self._thread.start()
+        return self
 
-    def stop(self, is_hurried: bool = False) -> None:
-        """Pass on what is left, unless in a hurry, and end."""
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         with self._changed:
-            self._is_ending, self._is_hurried = True, is_hurried
+            self._is_ending, self._is_hurried = True, kind is not None
             self._changed.notify()
         self._thread.join()
 
-    def started(self, trial_id: str) -> None:
-        """Only epochs matter."""
-
-    def lost(self, trial_id: str, reason: str) -> None:
-        """Only epochs matter."""
-
     def outcome(self, outcome: Outcome) -> None:
-        """Note that a trial has committed something, or ended."""
+        """Queue the trial for copying."""
         with self._changed:
             self._pending[outcome.trial_id] = outcome.state
             self._changed.notify()
 
     def _next(self) -> tuple[str, str] | None:
-        """Wait for a trial to pass on; none at the end."""
+        """Wait for a trial to copy and return it with its state; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending or self._is_ending)
             if self._is_hurried or not self._pending:
@@ -166,18 +133,18 @@ class Mirror:
     def _work(self) -> None:
         try:
             tracker = _tracker(self._spec, self._store, self._run)
-            finished = tracker.finished()  # May take a while, in which the driver goes on.
+            finished = tracker.finished()  # May take long; the driver does not wait for it.
             with self._changed:
                 for trial_id in self._pending.keys() & finished:
                     del self._pending[trial_id]
             while (item := self._next()) is not None:
-                self._pass_on(tracker, *item)
+                self._copy(tracker, *item)
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
             text = f"tracking has stopped ({reason}); the store has everything"
             self._console.print(Text(text, style="yellow"), soft_wrap=True)
 
-    def _pass_on(self, tracker: Tracker, trial_id: str, state: str) -> None:
+    def _copy(self, tracker: MLflow | TensorBoard, trial_id: str, state: str) -> None:
         (config,) = self._store.trials([trial_id]).values()
         if trial_id not in self._last:
             self._last[trial_id] = tracker.begin(config)
@@ -194,7 +161,7 @@ class Mirror:
 
 
 def scalars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Name the numbers of one epoch; those that depend on it end in `/attribution.layer`."""
+    """Return the numbers of one epoch; names of pair metrics end in `/attribution.layer`."""
     values = {name: rows[0][name] for name in ONCE}
     for row in rows:
         if row["attribution"] is not None:
@@ -203,19 +170,19 @@ def scalars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
     return {name: float(v) for name, v in values.items() if v is not None and math.isfinite(v)}
 
 
-def _tracker(spec: SweepSpec, store: ResultStore, run: str) -> Tracker:
+def _tracker(spec: SweepSpec, store: ResultStore, run: str) -> MLflow | TensorBoard:
     if spec.tracking == "mlflow":
         return MLflow(spec.name, run)
     assert store.local_path is not None
-    return TensorBoard(store.local_path / FOLDER)
+    return TensorBoard(store.local_path / TENSORBOARD)
 
 
 class MLflow:
-    """One MLflow run a trial, found again by its trial id; the server is `MLFLOW_TRACKING_URI`.
+    """One MLflow run for each trial, tagged with its id; `MLFLOW_TRACKING_URI` names the server.
 
     Args:
-        experiment: its name.
-        run: nonce of the driver, a tag of every run it touches.
+        experiment: name of the MLflow experiment.
+        run: nonce of the driver, which becomes a tag of the runs that it writes.
     """
 
     def __init__(self, experiment: str, run: str) -> None:
@@ -229,7 +196,7 @@ class MLflow:
         self._runs: dict[str, str] = {}
 
     def finished(self) -> set[str]:
-        """Return the trials whose runs are closed as complete."""
+        """Return the trials whose runs are closed as finished."""
         found: set[str] = set()
         token = None
         while token is None or token:
@@ -241,7 +208,7 @@ class MLflow:
         return found
 
     def begin(self, config: TrialConfig) -> int:
-        """Find a trial's run or create it."""
+        """Open or create the trial's run and return its last epoch, -1 if it has none."""
         trial = config.trial_id
         found = self._client.search_runs([self._experiment], f"tags.trial_id = '{trial}'")
         if found:
@@ -250,17 +217,17 @@ class MLflow:
             run = self._client.create_run(
                 self._experiment, run_name=config.label, tags={"trial_id": trial}
             )
-            for name, value in schema.config_columns(config).items():
+            for name, value in config_columns(config).items():
                 self._client.log_param(run.info.run_id, name, value)
         self._runs[trial] = run.info.run_id
         self._client.set_tag(run.info.run_id, "driver", self._driver)
         self._client.update_run(run.info.run_id, "RUNNING")
-        # Every epoch has it, and it is logged together with all the others.
+        # Every epoch has this metric, which is logged together with all others.
         history = self._client.get_metric_history(run.info.run_id, "seconds_val")
         return max((metric.step for metric in history), default=-1)
 
     def log(self, config: TrialConfig, epoch: int, values: dict[str, float]) -> None:
-        """Mirror one epoch, in one request."""
+        """Copy one epoch in one request."""
         now = round(1000 * time.time())
         metric = self._mlflow.entities.Metric
         metrics = [metric(name, value, now, epoch) for name, value in values.items()]
@@ -273,10 +240,10 @@ class MLflow:
 
 
 class TensorBoard:
-    """Event files, one folder a trial, written anew by every driver that runs the trial.
+    """Event files in one folder for each trial; each driver of the trial writes them anew.
 
     Args:
-        folder: for all trials.
+        folder: the folder with the folders of all trials.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -284,11 +251,11 @@ class TensorBoard:
         self._writers: dict[str, Any] = {}
 
     def finished(self) -> set[str]:
-        """Return the trials whose folders say that they are complete."""
+        """Return the trials whose event files are complete."""
         return {path.parent.name for path in self._folder.glob(f"*/{COMPLETE}")}
 
     def begin(self, config: TrialConfig) -> int:
-        """Start the trial's folder anew."""
+        """Empty the trial's folder and return -1: it has no epoch."""
         folder = self._folder / config.trial_id
         shutil.rmtree(folder, ignore_errors=True)
         writer = importlib.import_module("tensorboardX").SummaryWriter(str(folder))
@@ -297,7 +264,7 @@ class TensorBoard:
         return -1
 
     def log(self, config: TrialConfig, epoch: int, values: dict[str, float]) -> None:
-        """Mirror one epoch."""
+        """Write one epoch."""
         writer = self._writers[config.trial_id]
         for name, value in values.items():
             writer.add_scalar(name, value, epoch)

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune sees it: one step an epoch, in a process that outlives the trial."""
+"""A trial for Ray Tune: each step is one epoch; the process runs several trials in turn."""
 
 from __future__ import annotations
 
@@ -13,18 +13,16 @@ from ray import tune
 from mg_core.config import Runtime, TrialConfig
 from mg_core.training.execution import Outcome, run_trial
 
-RUNNING = "running"
-
 
 class TrialTrainable(tune.Trainable):
-    """Runs the trial of `config["trial"]` under `config["runtime"]`, both as JSON.
+    """Runs the trial `config["trial"]` with the settings `config["runtime"]`, both JSON.
 
-    A step never raises for a trial that fails: the attempt records why and the step's result says
-    so. What Tune sees as an error, and tries again, is a lost process.
+    A step of a failing trial raises no error: the attempt records the failure and the step's
+    result contains it. Only a lost process is an error for Tune, which starts the trial again.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Prepare a trial; the first step starts it."""
+        """Prepare a trial, which the first step starts."""
         trial = TrialConfig.model_validate_json(config["trial"])
         runtime = Runtime.model_validate_json(config["runtime"])
         self._outcomes: Iterator[Outcome] = run_trial(trial, runtime)
@@ -32,16 +30,16 @@ class TrialTrainable(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Run one epoch."""
         outcome = next(self._outcomes)
-        return {"outcome": asdict(outcome), "pid": os.getpid(), "done": outcome.state != RUNNING}
+        return {"outcome": asdict(outcome), "pid": os.getpid(), "done": outcome.state != "running"}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Take the next trial into this process, freeing what the last one held."""
+        """Free the memory of the last trial and prepare the next one in this process."""
         self._release()
         self.setup(new_config)
         return True
 
     def cleanup(self) -> None:
-        """Free what the trial held; one that is stopped early records an interruption."""
+        """Free the memory of the trial; one that is stopped early records an interruption."""
         self._release()
 
     def _release(self) -> None:

@@ -1,4 +1,4 @@
-"""Following a sweep from anywhere, through its store."""
+"""The live view of a sweep that another process drives, through its store."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.live import Live
 
 from mg_core.store import ResultStore
-from sweeps.status import Status, read_status
+from sweeps.status import read_status
 from sweeps.status_view import status_view, summary
 
 
 def follow(store: ResultStore, every: float, console: Console | None = None) -> None:
-    """Show a sweep again and again until nobody drives it, then what failed.
+    """Show the status of a sweep until no driver is at work, then its failures.
 
-    In a terminal the view is renewed in place; elsewhere each look is one line.
+    A terminal shows one view that is updated in place; elsewhere each status is one line.
 
     Args:
-        store: of the sweep.
-        every: seconds between two looks.
-        console: where to show it; none for standard output.
+        store: the store of the sweep.
+        every: seconds between two reads of the store.
+        console: where to show the status; standard output by default.
 
     Raises:
         InputError: this is no store.
@@ -35,11 +35,7 @@ def follow(store: ResultStore, every: float, console: Console | None = None) -> 
                 live.update(status_view(found, False), refresh=True)
     else:
         while found.driver:
-            console.print(_line(found), soft_wrap=True)
+            console.print("; ".join(summary(found)), soft_wrap=True)
             time.sleep(every)
             found = read_status(store)
     console.print(status_view(found))
-
-
-def _line(found: Status) -> str:
-    return "; ".join(summary(found))

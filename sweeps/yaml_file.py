@@ -1,7 +1,8 @@
-"""Sweep files as plain data: strict YAML, Ray cluster files, and overrides from a command line."""
+"""The content of sweep files: strict YAML, Ray cluster files, and overrides of single keys."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import yaml
 from mg_core.errors import InputError
 
 MERGE = "tag:yaml.org,2002:merge"
+BOOTSTRAP = Path("~/ray_bootstrap_config.yaml")
+"""Where Ray keeps the cluster file of `ray up` on the head."""
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that stands twice in one mapping."""
+    """PyYAML's safe loader, with an error for a key that stands twice in one mapping."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -37,7 +40,7 @@ def parse_yaml(text: str, source: str) -> Any:
     """Parse YAML text.
 
     Raises:
-        InputError: names the line and what is wrong there.
+        InputError: the text is not valid YAML; the message names the line.
     """
     try:
         return yaml.load(text, Loader=_StrictLoader)
@@ -51,10 +54,10 @@ def parse_yaml(text: str, source: str) -> Any:
 
 
 def read_sweep(path: Path) -> dict[str, Any]:
-    """Read the sweep of a file; in a Ray cluster file it stands under `metadata: {sweep: …}`.
+    """Read a sweep file, or the sweep under `metadata: {sweep: …}` of a Ray cluster file.
 
     Raises:
-        InputError: the file is missing, is not YAML, or holds no mapping.
+        InputError: the file is missing, is not valid YAML, or is not a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -72,11 +75,16 @@ def read_sweep(path: Path) -> dict[str, Any]:
     return content
 
 
-def override(sweep: dict[str, Any], settings: list[str]) -> dict[str, Any]:
-    """Apply `key=value` settings; keys are dotted, list items numbered, values YAML.
+def override(sweep: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Set keys of a sweep in place and return it.
+
+    Args:
+        sweep: content of a sweep file.
+        settings: texts `key=value` with a dotted key, in which numbers count the items of lists,
+            and a value in YAML.
 
     Raises:
-        InputError: a setting has no `=`, or its key leads nowhere.
+        InputError: a setting has no `=`, or its key does not exist.
     """
     for setting in settings:
         key, equals, value = setting.partition("=")

@@ -81,6 +81,22 @@ def sweep(small_sweep):
     return copy.deepcopy(small_sweep)
 
 
+@pytest.fixture(scope="session")
+def desk(tmp_path_factory, small_sweep):
+    """Return a folder as a user's: a sweep file of three trials, and a finished, tested store of it."""
+    folder = tmp_path_factory.mktemp("desk")
+    import analysis
+    import sweeps
+
+    content = copy.deepcopy(small_sweep)
+    content["grid"] |= {"attribution": "gradcam", "layer": ["input", "final"]}
+    content["grid"]["loss"] = {"energy": 0.01}
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(content))
+    sweeps.run(folder / "sweep.yaml", store=folder / "runs" / "demo", runner="inline")
+    assert analysis.test(folder / "runs" / "demo") == []
+    return folder
+
+
 @pytest.fixture
 def write(tmp_path):
     """Write a sweep to a file and return its path."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 DRAWS = 4000
 CONFIDENCE = 0.95
 LEAST_UNITS = 3
-"""Runs (configuration × seed) without which no interval means anything."""
+"""Runs (configuration × seed) below which an interval means nothing."""
 
 Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """From the means of some columns, (draws, columns), to one number a draw."""
@@ -23,11 +23,11 @@ class Interval:
     """An estimate and its bootstrap percentile interval of 95 %.
 
     Attributes:
-        value: on the data themselves.
-        low: 2.5 % of the draws are below.
-        high: 2.5 % of the draws are above.
-        n_configurations: that were resampled.
-        n_units: (configuration, seed) that were measured.
+        value: estimate on the data themselves.
+        low: value that 2.5 % of the draws are below.
+        high: value that 2.5 % of the draws are above.
+        n_configurations: number of configurations that were resampled.
+        n_units: number of (configuration, seed) that were measured.
     """
 
     value: float
@@ -58,8 +58,8 @@ def interval(units: pd.DataFrame, statistic: Statistic, seed: int = 0) -> Interv
     Args:
         units: one row per configuration and seed; column `configuration` names the first, all
             others are values.
-        statistic: of the values' means.
-        seed: of the draws.
+        statistic: function of the means of the values' columns.
+        seed: seed of the draws.
 
     Returns:
         None where there is no row.
@@ -76,14 +76,8 @@ def interval(units: pd.DataFrame, statistic: Statistic, seed: int = 0) -> Interv
     with np.errstate(invalid="ignore", divide="ignore"):
         draws = statistic(_means(weights, values))
     tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = (
-        np.nanpercentile(draws, [tail, 100 - tail])
-        if np.isfinite(draws).any()
-        else (
-            np.nan,
-            np.nan,
-        )
-    )
+    is_known = np.isfinite(draws).any()
+    low, high = np.nanpercentile(draws, [tail, 100 - tail]) if is_known else (np.nan, np.nan)
     return Interval(float(own[0]), float(low), float(high), int(groups.max()) + 1, len(values))
 
 

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.frame import KEY, with_tests
 from analysis.indicators import hypervolume, reference_point
-from analysis.pareto import CONFIGURATION, PAIR, RUN, numbered
+from analysis.pareto import numbered
 from analysis.results import Results
-from analysis.selection import best_within
-from analysis.tabular.study import SLACK
+from analysis.selection import SLACK, best_within, guided_there
+from mg_core.columns import COLUMNS, CONFIGURATION, KEY, PAIR, RUN, SCORES, TABLE
 
 PANEL = [name for name in CONFIGURATION if name != "loss"]
 """What the losses that are compared with each other share."""
 
-VALUES = ["f1", "epg", "iou", "on_object", "accuracy", "accuracy_worst_group"]
+VALUES = [name for name in SCORES if name not in COLUMNS]
+"""Metrics that findings may compare; `precision` is a column of the configuration already."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Measures:
     """Selected checkpoints with the values that count, in percent.
 
     Attributes:
-        rows: of all judged pairs, `KEY`, configuration, and `VALUES` under their own names on
-            `split`; validation values keep their prefix. Test columns are not among them.
+        rows: one per checkpoint and judged pair: `KEY`, configuration, validation metrics, and
+            `VALUES` on `split` under their own names; no test column.
         split: test, or val where nothing was tested.
-        step_seconds: mean time of a training step of each trial.
-        is_finished: no trial is missing, and no test of a selected checkpoint.
+        step_seconds: median time of a training step of each trial.
+        is_finished: whether no trial is missing, and no test of a selected checkpoint.
     """
 
     rows: pd.DataFrame
@@ -40,30 +40,22 @@ class Measures:
 
     @classmethod
     def of(cls, results: Results) -> Measures:
-        """Take them from results; what was not tested is left out unless nothing was."""
-        selected = results.selected
-        joined = with_tests(selected, results.tests)
-        is_tested = joined["test_f1"].notna()
-        split = "test" if is_tested.any() else "val"
-        shown = joined if split == "val" else joined[is_tested]
-        rows = shown[list(selected)].assign(
+        """Take them from results; see `tested_rows`."""
+        shown, split = tested_rows(results)
+        rows = shown[list(results.selected)].assign(
             **{name: 100 * shown[f"{split}_{name}"].astype(float) for name in VALUES}
         )
         trained = results.rows[(results.rows["kind"] == "guided") & (results.rows["epoch"] >= 1)]
         seconds = trained.groupby("trial_id")["seconds_step"].median()
         is_run = results.states["complete"] == len(results.trials)
-        is_finished = is_run and (split == "val" or bool(is_tested.all()))
+        is_finished = is_run and (split == "val" or len(shown) == len(results.selected))
         return cls(rows.reset_index(drop=True), split, seconds, is_finished)
 
     @property
     def guided_there(self) -> pd.DataFrame:
         """Rows judged where they were guided."""
-        rows = self.rows
-        same = (rows["attribution"] == rows["guided_attribution"]) & (
-            rows["layer"] == rows["guided_layer"]
-        )
-        typed: pd.DataFrame = rows[same].reset_index(drop=True)
-        return typed
+        rows: pd.DataFrame = guided_there(self.rows).reset_index(drop=True)
+        return rows
 
     def chosen(
         self, rows: pd.DataFrame, by: str = "epg", constraint: str = "f1", slack: float = SLACK
@@ -71,9 +63,15 @@ class Measures:
         """Return one checkpoint per configuration and seed, chosen on validation.
 
         It has the highest `by` among those whose `constraint` is at most `slack` below that of
-        epoch 0. Where guidance left none of these, and more cannot come, the baseline stands, as
-        epoch 0 of the trial with the smallest λ: to leave such runs out would favour what fails.
-        `start_…` hold what epoch 0 has.
+        epoch 0. Where a finished sweep has no such checkpoint, the baseline is taken, as epoch 0
+        of the trial with the smallest λ: to leave such runs out would favour what fails. Columns
+        `start_…` hold the values of epoch 0.
+
+        Args:
+            rows: rows of these measures to choose from.
+            by: metric that is to be highest.
+            constraint: metric that may lose little.
+            slack: loss that is allowed, in fractions.
         """
         rows = rows.assign(place=numbered(rows, [*CONFIGURATION, *RUN, *PAIR]))
         best = best_within(rows.drop(columns="front"), by, constraint, slack)
@@ -88,14 +86,22 @@ class Measures:
         return found
 
 
-def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
-    """Return the EPG that chosen checkpoints gained, unknown where the whole gain is none.
+def tested_rows(results: Results) -> tuple[pd.DataFrame, str]:
+    """Return the selected rows that were tested and `test`, or all and `val` where none was."""
+    rows = results.tested
+    is_tested = rows["test_f1"].notna()
+    return (rows[is_tested], "test") if is_tested.any() else (rows, "val")
 
-    A baseline that stands for what others are compared with leaves nothing to keep a share of.
+
+def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
+    """Return the EPG that chosen checkpoints gained over their baselines, in points.
+
+    Other gains are divided by those of the rows in `is_whole`. Where such a row is the baseline
+    itself, its gain of 0 can be no divisor: it is missing.
 
     Args:
-        chosen: one row per configuration and seed.
-        is_whole: (rows,) bool, marks what others are compared with.
+        chosen: one row per configuration and seed, as `Measures.chosen` gives them.
+        is_whole: (rows,) bool, marks the rows that others are compared with.
     """
     gain: pd.Series = (chosen["epg"] - chosen["start_epg"]).astype("float64")
     return gain.mask(is_whole & chosen["is_reference"])
@@ -103,8 +109,11 @@ def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
 
 def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows guided by every box as it is, on a data set without groups."""
-    usual = (rows["annotated_fraction"] == 1) & (rows["box_dilation"] == 0)
-    typed: pd.DataFrame = rows[usual & rows["task"].isna()].reset_index(drop=True)
+    is_usual = rows["task"].isna()
+    for column in TABLE:
+        if column.part == "boxes":
+            is_usual &= rows[column.name] == column.usual
+    typed: pd.DataFrame = rows[is_usual].reset_index(drop=True)
     return typed
 
 
@@ -116,7 +125,7 @@ def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     Args:
         rows: selected rows, judged where they were guided.
-        metric: beside F1.
+        metric: the objective beside F1, without the split in front.
 
     Returns:
         One row per panel and seed: `configuration` (the panel's number), the panel's columns, and
@@ -147,11 +156,11 @@ def paired(chosen: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataF
 
     Args:
         chosen: one row per configuration and seed.
-        across: a configuration column, whose values are compared.
-        values: one column, or several, each then a set of columns.
+        across: configuration column whose values are compared.
+        values: the columns laid out; several give each value of `across` as many columns.
 
     Returns:
-        `configuration` (number of what is shared besides the seed) and the columns, named by the
+        `configuration` (number of all that is shared but the seed) and the columns, named by the
         values of `across`; a mean where several rows share everything.
     """
     rest = [name for name in CONFIGURATION if name != across]
@@ -159,7 +168,7 @@ def paired(chosen: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataF
 
 
 def laid_out(rows: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataFrame:
-    """Lay rows out that have their number in `configuration` already; see `paired`."""
+    """Lay out rows that have their number in `configuration` already; see `paired`."""
     index = ["configuration", "seed"]
     # Columns of no rows have no type of their own.
     rows = rows.astype(dict.fromkeys(values, "float64"))
@@ -174,11 +183,10 @@ def laid_out(rows: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataF
 def by_column(rows: pd.DataFrame, across: str, value: str) -> pd.DataFrame:
     """Give each value of `across` a column that is known in its own rows alone.
 
-    For statistics that compare means of different configurations: what is resampled are the
-    configurations, the loss aside.
+    Statistics that compare means of different configurations need this. The configurations that
+    are resampled leave the loss out.
     """
-    own = [name for name in CONFIGURATION if name != "loss"]
     keys = sorted(map(str, rows[across].unique()))
     columns = {key: rows[value].where(rows[across] == key).to_numpy() for key in keys}
-    typed: pd.DataFrame = pd.DataFrame({"configuration": numbered(rows, own), **columns})
+    typed: pd.DataFrame = pd.DataFrame({"configuration": numbered(rows, PANEL), **columns})
     return typed

@@ -9,8 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.claims.bootstrap import Interval, Statistic, interval
-from analysis.claims.measures import Measures
-from analysis.pareto import CONFIGURATION, numbered
+from analysis.claims.measures import PANEL, Measures
+from analysis.pareto import numbered
+
+ENOUGH_KEPT = 80.0
+"""Percent of a gain that counts as "very similar": with a tenth of the boxes, or coarser ones."""
+MOST_KEPT = 50.0
+"""Percent of a gain that counts as improved significantly: with 1 % of the boxes, or elsewhere."""
 
 
 def difference(table: pd.DataFrame, name: str, others: Sequence[str]) -> Interval | None:
@@ -52,8 +57,7 @@ def having(table: pd.DataFrame, columns: Sequence[object]) -> pd.DataFrame:
 def best_of_losses(measures: Measures, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return, of the losses at one place, the chosen checkpoint that is best on validation."""
     chosen = measures.chosen(rows, by=metric)
-    place = [name for name in CONFIGURATION if name != "loss"]
-    chosen = chosen.assign(configuration=numbered(chosen, place))
+    chosen = chosen.assign(configuration=numbered(chosen, PANEL))
     ranked = chosen.sort_values(f"val_{metric}", ascending=False, kind="stable")
     best: pd.DataFrame = ranked.drop_duplicates(["configuration", "seed"]).sort_index()
     return best

@@ -8,25 +8,24 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.frame import KEY, to_frame
-from analysis.heatmaps import checkpoint_of, task_of
+from analysis.frame import to_frame
+from analysis.heatmaps import Key, Row
+from analysis.plots import drawings
+from analysis.plots.cells import key_of, records
+from analysis.results import Results
 from mg_core.config import EvaluationPair, TrialConfig
-from mg_core.store.result_store import heatmaps_name
 from mg_core.store import tables as schema
+from mg_core.store.layout import heatmaps_name
+from mg_core.store.ledger import Ledger
 from mg_core.store.progress import Progress
-
-if TYPE_CHECKING:
-    from analysis.results import Results
 
 ROWS, TESTS, HEATMAPS, SWEEP = "rows.parquet", "tests.parquet", "heatmaps.parquet", "sweep.json.gz"
 IMAGES = 3
@@ -39,9 +38,9 @@ def record(results: Results, folder: Path, commit: str) -> None:
     """Write a study into files of some hundred kilobytes.
 
     Args:
-        results: of its stores, tested.
-        folder: to write to.
-        commit: of the code that ran it.
+        results: results of its stores, tested.
+        folder: folder that the files are written to.
+        commit: commit of the code that ran the study.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = results.rows.drop(columns=UNREAD)
@@ -68,67 +67,50 @@ def recorded_study(folder: Path | None = None) -> Results:
     """Return the study that comes with this package.
 
     Args:
-        folder: another one, as `record` wrote it.
+        folder: folder of another study, as `record` wrote it.
     """
     if folder is None:
         with as_file(files("analysis.example")) as own:
             return recorded_study(own)
-    from analysis.results import Results
-
     content = json.loads(gzip.decompress((folder / SWEEP).read_bytes()))
-    maps = _read(folder / HEATMAPS, schema.HEATMAPS)
-    made = maps[[*KEY, "task"]].drop_duplicates().itertuples(index=False, name=None)
+    maps = _heatmaps(folder / HEATMAPS)
     progress = [Progress.read(json.dumps(found).encode(), SWEEP) for found in content["progress"]]
     trials = [TrialConfig.model_validate(found) for found in content["trials"]]
     return Results(
         stores=(),
         spec=content["spec"],
         trials={config.trial_id: config for config in trials},
-        progress={found.trial_id: found for found in progress},
-        failures={},
+        ledger=Ledger(progress={found.trial_id: found for found in progress}),
         rows=_read(folder / ROWS, schema.METRICS),
         tests=_read(folder / TESTS, schema.TEST),
         versions=content["versions"] | {"commit": content["commit"]},
         objectives=tuple(content["objectives"]),
         tolerance=0.0,
-        heatmap_keys=frozenset(
-            (trial, int(epoch), heatmaps_name(_pair(attribution, layer), _known(task)))
-            for trial, epoch, attribution, layer, task in made
-        ),
+        heatmap_keys=frozenset(maps),
         recorded_heatmaps=maps,
     )
 
 
-def _pair(attribution: str, layer: str) -> EvaluationPair:
-    return EvaluationPair(attribution=attribution, layer=layer)
-
-
-def _known(task: object) -> str | None:
-    return task if isinstance(task, str) else None
+def _heatmaps(file: Path) -> dict[Key, list[Row]]:
+    """Return recorded heat maps as `Results` takes them."""
+    found: dict[Key, list[Row]] = {}
+    for row in pq.read_table(file).to_pylist():
+        pair = EvaluationPair(attribution=row["attribution"], layer=row["layer"])
+        key = (row["trial_id"], row["epoch"], heatmaps_name(pair, row["task"]))
+        found.setdefault(key, []).append(row)
+    return found
 
 
 def _shown_maps(results: Results) -> pd.DataFrame:
     """Return the heat maps of the checkpoints that figures choose, of the first seed."""
-    from analysis.plots import drawings
-
-    wanted: dict[tuple[str, int, str], None] = {}
-    for drawing in drawings(results):
-        if "class_name" in drawing.data:
-            for trial_id, epoch, attribution, layer in drawing.data[KEY].itertuples(index=False):
-                name = heatmaps_name(_pair(attribution, layer), task_of(results.trials[trial_id]))
-                owner, at = checkpoint_of(results, trial_id, int(epoch))
-                wanted[owner, at, name] = None
-    return _maps_of(results, wanted)
-
-
-def _maps_of(results: Results, wanted: Iterable[tuple[str, int, str]]) -> pd.DataFrame:
-    tables = {key: [store.heatmaps(*key) for store in results.stores] for key in wanted}
-    frames = [
-        to_frame(table).head(IMAGES) for found in tables.values() for table in found if len(table)
-    ]
-    together = pd.concat(frames, ignore_index=True)
-    found: pd.DataFrame = together.drop_duplicates([*KEY, "task", "image"], ignore_index=True)
-    return found
+    keys = {
+        key_of(results.heatmaps, row): None
+        for drawing in drawings(results)
+        if "heat_map" in drawing.data
+        for row in records(drawing.data)
+    }
+    rows = [row for key in keys if key for row in results.heatmaps.rows(key)[:IMAGES]]
+    return to_frame(pa.Table.from_pylist(rows, schema=schema.HEATMAPS))
 
 
 def _write(frame: pd.DataFrame, shape: pa.Schema, file: Path) -> None:

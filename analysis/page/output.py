@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from analysis.plots import Drawing, render
 from analysis.results import Results
+from analysis.tabular.formats import Table, to_csv, to_latex, to_markdown
 from mg_core.errors import InputError
 from mg_core.store.files import Files
-
-FOLDER = "analysis"
+from mg_core.store.layout import ANALYSIS
 
 
 class Output:
     """The folder that an analysis writes to.
 
     Args:
-        results: that are analysed; the first store, where it is a local one, takes the files
-            into its folder `analysis`.
-        folder: another place.
+        results: results that are analysed; the first store, where it is a local one, takes the
+            files into its folder `analysis`.
+        folder: another folder to write to.
 
     Raises:
         InputError: the store is not local and no folder is named.
@@ -32,7 +34,7 @@ class Output:
                 else ("there is no store to write to")
             )
             raise InputError(f"{where}: name a folder for the output with --out")
-        self.folder = folder or Path(results.store.uri) / FOLDER
+        self.folder = folder or Path(results.store.uri) / ANALYSIS
         self._files = Files(str(self.folder))
 
     def write(self, name: str, content: bytes | str) -> Path:
@@ -44,7 +46,29 @@ class Output:
         data = content.encode() if isinstance(content, str) else content
         try:
             self._files.put(name, data)
-            self._files.sweep_temporary()
+            self._files.remove_temporary()
         except OSError as error:
             raise InputError(f"{error.strerror}; name another folder with --out") from None
         return self.folder / name
+
+    def write_tables(self, tables: Sequence[Table]) -> list[Path]:
+        """Write tables as CSV, LaTeX and Markdown; return the paths of the last."""
+        written = []
+        for table in tables:
+            self.write(f"tables/{table.name}.csv", to_csv(table))
+            self.write(f"tables/{table.name}.tex", to_latex(table))
+            written.append(self.write(f"tables/{table.name}.md", to_markdown(table)))
+        return written
+
+    def write_figures(
+        self, drawings: Iterable[Drawing], formats: Sequence[str]
+    ) -> list[tuple[Drawing, bytes]]:
+        """Draw figures into files, with their data as CSV; return them with their PNG files."""
+        drawn = []
+        for drawing in drawings:
+            rendered = render(drawing, formats)
+            for kind, content in rendered.items():
+                self.write(f"figures/{drawing.name}.{kind}", content)
+            self.write(f"figures/{drawing.name}.csv", drawing.csv())
+            drawn.append((drawing, rendered["png"]))
+        return drawn

@@ -2,60 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from string import Template
-from typing import Any
 
-import numpy as np
-import yaml
 from plotly.offline import get_plotlyjs
 
-from analysis.claims import FAILS, HOLDS, UNKNOWN, Finding
+from analysis.claims import Finding
+from analysis.page import sections as content
 from analysis.page.explorer import embedded, explorer_data
 from analysis.plots import Drawing
-from analysis.plots.style import DPI, model_label
 from analysis.results import Results
-from analysis.tabular.formats import NAMES, Table, to_html
-from analysis.tabular.study import SLACK, guidance_gains
+from analysis.tabular.formats import Table
 
-PACKAGES = (
-    "model-guidance-sweeps",
-    "torch",
-    "torchvision",
-    "ray",
-    "bcos",
-    "numpy",
-    "pyarrow",
-    "pandas",
-    "matplotlib",
-)
-CSS_PIXELS_PER_INCH = 140
 RECORDED = "Recorded study, without its stores"
-EXPLORER = {
-    "x": "horizontal",
-    "y": "vertical",
-    "split": "split",
-    "colour": "colour",
-    "panel": "panel",
-}
-LONG = 30
-"""Rows from which a table scrolls inside its own box."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """A part of the page with a heading of its own."""
-
-    anchor: str
-    heading: str
-    body: str
 
 
 def report_page(
@@ -69,266 +31,56 @@ def report_page(
     """Write the page.
 
     Args:
-        results: of the store.
-        figures: drawings with their PNG files.
-        tables: in the order shown; `gains` stands in a section of its own.
-        findings: judged ones.
+        results: what the store holds.
+        figures: drawings with their PNG files, in the order shown.
+        tables: tables in the order shown; `gains` stands in a section of its own.
+        findings: findings with their verdicts.
         problems: sentences on what could not be tested.
         watch: seconds after which a page of an unfinished sweep loads itself again.
     """
     by_name = {table.name: table for table in tables}
-    sections = [
-        Section("summary", "Summary", _summary(results, problems)),
-        Section("explorer", "Front explorer", _explorer(results)),
-        *([Section("findings", "Findings", _findings(findings))] if findings else []),
-        Section("guidance", "What guidance did", _guidance(results, by_name.pop("gains", None))),
-        Section("figures", "Figures", _figures(results, figures)),
-        Section("tables", "Tables", _tables(list(by_name.values()))),
-        *([Section("failures", "Failures", _failures(results))] if results.failures else []),
-        Section("spec", "Sweep", _spec(results)),
-        Section("versions", "Versions", _versions(results)),
-    ]
+    sections = {
+        "summary": ("Summary", content.summary(results, problems)),
+        "explorer": ("Front explorer", content.explorer(results)),
+        "findings": ("Findings", content.verdicts(findings) if findings else ""),
+        "guidance": ("What guidance did", content.guidance(results, by_name.pop("gains", None))),
+        "figures": ("Figures", content.drawn(results, figures)),
+        "tables": ("Tables", content.listed(list(by_name.values()))),
+        "failures": ("Failures", content.failures(results)),
+        "spec": ("Sweep", content.sweep_file(results)),
+        "versions": ("Versions", content.versions(results)),
+    }
+    shown = {anchor: (heading, body) for anchor, (heading, body) in sections.items() if body}
     where = ", ".join(store.uri for store in results.stores)
     is_watched = watch is not None and bool(results.states["unfinished"])
-    template = Template((files("analysis") / "report.html").read_text(encoding="utf-8"))
+    template = Template(_file("report.html"))
     return template.substitute(
         title=html.escape(f"Guidance sweep {results.name}"),
         subtitle=html.escape(f"Result store {where}" if where else RECORDED),
         refresh=f'<meta http-equiv="refresh" content="{watch:.0f}">' if is_watched else "",
         scripts=_scripts(results),
-        links="".join(f'<li><a href="#{s.anchor}">{s.heading}</a></li>' for s in sections),
-        sections="\n".join(_section(section) for section in sections),
+        links="".join(f'<li><a href="#{a}">{shown[a][0]}</a></li>' for a in shown),
+        sections="\n".join(_section(a, *section) for a, section in shown.items()),
         footer=f"Written {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC by mg-analysis.",
     )
 
 
-def _section(section: Section) -> str:
-    heading = f"{section.anchor}-heading"
+def _section(anchor: str, heading: str, body: str) -> str:
     return (
-        f'<section id="{section.anchor}" aria-labelledby="{heading}">'
-        f'<h2 id="{heading}">{section.heading}</h2>\n{section.body}</section>'
+        f'<section id="{anchor}" aria-labelledby="{anchor}-heading">'
+        f'<h2 id="{anchor}-heading">{heading}</h2>\n{body}</section>'
     )
-
-
-def _summary(results: Results, problems: Sequence[str]) -> str:
-    states = results.states
-    n_trials = len(results.trials)
-    kinds = [config.kind for config in results.trials.values()]
-    failed = f'<span class="bad">{states["failed"]}</span>' if states["failed"] else "0"
-    selected = results.selected
-    facts = {
-        "Complete": f"{states['complete']:,}<small>of {n_trials:,} trials: "
-        f"{kinds.count('baseline'):,} baseline, {kinds.count('guided'):,} guided</small>",
-        "Failed": failed,
-        "Running or waiting": f"{states['unfinished']:,}",
-        "Checkpoints": f"{results.n_checkpoints:,}<small>epochs of guided trials</small>",
-        "Selected on validation": f"{results.n_selected:,}<small>on "
-        f"{selected.loc[selected['front'] >= 0, 'front'].nunique():,} fronts</small>",
-        "Tested": f"{results.n_tested:,}<small>of {results.n_checkpoints:,} checkpoints</small>",
-    }
-    body = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    objectives = ", ".join(NAMES.get(name, name) for name in results.objectives)
-    tolerance = f", equal within bins of {results.tolerance:g}" if results.tolerance else ""
-    parts = [f'<dl class="facts">{body}</dl>']
-    if states["unfinished"]:
-        parts.append(
-            '<p class="note" role="note">This sweep is not finished: the page shows the epochs '
-            "committed so far, and fronts may still move.</p>"
-        )
-    parts.append(
-        f"<p>Checkpoints are selected on validation as those non-dominated in {objectives}"
-        f"{tolerance}, separately for each configuration, seed and judged (attribution, layer); "
-        "only they and the baselines are evaluated on the test split.</p>"
-    )
-    if problems:
-        items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
-        parts.append(f'<h3>Not tested</h3><ul class="bad">{items}</ul>')
-    return "\n".join(parts)
 
 
 def _scripts(results: Results) -> str:
     """Return the explorer's data and code, with the plotting library: no network is needed."""
     if results.selected.empty and results.published.empty:
         return ""
-    code = (files("analysis") / "explorer.js").read_text(encoding="utf-8")
     data = embedded(explorer_data(results))
-    return (
-        f'<script type="application/json" id="explorer-data">{data}</script>\n'
-        f"<script>{get_plotlyjs()}</script>\n<script>{code}</script>"
-    )
+    own = (_file(name) for name in ("points.js", "explorer.js"))
+    codes = "\n".join(f"<script>{code}</script>" for code in (get_plotlyjs(), *own))
+    return f'<script type="application/json" id="explorer-data">{data}</script>\n{codes}'
 
 
-def _explorer(results: Results) -> str:
-    if results.selected.empty and results.published.empty:
-        return '<p class="soft">No front yet: no guided trial has committed an epoch.</p>'
-    choices = "".join(
-        f'<label>{label} <select id="explorer-{name}"></select></label>'
-        for name, label in EXPLORER.items()
-    )
-    return (
-        "<p>The checkpoints that validation selects, and the baselines they start from. Choose "
-        "one in the plot or in the list to see its heat maps. A line joins what is non-dominated "
-        "in the two axes shown.</p>"
-        f'<form class="choices" aria-label="What the plot shows">{choices}'
-        '<label><input type="checkbox" id="explorer-lines" checked> lines</label></form>'
-        '<div id="explorer-plot" role="img" aria-label="Selected checkpoints in the two chosen '
-        'metrics; the list below names each"></div>'
-        '<p id="explorer-count" class="soft" aria-live="polite"></p>'
-        '<label class="wide">Checkpoint <select id="explorer-point"></select></label>'
-        '<div id="explorer-detail" role="region" aria-live="polite" '
-        'aria-label="The chosen checkpoint"></div>'
-        "<noscript><p>The explorer needs JavaScript; figures and tables do not.</p></noscript>"
-    )
-
-
-def _findings(findings: Sequence[Finding]) -> str:
-    counts = {v: sum(f.verdict == v for f in findings) for v in (HOLDS, FAILS, UNKNOWN)}
-    summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-    return (
-        f"<p>What the paper claims, and what these results say: {summary}. A finding holds where "
-        "the whole 95 % bootstrap interval over configurations and seeds is above its threshold, "
-        "and does not hold where none of it is.</p>" + "".join(map(_finding, findings))
-    )
-
-
-def _finding(finding: Finding) -> str:
-    verdict = finding.verdict
-    kind = {HOLDS: "good", FAILS: "bad", UNKNOWN: "soft"}[verdict]
-    conditions = "".join(f"<li>{html.escape(str(c))}</li>" for c in finding.conditions)
-    needs = f"<p>Needs {html.escape(finding.needs)}.</p>" if finding.needs else ""
-    detail = ""
-    if len(finding.detail):
-        table = Table(finding.name, f"The numbers behind {finding.name}.", finding.detail)
-        detail = _scrolling(table)
-    return (
-        f'<details class="finding"><summary><strong>{finding.name}</strong> '
-        f'<span class="verdict {kind}">{verdict}</span> {html.escape(finding.claim)}</summary>'
-        f'<ul>{conditions}</ul>{needs}<p class="soft">Paper: '
-        f"{html.escape(finding.published)}. Shown in {finding.figure}.</p>{detail}</details>"
-    )
-
-
-def _guidance(results: Results, table: Table | None) -> str:
-    table = table or guidance_gains(results)
-    gains = table.frame
-    if gains.empty:
-        return (
-            '<p class="soft">No guided checkpoint is within '
-            f"{100 * SLACK:g} points of its baseline's F1 so far.</p>"
-        )
-    split = "test" if gains["test_epg_ratio"].notna().any() else "val"
-    ratio = gains[f"{split}_epg_ratio"]
-    n_doubled = int((ratio >= 2).sum())
-    where = {"test": "on test", "val": "on validation"}[split]
-    parts = []
-    if ratio.notna().any():
-        largest = gains.iloc[int(np.nanargmax(ratio))].to_dict()
-        parts.append(f"<p>{html.escape(_headline(largest, split, where))}</p>")
-    parts.append(
-        f"<p>Guidance at least doubled EPG in {n_doubled} of {len(gains)} fronts "
-        f"{where}, at a loss of at most {100 * SLACK:g} points of F1 on validation.</p>"
-    )
-    return "\n".join([*parts, f"<p>{html.escape(table.title)}</p>", _scrolling(table)])
-
-
-def _headline(row: Mapping[Any, Any], split: str, where: str) -> str:
-    before, after = 100 * row[f"{split}_epg_start"], 100 * row[f"{split}_epg"]
-    change = 100 * (row[f"{split}_f1"] - row[f"{split}_f1_start"])
-    sign = "more" if change >= 0 else "less"
-    return (
-        f"The largest gain: {model_label(row['model'])} guided by {row['loss']} with "
-        f"λ = {row['localization_weight']:g} on {row['guided_attribution']} at "
-        f"{row['guided_layer']} raised EPG from {before:.1f} to {after:.1f} % {where} "
-        f"({row[f'{split}_epg_ratio']:.2f} times the baseline's) at {abs(change):.1f} points of "
-        f"F1 {sign}."
-    )
-
-
-def _figures(results: Results, figures: Sequence[tuple[Drawing, bytes]]) -> str:
-    if not figures:
-        why = "nothing was tested yet" if results.n_checkpoints else "no guided trial has begun"
-        return f'<p class="soft">No figure yet: {why}.</p>'
-    return "\n".join(_figure(drawing, png) for drawing, png in figures)
-
-
-def _figure(drawing: Drawing, png: bytes) -> str:
-    name, width = html.escape(drawing.name), _shown_width(png)
-    data = base64.b64encode(png).decode()
-    # On a phone a figure scrolls sideways in its box rather than shrink to illegible.
-    return (
-        f'<figure id="{name}"><div class="scroll" role="region" tabindex="0" aria-label="{name}">'
-        f'<img alt="{html.escape(drawing.alt)}" width="{width}" '
-        f'style="min-width:min(34rem,{width}px)" src="data:image/png;base64,{data}"></div>'
-        f"<figcaption>{html.escape(drawing.caption)}</figcaption></figure>"
-    )
-
-
-def _shown_width(png: bytes) -> int:
-    """Return a width in CSS pixels at which a figure's text is as large as the page's."""
-    # The header of a PNG holds its width in pixels as a big-endian integer at byte 16.
-    return round(int.from_bytes(png[16:20], "big") / DPI * CSS_PIXELS_PER_INCH)
-
-
-def _tables(tables: Sequence[Table]) -> str:
-    shown = [table for table in tables if len(table.frame)]
-    if not shown:
-        return '<p class="soft">No table yet: no guided trial has committed an epoch.</p>'
-    return "\n".join(
-        f"<details{' open' if len(table.frame) <= LONG else ''}><summary>"
-        f"{html.escape(table.title)}</summary>{_scrolling(table)}</details>"
-        for table in shown
-    )
-
-
-def _scrolling(table: Table) -> str:
-    tall = " tall" if len(table.frame) > LONG else ""
-    title = html.escape(table.title)
-    return (
-        f'<div class="scroll{tall}" role="region" tabindex="0" aria-label="{title}">'
-        f"{to_html(table)}</div>"
-    )
-
-
-def _failures(results: Results) -> str:
-    parts = []
-    for trial_id, record in results.failures.items():
-        label = results.trials[trial_id].label if trial_id in results.trials else ""
-        what = f"{trial_id} {label}: {record.get('kind')}: {record.get('error')}"
-        trace = html.escape(record.get("traceback") or "no traceback was recorded")
-        parts.append(
-            f'<details><summary class="bad">{html.escape(what)}</summary><pre>{trace}</pre>'
-            "</details>"
-        )
-    return "\n".join(parts)
-
-
-def _spec(results: Results) -> str:
-    text = yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True)
-    return (
-        "<details><summary>The resolved sweep file</summary>"
-        f"<pre>{html.escape(text)}</pre></details>"
-    )
-
-
-def _versions(results: Results) -> str:
-    here = {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
-    trained = results.versions
-    # A recorded study has its commit among them.
-    rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        f"<td>{html.escape(trained.get(name, '–'))}</td>"
-        f"<td>{html.escape(here.get(name, '–'))}</td></tr>"
-        for name in dict.fromkeys([*here, *trained])
-    )
-    return (
-        '<div class="scroll" role="region" tabindex="0" aria-label="Versions"><table><thead><tr>'
-        '<th scope="col">package</th><th scope="col">trained with</th>'
-        f'<th scope="col">analysed with</th></tr></thead><tbody>{rows}</tbody></table></div>'
-    )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "–"
+def _file(name: str) -> str:
+    return (files("analysis.page") / name).read_text(encoding="utf-8")

@@ -16,15 +16,20 @@ from analysis.plots import style
 from analysis.plots.style import Handle
 
 MARGIN = 0.08
-"""Share of the range left free around the points, so that no marker is cut."""
+"""Share of the range that is left free around the points, so that no marker is cut."""
 LEAST_RANGE = 4.0
-"""Percentage points an axis covers at least: a single point is not blown up to noise."""
+"""Percentage points that an axis covers at least: differences of one point stay small."""
 
 
 def on_lines(points: pd.DataFrame, groups: list[str], axes: list[str]) -> pd.Series:
     """Mark the points that are non-dominated in two axes within their group.
 
-    No point is selected here: all are shown, and those marked are joined by a line.
+    All points are shown; a line joins those marked.
+
+    Args:
+        points: one row per point, one column per axis.
+        groups: columns within whose equal values points compete.
+        axes: two columns in which larger is better.
     """
     marked = pd.Series(False, index=points.index)
     for _, group in points.groupby(groups, dropna=False):
@@ -42,17 +47,17 @@ def draw_panels(
 ) -> Figure:
     """Draw points, fronts and baselines.
 
-    A row shares its vertical axis, so that columns compare. F1 has a range of its own in each
-    panel: one collapsed model would squeeze the fronts of a whole column. Green is what strictly
-    dominates the baseline of every start, grey what each of them strictly dominates.
+    Panels of a row share the vertical axis, so that columns compare. F1 has a range of its own in
+    each panel: one collapsed model would squeeze the fronts of a whole column. What strictly
+    dominates the baseline of every start is green, what each of them strictly dominates is grey.
 
     Args:
         data: `row, column, series, start, f1, value, is_reference, is_on_line`, in percent;
             `is_hollow` where some points are of another source.
-        rows: labels of the rows to draw, in order.
-        columns: likewise.
-        marks: how each series is drawn.
-        y_label: of the whole figure, or of each row.
+        rows: label of each row to draw, in order.
+        columns: label of each column to draw, in order.
+        marks: marker and colour of each series.
+        y_label: label of the vertical axis, one for the figure or one for each row.
     """
     with style.house_style():
         figure = Figure(figsize=_size(len(columns), len(rows)), layout="constrained")

@@ -1,7 +1,7 @@
 """House style: legible at column width, in grey, and for the colour-blind.
 
-Every loss has a marker of its own and a colour of its own lightness, so that none of them is told
-apart by hue alone.
+Every loss has a marker of its own and a colour of its own lightness, so that no two losses differ
+in hue alone.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ import matplotlib
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mg_core.columns import PAIR
+
 Handle = Line2D | Patch
 
+PLACE = ["model", *PAIR]
+"""Columns that say whose attributions a panel or a figure shows."""
+
 COLUMN_WIDTH = 3.25
-"""Inches, of one column of a two-column paper."""
+"""Inches of one column of a two-column paper."""
 TEXT_WIDTH = 6.875
-"""Inches, of both columns."""
+"""Inches of both columns."""
 DPI = 200
 
 INK = "#222222"
@@ -59,7 +64,14 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Mark:
-    """How one loss is drawn."""
+    """How one loss, or one level of a setting, is drawn.
+
+    Attributes:
+        label: what the legend calls it.
+        marker: matplotlib's code of its marker.
+        colour: of marker and line.
+        size: of the marker, in points.
+    """
 
     label: str
     marker: str
@@ -73,10 +85,10 @@ LOSSES = {
     "ppce": Mark("PPCE", "p", "#f4bd19", 5.8),
     "rrr": Mark("RRR*", "D", "#1b4090", 4.2),
 }
-"""The paper's four, in its order; from dark to light: RRR*, Energy, L1, PPCE."""
+"""The paper's four, in its order. From dark to light they are RRR*, Energy, L1, PPCE."""
 
 OTHER_MARKS = (("s", "#8a5aa8"), ("v", "#4fb3d9"), ("h", "#8c6d4f"), ("P", "#e58bb5"), ("<", INK))
-"""For losses that users register, in order of their names."""
+"""Marker and colour of losses that users register, in order of their names."""
 
 MODELS = {
     "vanilla": "Vanilla",
@@ -92,7 +104,6 @@ BACKBONES = {
 }
 ATTRIBUTIONS = {"ixg": "IxG", "intgrad": "IntGrad", "bcos": "B-cos", "gradcam": "GradCAM"}
 LAYERS = {"input": "Input", "mid1": "Mid1", "mid2": "Mid2", "mid3": "Mid3", "final": "Final"}
-NAMES = {"f1": "F1", "epg": "EPG", "iou": "IoU", "map": "mAP", "on_object": "On-object energy"}
 
 
 def marks(losses: Iterable[str]) -> dict[str, Mark]:
@@ -114,14 +125,20 @@ def model_label(model: str) -> str:
     return f"{MODELS[family]} {BACKBONES.get(backbone, backbone)}".strip()
 
 
+def place_label(place: Iterable[object]) -> str:
+    """Return what captions call the values of `PLACE`."""
+    model, attribution, layer = map(str, place)
+    return f"{model_label(model)}, {attribution} at {layer}"
+
+
 def main_backbone(models: Iterable[str]) -> str:
-    """Return the backbone that most families of models have, of equals the paper's first."""
+    """Return the backbone that most families of models have; a tie goes to the paper's first."""
     found = [model.partition("_")[2] for model in models if model.partition("_")[0] in MODELS]
     return max(in_order(found, BACKBONES), key=found.count, default="")
 
 
 def is_of(model: str, backbone: str) -> bool:
-    """Say whether a model has a backbone; models of users' own belong to every one."""
+    """Say whether a model has a backbone; models that users register belong to every one."""
     family, _, own = model.partition("_")
     return family not in MODELS or own == backbone
 
@@ -144,16 +161,8 @@ def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:
 
 def loss_handle(mark: Mark) -> Line2D:
     """Return a loss's line and marker for a legend."""
-    return Line2D(
-        [],
-        [],
-        color=mark.colour,
-        marker=mark.marker,
-        markersize=mark.size,
-        markeredgecolor=INK,
-        markeredgewidth=0.4,
-        label=mark.label,
-    )
+    face: dict[str, Any] = {"color": mark.colour, "marker": mark.marker, "markersize": mark.size}
+    return Line2D([], [], **face, markeredgecolor=INK, markeredgewidth=0.4, label=mark.label)
 
 
 def in_rows(rows: Sequence[Sequence[Handle]]) -> list[Handle]:
@@ -167,16 +176,8 @@ def in_rows(rows: Sequence[Sequence[Handle]]) -> list[Handle]:
 
 def hollow_handle() -> Line2D:
     """Return the legend's entry for what others published."""
-    return Line2D(
-        [],
-        [],
-        color=INK,
-        linestyle="--",
-        marker="o",
-        markersize=4.6,
-        markerfacecolor="white",
-        label="published by others",
-    )
+    face: dict[str, Any] = {"marker": "o", "markersize": 4.6, "markerfacecolor": "white"}
+    return Line2D([], [], **face, color=INK, linestyle="--", label="published by others")
 
 
 def baseline_handle() -> Line2D:
@@ -195,6 +196,6 @@ BASELINE: dict[str, Any] = {
 
 @contextmanager
 def house_style() -> Iterator[None]:
-    """Draw and save inside this, without touching anybody's matplotlib settings."""
+    """Apply the house style to what is drawn and saved inside, and to nothing else."""
     with matplotlib.rc_context(cast("Any", RC)):
         yield

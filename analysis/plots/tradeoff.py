@@ -7,49 +7,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.plots import FIGURES, Drawing, style
+from analysis.plots import style
+from analysis.plots.drawing import FIGURES, Drawing
 from analysis.plots.panels import draw_panels, on_lines
 from analysis.published import beside
+from analysis.results import Results
+from analysis.selection import guided_there
 from analysis.settings import by_setting
-
-if TYPE_CHECKING:
-    from analysis.results import Results
+from mg_core.columns import BY_METRIC
 
 COLUMN = ["model", "attribution"]
 MOST_COLUMNS = 5
-"""Panels beside each other that are still legible across two columns of a paper."""
+"""Panels in a row that are still legible across two columns of a paper."""
 
 
 def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> pd.DataFrame:
     """Return the points of one figure: a localisation metric against F1, in percent.
 
-    Only rows judged where they were guided are shown. No point is selected here: all those
-    chosen on validation are in, and those that are non-dominated in the two axes shown are marked
-    for a line, separately for each panel, loss and start (seed and baseline).
+    Only rows judged where they were guided are shown, and all of them that validation chose.
+    Points that are non-dominated in the two axes shown are marked for a line, separately for each
+    panel, loss and start (seed and baseline).
 
     Args:
         selected: rows of `selection.select`, with the columns of `split`; rows without a value
             there (not tested yet) are left out.
-        metric: without the split in front.
-        split: whose values are shown.
+        metric: metric against F1, without the split in front.
+        split: split whose values are shown, test or val.
 
     Returns:
         `model, attribution, layer, loss, seed, baseline, localization_weight, epoch, trial_id,
-        f1, <metric>, is_reference, is_on_line`; baselines once per panel and start, without loss.
-        `source` is besides where some rows were published by others.
+        f1, <metric>, is_reference, is_on_line`, and `source` where others published some rows.
+        Baselines stand once per panel and start, without loss.
     """
     axes = ["f1", metric]
     columns = [f"{split}_{name}" for name in axes]
-    guided_there = (selected["attribution"] == selected["guided_attribution"]) & (
-        selected["layer"] == selected["guided_layer"]
-    )
-    shown = selected[guided_there].dropna(subset=columns)
+    shown = guided_there(selected).dropna(subset=columns)
     points = shown[
         [
             *COLUMN,
@@ -73,7 +70,7 @@ def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> p
 def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
     """Draw the points of `tradeoff_data`: columns are models, rows layers.
 
-    What others published is drawn hollow where there are results of one's own beside.
+    What others published is drawn hollow beside results of one's own.
     """
     columns = {
         f"{model} {method}": f"{style.model_label(model)}\n{style.ATTRIBUTIONS.get(method, method)}"
@@ -94,7 +91,7 @@ def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
         rows={layer: style.LAYERS.get(layer, layer) for layer in layers},
         columns=columns,
         marks=style.marks(data["loss"].dropna()),
-        y_label=f"{style.NAMES[metric]} (%)",
+        y_label=f"{BY_METRIC[metric].menu} (%)",
     )
 
 
@@ -127,7 +124,7 @@ def _drawings(results: Results, name: str, metric: str, is_main: bool = True) ->
                 caption=_caption(number, setting.label, metric, part),
                 alt=_alt(metric, part),
                 data=part,
-                draw=partial(draw_tradeoff, part, metric),
+                draw=partial(draw_tradeoff, metric=metric),
             )
 
 
@@ -173,7 +170,7 @@ def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
         else "Each seed has its own front and its own cross, the baseline before guidance"
     )
     return (
-        f"Fig. {number}: {style.NAMES[metric]} against F1 on the test split of {label}, guided "
+        f"Fig. {number}: {BY_METRIC[metric].menu} against F1 on the test split of {label}, guided "
         f"and judged at the same attribution and layer. The {n_points} points are the checkpoints "
         f"that are non-dominated on validation; a line joins the {n_line} that are also "
         f"non-dominated in the two axes shown, per loss. {starts}; green is better on both axes, "
@@ -182,7 +179,7 @@ def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
 
 
 def _alt(metric: str, data: pd.DataFrame) -> str:
-    name = style.NAMES[metric]
+    name = BY_METRIC[metric].menu
     panels = []
     for (model, method, layer), panel in data.groupby([*COLUMN, "layer"], sort=False):
         start = panel[panel["is_reference"]][metric].mean()

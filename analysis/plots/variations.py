@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frame import KEY, with_tests
-from analysis.pareto import CONFIGURATION, PAIR, RUN, is_on_front, numbered
-from analysis.plots import FIGURES, Drawing, style
+from analysis.frame import with_tests
+from analysis.pareto import is_on_front, numbered
+from analysis.plots import style
+from analysis.plots.drawing import FIGURES, Drawing
 from analysis.plots.panels import draw_panels, on_lines
+from analysis.results import Results
+from analysis.selection import guided_there
 from analysis.settings import Setting, by_setting
-
-if TYPE_CHECKING:
-    from analysis.results import Results
+from mg_core.columns import BY_METRIC, CONFIGURATION, KEY, PAIR, RUN
 
 STAGES = {
     "all": "every checkpoint\n(validation)",
     "front": "non-dominated\n(validation)",
     "test": "the same\n(test)",
 }
-METRICS = {"epg": "EPG", "iou": "IoU"}
+METRICS = ("epg", "iou")
+"""Rows of Fig. 10."""
 
 
 @FIGURES.register("fig4")
@@ -34,14 +34,16 @@ def selecting_checkpoints(results: Results) -> Iterator[Drawing]:
         return
     first = data.iloc[0]
     n_all, n_front = (int((data["stage"] == stage).sum()) for stage in ("all", "front"))
-    where = f"{style.model_label(first['model'])}, {first['attribution']} at {first['layer']}"
+    where = style.place_label(first[style.PLACE])
+    names = ", ".join(BY_METRIC[name].header for name in results.objectives)
+    objectives = " and ".join(names.rsplit(", ", 1))
     caption = (
         f"Fig. 4: selecting checkpoints, {where}, {first['loss']} loss. Of {n_all} checkpoints "
-        f"(λ × epochs) on validation, {n_front} are non-dominated in F1, EPG and IoU; these alone "
-        "are evaluated on test. The cross is the baseline."
+        f"(λ × epochs) on validation, {n_front} are non-dominated in {objectives}; "
+        "these alone are evaluated on test. The cross is the baseline."
     )
     alt = f"Three scatter plots of EPG against F1: {n_all} checkpoints, {n_front} selected, tested."
-    yield Drawing("fig4", caption, alt, data, partial(draw_selection, data))
+    yield Drawing("fig4", caption, alt, data, draw_selection)
 
 
 def selection_data(results: Results) -> pd.DataFrame:
@@ -50,7 +52,7 @@ def selection_data(results: Results) -> pd.DataFrame:
     It is that of a B-cos model at input guided by Energy where there is one, else the one with
     the most checkpoints.
     """
-    rows = _guided_there(results.rows[results.rows["kind"] == "guided"])
+    rows = guided_there(results.rows[results.rows["kind"] == "guided"])
     rows = rows.dropna(subset=["val_f1", "val_epg"])
     if rows.empty:
         typed: pd.DataFrame = rows.assign(stage=[])
@@ -150,16 +152,16 @@ def draw_deeper(data: pd.DataFrame) -> Figure:
 @FIGURES.register("fig10")
 def dilated_boxes(results: Results) -> Iterator[Drawing]:
     """Fig. 10: EPG and IoU against F1 for growing training boxes, one column per loss."""
-    for setting in by_setting(_guided_there(results.tested), ["box_dilation"]):
-        for place, rows in setting.frame.groupby(["model", *PAIR]):
+    for setting in by_setting(guided_there(results.tested), ["box_dilation"]):
+        for place, rows in setting.frame.groupby(style.PLACE):
             varied = _varied(rows, "box_dilation", "loss")
             if varied.empty:
                 continue
             data = _points(varied, ["model", "loss", "box_dilation"], "epg", "iou")
             caption = (
                 f"Fig. 10: EPG and IoU against F1 on the test split of {setting.label} for "
-                f"{_place(place)}, trained with boxes that are wider by a share of their size "
-                "on each side."
+                f"{style.place_label(place)}, trained with boxes that are wider by a share of "
+                "their size on each side."
             )
             yield _drawing("fig10", setting, caption, data, draw_dilated, place)
 
@@ -180,7 +182,7 @@ def draw_dilated(data: pd.DataFrame) -> Figure:
             parts.append(part.assign(series=own["box_dilation"].map(labels), is_on_line=line))
     long = pd.concat(parts, ignore_index=True)
     columns = {loss: mark.label for loss, mark in marks.items()}
-    y_labels = {metric: f"{name} (%)" for metric, name in METRICS.items()}
+    y_labels = {metric: f"{BY_METRIC[metric].menu} (%)" for metric in METRICS}
     rows = dict.fromkeys(METRICS, "")
     return draw_panels(long, rows, columns, style.level_marks(list(labels.values())), y_labels)
 
@@ -188,14 +190,14 @@ def draw_dilated(data: pd.DataFrame) -> Figure:
 @FIGURES.register("fig12")
 def few_boxes(results: Results) -> Iterator[Drawing]:
     """Fig. 12: EPG against F1 with the boxes of a part of the training images."""
-    for setting in by_setting(_guided_there(results.tested), ["annotated_fraction"]):
-        for place, rows in setting.frame.groupby(["model", *PAIR]):
+    for setting in by_setting(guided_there(results.tested), ["annotated_fraction"]):
+        for place, rows in setting.frame.groupby(style.PLACE):
             data = _points(rows, ["model", "loss", "annotated_fraction"], "epg")
             if data["annotated_fraction"].nunique() < 2:
                 continue
             caption = (
                 f"Fig. 12: EPG against F1 on the test split of {setting.label} for "
-                f"{_place(place)}, with the boxes of a part of the training images."
+                f"{style.place_label(place)}, with the boxes of a part of the training images."
             )
             yield _drawing("fig12", setting, caption, data, draw_few, place)
 
@@ -207,14 +209,6 @@ def draw_few(data: pd.DataFrame) -> Figure:
     column = data["annotated_fraction"].astype(str)
     long = _long(data, row="", column=column, value=data["epg"])
     return draw_panels(long, {"": ""}, columns, style.marks(data["loss"].dropna()), "EPG (%)")
-
-
-def _guided_there(rows: pd.DataFrame) -> pd.DataFrame:
-    same = (rows["attribution"] == rows["guided_attribution"]) & (
-        rows["layer"] == rows["guided_layer"]
-    )
-    found: pd.DataFrame = rows[same]
-    return found
 
 
 def _varied(rows: pd.DataFrame, what: str, of: str) -> pd.DataFrame:
@@ -249,24 +243,22 @@ def _long(data: pd.DataFrame, **columns: pd.Series | str) -> pd.DataFrame:
 
 
 def _drawing(
-    name: str, setting: Setting, caption: str, data: pd.DataFrame, draw: object, place: object = ()
+    name: str,
+    setting: Setting,
+    caption: str,
+    data: pd.DataFrame,
+    draw: Callable[[pd.DataFrame], Figure],
+    place: Iterable[object] = (),
 ) -> Drawing:
-    assert callable(draw)
-    parts = [str(part) for part in place] if isinstance(place, tuple) else []
     guided = data[~data["is_reference"]]
     best = guided.groupby("loss")["epg"].max()
     alt = "Scatter plots of EPG against F1; highest EPG: " + ", ".join(
         f"{loss} {value:.1f} %" for loss, value in best.items()
     )
     return Drawing(
-        name="-".join(filter(None, [name, setting.slug, "_".join(parts)])),
+        name="-".join(filter(None, [name, setting.slug, "_".join(map(str, place))])),
         caption=caption,
         alt=alt + ".",
         data=data,
-        draw=partial(draw, data),
+        draw=draw,
     )
-
-
-def _place(place: object) -> str:
-    model, attribution, layer = place if isinstance(place, tuple) else (place, "", "")
-    return f"{style.model_label(str(model))}, {attribution} at {layer}"

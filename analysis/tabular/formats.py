@@ -10,25 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-PERCENT = ("f1", "precision", "recall", "map", "epg", "iou", "on_object")
-SPLITS = {"val": "validation", "test": "test"}
-NAMES = {"f1": "F1", "map": "mAP", "epg": "EPG", "iou": "IoU", "on_object": "on object"}
-HEADERS = {
-    "guided_attribution": "guided",
-    "guided_layer": "at",
-    "attribution": "judged by",
-    "layer": "at",
-    "localization_weight": "λ",
-    "annotated_fraction": "boxes kept",
-    "box_dilation": "dilation",
-    "dataset_options": "options",
-    "best_by": "best by",
-    "is_reference": "reference",
-    "epg_ratio": "EPG ratio",
-    "n_points": "points",
-    "trial_id": "trial",
-    "is_kept": "weights kept",
-}
+from mg_core.columns import BY_METRIC, COLUMNS, SPLITS
+
+HEADERS = {"n_points": "points", "is_kept": "weights kept"}
+"""Headers of columns that tables compute; `mg_core.columns` has all others."""
 MISSING = "–"
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -47,10 +32,10 @@ class Table:
     """A table of results.
 
     Attributes:
-        name: for files.
+        name: stem of the table's files.
         title: what it shows, in a sentence.
-        frame: raw values, metrics as fractions; its columns decide headers and formats, in
-            which they are percent.
+        frame: raw values, metrics as fractions. The names of its columns decide headers and
+            formats; metrics are then printed in percent.
     """
 
     name: str
@@ -78,26 +63,36 @@ class Table:
 
 def heading(name: str) -> tuple[str, str]:
     """Return the group that a column stands under, empty for most, and its own header."""
-    split, _, metric = name.partition("_")
-    if split not in SPLITS or not metric:
-        return "", HEADERS.get(name, name.replace("_", " "))
-    base = metric.removesuffix("_start").removesuffix("_ratio")
-    label = NAMES.get(base, base)
-    if metric.endswith("_start"):
-        label = f"{label} before"
-    return SPLITS[split], f"{label} ratio" if metric.endswith("_ratio") else label
+    split, metric, kind = _parts(name)
+    if not metric:
+        known = COLUMNS[name].header if name in COLUMNS else name.replace("_", " ")
+        return "", HEADERS.get(name, known)
+    label = BY_METRIC[metric].header
+    return SPLITS[split], f"{label} {kind.replace('start', 'before')}".strip()
 
 
 def cell(name: str, value: Any) -> str:
     """Format one value of a column."""
     if value is None or value is pd.NA or value != value:
         return MISSING
-    metric = name.partition("_")[2].removesuffix("_start")
-    if metric in PERCENT:
-        return f"{100 * value:.1f}"
-    if metric.endswith("ratio"):
+    _, metric, kind = _parts(name)
+    if kind == "ratio":
         return f"{value:.2f}"
+    if metric and BY_METRIC[metric].is_share:
+        return f"{100 * value:.1f}"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _parts(name: str) -> tuple[str, str, str]:
+    """Split a metric's column into split, metric and `start`, `ratio` or nothing.
+
+    All three are empty for other columns.
+    """
+    split, _, metric = name.partition("_")
+    base, _, kind = metric.rpartition("_")
+    if kind not in ("start", "ratio"):
+        base, kind = metric, ""
+    return (split, base, kind) if split in SPLITS and base in BY_METRIC else ("", "", "")
 
 
 def to_markdown(table: Table) -> str:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.frame import KEY, with_tests
-from analysis.pareto import PAIR
+from analysis.frame import with_tests
 from analysis.results import Results
-from analysis.selection import best_within
+from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import SETTING, distinguishing
-from analysis.tabular.formats import NAMES, SPLITS, Table
+from analysis.tabular.formats import Table
+from analysis.tabular.volumes import attained, volumes
+from mg_core.columns import BY_METRIC, KEY, PAIR, SPLITS
 
 BASELINE_SETTING = ("dataset", "dataset_options", "image_size", "horizontal_flip")
 """What a baseline shares with the guided trials that start from it, besides model and weights."""
-TABLE_1_SLACK = 0.01
-"""Loss of validation accuracy that Table 1's selection allows, in fractions."""
-SLACK = 0.05
-"""Loss of F1 against the baseline that `guidance_gains` allows, in fractions."""
 
 
 def tables(results: Results) -> list[Table]:
     """Return all tables of a store."""
-    from analysis.tabular.volumes import attained, volumes
-
     found = [
         guidance_gains(results),
         best_by_metric(results),
@@ -85,7 +80,7 @@ def best_by_metric(results: Results) -> Table:
             ascending=[False, True, True],
             kind="stable",
         )
-        parts.append(ranked.drop_duplicates("front").assign(best_by=NAMES.get(name, name)))
+        parts.append(ranked.drop_duplicates("front").assign(best_by=BY_METRIC[name].header))
     best = pd.concat(parts).sort_values("front", kind="stable")
     describing = _describing(tested)
     columns = [*describing, "best_by", "localization_weight", "epoch", *_metrics(results)]
@@ -97,7 +92,7 @@ def best_by_metric(results: Results) -> Table:
 def baselines(results: Results) -> Table:
     """Every baseline's checkpoint as each evaluated (attribution, layer) judges it.
 
-    One that no guided trial has started from has its classification alone.
+    A baseline that no guided trial has started from has its classification alone.
     """
     start = results.tested[results.tested["is_reference"]]
     best = {t: epoch for t, found in results.progress.items() for epoch in found.checkpoints}
@@ -116,18 +111,16 @@ def baselines(results: Results) -> Table:
     return Table("baselines", title, frame.reset_index(drop=True))
 
 
-def guidance_gains(results: Results, slack: float = SLACK) -> Table:
+def guidance_gains(results: Results) -> Table:
     """What guidance did to EPG at a bounded loss of F1, per configuration and seed.
 
     The checkpoint is the one with the highest validation EPG among those whose validation F1 is
-    at most `slack` below the baseline's; baseline and checkpoint are judged where guidance acted.
+    at most `SLACK` below the baseline's; baseline and checkpoint are judged where guidance acted.
     A front without such a checkpoint has no row.
     """
     selected = results.selected
-    guided_there = (selected["guided_attribution"] == selected["attribution"]) & (
-        selected["guided_layer"] == selected["layer"]
-    )
-    best = best_within(selected[guided_there], "epg", "f1", slack)
+    rows = guided_there(selected)
+    best = best_within(rows, "epg", "f1", SLACK)
     shown = [f"{split}_{metric}" for split in SPLITS for metric in ("f1", "epg")]
     best = with_tests(best, results.tests)
     start = with_tests(selected[selected["is_reference"]], results.tests)
@@ -140,9 +133,9 @@ def guidance_gains(results: Results, slack: float = SLACK) -> Table:
             frame[f"{split}_{metric}_start"] = best[f"{split}_{metric}_start"]
             frame[f"{split}_{metric}"] = best[f"{split}_{metric}"]
         frame[f"{split}_epg_ratio"] = best[f"{split}_epg"] / best[f"{split}_epg_start"]
-    n_fronts = int(selected.loc[guided_there & ~selected["is_reference"], "front"].nunique())
+    n_fronts = int(rows.loc[~rows["is_reference"], "front"].nunique())
     title = (
-        f"The highest EPG at a loss of at most {100 * slack:g} points of F1 against the baseline, "
+        f"The highest EPG at a loss of at most {100 * SLACK:g} points of F1 against the baseline, "
         "both on validation, and what the same checkpoint gets on test (%)."
     )
     if n_fronts > len(best):
@@ -206,7 +199,13 @@ def _mean_and_deviation(known: pd.DataFrame, column: str) -> str | None:
 
 
 def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -> list[str]:
-    """Return the columns that tell the configurations of a frame apart, and the usual ones."""
+    """Return the columns that describe a configuration, and those that tell the frame's apart.
+
+    Args:
+        frame: rows of a table.
+        guided: whether the rows are about guided trials, not baselines.
+        judged: whether to name the judged pair too, where it may be another than the guided one.
+    """
     settings = SETTING if guided else [name for name in SETTING if name in BASELINE_SETTING]
     columns = [*distinguishing(frame, settings), "model"]
     columns += distinguishing(frame, ["weights"])
@@ -226,4 +225,4 @@ def _metrics(results: Results) -> list[str]:
 
 
 def _objectives(results: Results) -> str:
-    return ", ".join(NAMES.get(name, name) for name in results.objectives)
+    return ", ".join(BY_METRIC[name].header for name in results.objectives)

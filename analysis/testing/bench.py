@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError
 
-from analysis.frame import KEY
 from analysis.results import Results
 from analysis.testing.plan import Job, Target
+from mg_core.columns import KEY
 from mg_core.config import NUMERICS_VERSION, Runtime, TrialConfig, parse
 from mg_core.data import open_data
 from mg_core.errors import InputError
 from mg_core.models import build_model
-from mg_core.store.result_store import ResultStore, heatmaps_name
-from mg_core.training.evaluation import Evaluation, breakdown, evaluate, localization
+from mg_core.store import ResultStore
+from mg_core.store.layout import heatmaps_name
+from mg_core.training.evaluation import Evaluation, averages, breakdown, evaluate
 from mg_core.training.heatmaps import heat_maps, shown_images
 from mg_core.training.trial import prepare_process
 
@@ -71,9 +72,9 @@ def runtime_of(
     """Return where and how to test, as the sweep trained unless told otherwise.
 
     Args:
-        results: of one store.
-        data_root: folder of the data set, where it differs from the sweep's.
-        device: likewise.
+        results: results of one store.
+        data_root: folder of the data set; none for the sweep's.
+        device: `auto`, `cpu` or a CUDA device; none for the sweep's.
     """
     spec, data = results.spec, results.spec.get("data") or {}
     cpus = (spec.get("resources") or {}).get("cpu") or 1
@@ -184,11 +185,11 @@ class Bench:
 
 
 def result_row(target: Target, evaluation: Evaluation, n_classes: int) -> dict[str, Any]:
-    """Return one row of `schema.TEST`."""
+    """Return one row of the test table."""
     values = dict(evaluation.classification)
     if target.pair is not None:
         scores = evaluation.scores[target.pair]
-        values |= localization(scores, target.iou_threshold) | breakdown(scores, n_classes)
+        values |= averages(scores, target.iou_threshold) | breakdown(scores, n_classes)
     row = dict(zip(KEY, target.key, strict=True))
     return row | {f"test_{name}": value for name, value in values.items()}
 

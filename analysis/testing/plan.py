@@ -8,11 +8,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.frame import KEY
-from analysis.heatmaps import checkpoint_of, task_of
+from analysis.heatmaps import task_of
 from analysis.results import Results
+from mg_core.columns import KEY
 from mg_core.config import EvaluationPair, TrialConfig
-from mg_core.store.result_store import heatmaps_name
+from mg_core.store.layout import heatmaps_name
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Target:
 
     Attributes:
         trial_id: whose row it is.
-        epoch: of that trial.
+        epoch: epoch of the checkpoint.
         pair: attribution and layer; none asks for classification alone.
         iou_threshold: chosen on validation for this checkpoint and pair.
     """
@@ -98,7 +98,7 @@ def plan_tests(results: Results, with_heatmaps: bool = True) -> Plan:
     """List the checkpoints that validation selects and that are not tested yet.
 
     Args:
-        results: of one store.
+        results: results of one store.
         with_heatmaps: whether a checkpoint without heat maps is work left to do.
     """
     tested = {_key(row) for row in results.tests[KEY].itertuples(index=False, name=None)}
@@ -114,7 +114,7 @@ def plan_tests(results: Results, with_heatmaps: bool = True) -> Plan:
     jobs = []
     made = results.heatmap_keys
     for (weights, _, task), targets in groups.items():
-        owner = checkpoint_of(results, targets[0].trial_id, targets[0].epoch)
+        owner = results.heatmaps.checkpoint(targets[0].trial_id, targets[0].epoch)
         pairs = dict.fromkeys(target.pair for target in targets if target.pair)
         names = {pair: heatmaps_name(pair, task) for pair in pairs if with_heatmaps}
         shown = [pair for pair, name in names.items() if (*owner, name) not in made]

@@ -1,4 +1,4 @@
-"""Attribution maps at any layer, for any model, out of the forward pass that gives the logits."""
+"""Attribution maps at any layer of any model, from the forward pass that gives the logits."""
 
 from __future__ import annotations
 

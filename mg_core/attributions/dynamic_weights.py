@@ -1,11 +1,11 @@
 """B-cos explanations that can be trained.
 
-A B-cos network is f(x) = W(x) x with weights W(x) that depend on x, and its explanation needs the
-gradient of f with W(x) held constant. The `bcos` package holds it by detaching tensors in its
-explanation mode, which also cuts the gradient that a loss on the explanation owes to W(x)
-(Sec. 3.2: "a differentiable implementation of B-cos explanations"). Here the same tensors pass
-through gates instead: closed while the explanation itself is computed, open for everything else,
-so that one forward pass serves the logits' ordinary gradient, W(x), and the gradient of W(x).
+A B-cos network is f(x) = W(x) x with weights W(x) that depend on x. Its explanation is the gradient
+of f with W(x) held constant. In its explanation mode, the `bcos` package holds W(x) by detaching
+tensors, which also cuts the gradient of a loss on the explanation with respect to W(x) (Sec. 3.2:
+"a differentiable implementation of B-cos explanations"). Here these tensors pass through gates
+instead, which are closed while the explanation is computed and open at all other times. One forward
+pass then gives the ordinary gradient of the logits, W(x), and the gradient of W(x).
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from torch.overrides import TorchFunctionMode
 
 
 class DynamicWeights:
-    """The switch that all gates of one forward pass share; open until `held`.
+    """The switch of all gates of one forward pass; they are open except inside `held`.
 
-    A plain attribute, since autograd runs the backward pass of a GPU in a thread of its own.
+    The switch is a plain attribute and no context variable, because autograd runs the backward
+    pass of a GPU in another thread.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class DynamicWeights:
 
     @contextmanager
     def held(self, hold: bool = True) -> Iterator[None]:
-        """Treat dynamic weights as constants in backward passes inside, unless not to `hold`."""
+        """Treat dynamic weights as constants in backward passes inside, if `hold` is true."""
         self.is_held = hold
         try:
             yield
@@ -44,7 +45,7 @@ _current: ContextVar[DynamicWeights | None] = ContextVar("dynamic_weights", defa
 
 
 def current_weights() -> DynamicWeights | None:
-    """Return the switch of the forward pass that is running, for layers that need no gates."""
+    """Return the switch of the running forward pass, for layers that hold W(x) themselves."""
     return _current.get()
 
 
@@ -62,7 +63,7 @@ class _Gate(torch.autograd.Function):
 
 
 class _GatedDetach(TorchFunctionMode):
-    """Put a gate wherever a module detaches a tensor."""
+    """Replaces every detaching of a tensor by a gate."""
 
     def __init__(self, weights: DynamicWeights) -> None:
         super().__init__()
@@ -94,14 +95,14 @@ def _gated(forward: Callable[..., Any], weights: DynamicWeights) -> Callable[...
 
 @contextmanager
 def dynamic_weights(model: nn.Module) -> Iterator[DynamicWeights]:
-    """Run the forward pass inside so that its dynamic weights can be held afterwards.
+    """Put gates into a forward pass that runs inside; the yielded switch closes them later.
 
     Args:
-        model: with modules of the `bcos` package anywhere in it; others behave as ever.
+        model: network whose modules of the `bcos` package get gates; other modules are unchanged.
     """
     weights = DynamicWeights()
-    # Not `set_explanation_mode`, which centered norms refuse in training: they detach nothing. And
-    # only these modules, so that what others detach stays detached.
+    # `set_explanation_mode` is not used: centered norms refuse it in training, but detach nothing.
+    # Only these modules get gates, so that tensors detached elsewhere stay detached.
     modules = [m for m in model.modules() if isinstance(m, DetachableModule)]
     before = [(module.detach, vars(module).get("forward")) for module in modules]
     try:
@@ -115,7 +116,7 @@ def dynamic_weights(model: nn.Module) -> Iterator[DynamicWeights]:
             del module.forward
             if forward is not None:
                 module.forward = forward
-        # The package detaches what it puts into running statistics, which then is a gate too.
+        # The package also detaches values for running statistics, and these get a gate as well.
         for buffer in model.buffers():
             if buffer.requires_grad:
                 buffer.detach_()

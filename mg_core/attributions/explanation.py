@@ -1,10 +1,12 @@
-"""The machinery behind all attribution methods: taps in a forward pass, and gradients at them."""
+"""Features of layers in a forward pass, and gradients of the logits with respect to them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +23,13 @@ Hook = Callable[[Tensor], Tensor]
 
 
 class _ForwardPass:
-    """Logits whose explanations can be differentiated at no more than the necessary cost.
+    """A forward pass whose explanations can be differentiated again.
 
     Args:
-        forward: makes the logits.
-        model: that `forward` runs.
-        kinds: of gradients that will be wanted: ordinary ones, those with W(x) held, or both.
-        taps: features to differentiate by; those of inner layers come up during `forward`.
+        forward: runs the model and returns the logits.
+        model: the model that `forward` runs.
+        kinds: the gradients that will be taken, by whether W(x) is held.
+        taps: features by layer that gradients are taken for; `forward` adds those of inner layers.
 
     Attributes:
         logits: (B, K), with their graph.
@@ -40,7 +42,7 @@ class _ForwardPass:
         kinds: Collection[bool],
         taps: Mapping[str, Tensor],
     ) -> None:
-        # Frozen weights, as in evaluation, have no second derivative that is worth the detour.
+        # With frozen weights, as in evaluation, explanations are not differentiated again.
         is_trained = kinds and any(parameter.requires_grad for parameter in model.parameters())
         differentiable = (
             second_order(lambda: bool(taps)) if is_trained else nullcontext(Explaining())
@@ -52,7 +54,7 @@ class _ForwardPass:
     def gradients(
         self, score: Tensor, features: Sequence[Tensor], hold: bool, create_graph: bool
     ) -> tuple[Tensor, ...]:
-        """Differentiate a score by features, treating W(x) as constant if asked to `hold` it."""
+        """Return the gradients of a score by features; `hold` treats W(x) as constant."""
         with self._explaining(), self._weights.held(hold):
             return torch.autograd.grad(
                 score,
@@ -64,7 +66,17 @@ class _ForwardPass:
 
 
 class Explanation:
-    """One forward pass, from which logits and any number of maps come."""
+    """One forward pass, from which the logits and any number of maps are taken.
+
+    Args:
+        model: any module that maps inputs to logits.
+        inputs: (B, C, H, W), encoded.
+        methods: (attribution, layer) of each map.
+        rows: (R,) indices of the images to explain; none explains all.
+
+    Raises:
+        InputError: unknown layer, or one that takes no part in the forward pass or gives no map.
+    """
 
     def __init__(
         self,
@@ -83,7 +95,7 @@ class Explanation:
         with torch.enable_grad():
             if any(layer == INPUT for _, layer in methods):
                 inputs = self._tap(INPUT, inputs)
-            hooks = {layer: self._recorder(layer) for layer in self._modules}
+            hooks = {layer: partial(self._tap, layer) for layer in self._modules}
             kinds = {method.holds_weights for method, _ in methods}
             with _hooked(self._modules, hooks):
                 self._pass = _ForwardPass(lambda: model(inputs), model, kinds, self._taps)
@@ -98,20 +110,22 @@ class Explanation:
 
     @torch.enable_grad()
     def maps(self, target_classes: Tensor, create_graph: bool = False) -> list[Tensor]:
-        """Return the raw map of every pair, from one backward pass for each kind of gradient.
+        """Return the raw maps of one class of each image.
 
-        May be called again with other classes. In training mode batch norm mixes the images of a
-        batch, and gradients are those of the sum of their logits.
+        All maps take one backward pass, or two if some hold W(x) and others do not. The method may
+        be called again for other classes. In training mode batch norm mixes the images of a batch;
+        gradients are those of the sum of their logits.
 
         Args:
             target_classes: (R,) class index of each explained image.
             create_graph: keep the graph, so that a loss on the maps can be minimised.
 
         Returns:
-            One (R, h, w) for each pair, at the layer's own resolution, at least float32.
+            For each (attribution, layer) a tensor (R, h, w) at the layer's resolution, at least
+            float32.
 
         Raises:
-            InputError: another number of classes than explained images.
+            InputError: the number of classes is not the number of explained images.
         """
         gradients = self._gradients(target_classes, create_graph)
         maps = []
@@ -129,7 +143,7 @@ class Explanation:
     def _gradients(
         self, target_classes: Tensor, create_graph: bool
     ) -> dict[tuple[str, bool], Tensor]:
-        """Return gradients of the target logits by layer and by whether W(x) was held."""
+        """Return gradients of the target logits, by layer and whether W(x) is held."""
         score = self._score(self.logits, target_classes)
         wanted = dict.fromkeys(
             (layer, method.holds_weights) for method, layer in self._methods if not method.probes
@@ -152,7 +166,7 @@ class Explanation:
         target_classes: Tensor,
         create_graph: bool,
     ) -> Tensor:
-        """Return the mean map over forward passes with other features in place of a layer's."""
+        """Return the mean map over forward passes in which a layer's features are replaced."""
         maps = []
         for point, operand in method.probes(features) if method.probes else ():
             if not point.requires_grad:
@@ -167,7 +181,7 @@ class Explanation:
     def _forward_from(self, layer: str, features: Tensor, hold: bool) -> _ForwardPass:
         inputs = features.clone() if layer == INPUT else self._inputs
         hooks = {} if layer == INPUT else {layer: lambda _: features.clone()}
-        # Copies of the buffers, so that running statistics see each batch once.
+        # Copies of the buffers, so that running statistics are updated once for each batch.
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         with self._autocast(), _hooked(self._modules, hooks):
             return _ForwardPass(
@@ -196,13 +210,10 @@ class Explanation:
         rows = self._rows
         return values if rows is None else values.index_select(0, rows.to(values.device))
 
-    def _recorder(self, layer: str) -> Hook:
-        return lambda features: self._tap(layer, features)
-
     def _tap(self, layer: str, features: Tensor) -> Tensor:
-        """Keep features that require gradients, and return a copy for the layers above.
+        """Keep a layer's features, with gradients, and return a copy for the layers above.
 
-        The copy is what torchvision's in-place ReLU may overwrite.
+        An in-place ReLU, as torchvision has them, then overwrites the copy.
         """
         if not features.requires_grad:
             features = features.detach().requires_grad_()
@@ -216,17 +227,17 @@ def explain(
     pairs: Sequence[tuple[str, str]],
     rows: Tensor | None = None,
 ) -> Explanation:
-    """Run the one forward pass that serves the logits and all maps.
+    """Run one forward pass, from which the logits and the maps of all pairs are taken.
 
-    Only what the pairs ask for is recorded: the inputs require gradients for layer "input" alone.
+    The inputs require gradients only for layer "input".
 
     Args:
         model: any module that maps inputs to logits.
         inputs: (B, C, H, W), encoded.
-        pairs: (method, layer) each; a layer is "input", a guidance layer of the model, or the
-            dotted name of a submodule (of its last call in a forward pass), whose output is
-            (B, C, h, w), or (B, N, C) tokens of a square grid.
-        rows: images to explain, (B,) bool or (R,) int64; none for all of them.
+        pairs: (method, layer) of each map. A layer is "input", a guidance layer of the model, or
+            the dotted name of a submodule, whose last call in the forward pass counts. Its output
+            is (B, C, h, w), or (B, N, C) tokens of a square grid.
+        rows: images to explain, (B,) bool or (R,) int64; none explains all of them.
 
     Raises:
         InputError: unknown method or layer, or a layer whose output is no map.
@@ -244,32 +255,48 @@ def attribute(
     method: str,
     layer: str = INPUT,
     create_graph: bool = False,
+    resolution: Literal["layer", "input"] = "layer",
 ) -> Tensor:
-    """Return raw attribution maps of one class an image.
+    """Return the raw attribution map of one class for each image.
 
     Args:
         model: any module that maps inputs to logits (B, K).
         inputs: (B, C, H, W), encoded.
-        target_classes: (B,) class indices.
+        target_classes: (B,) class index of each image.
         method: registered attribution.
         layer: "input", a guidance layer of the model, or the dotted name of any submodule.
         create_graph: keep the graph, so that a loss on the maps can be minimised.
+        resolution: "layer" returns maps of the layer's size; "input" upsamples them to the size
+            of the inputs, as losses and metrics need them.
 
     Returns:
-        (B, h, w) at the layer's own resolution, float32, or float64 for a float64 model.
+        (B, h, w) float32, or float64 for a float64 model.
 
     Raises:
-        InputError: unknown method or layer, or a layer whose output is no map.
+        InputError: unknown method or layer, a layer whose output is no map, or another number of
+            classes than images.
+
+    Example:
+        >>> import torch, torchvision, mg_core
+        >>> network = torchvision.models.resnet18().eval()
+        >>> inputs, classes = torch.rand(2, 3, 64, 64), torch.tensor([3, 5])
+        >>> mg_core.attribute(network, inputs, classes, "gradcam", "layer4").shape
+        torch.Size([2, 2, 2])
+        >>> maps = mg_core.attribute(
+        ...     network, inputs, classes, "gradcam", "layer4", resolution="input"
+        ... )
+        >>> maps.shape
+        torch.Size([2, 64, 64])
     """
     (maps,) = explain(model, inputs, [(method, layer)]).maps(target_classes, create_graph)
-    return maps
+    return upsample(maps, inputs.shape[-2:]) if resolution == "input" else maps
 
 
 def upsample(maps: Tensor, size: int | Sequence[int]) -> Tensor:
-    """Bring maps (B, h, w) to input resolution (B, H, W), bilinearly (align_corners=False).
+    """Upsample maps (B, h, w) bilinearly to (B, H, W), with align_corners=False.
 
     Args:
-        maps: raw maps; positive parts and normalisation come after this.
+        maps: raw maps; positive parts are taken and normalised after upsampling.
         size: H and W, or one number for both.
     """
     height, width = (size, size) if isinstance(size, int) else size
@@ -293,7 +320,7 @@ def _find(model: nn.Module, layer: str) -> nn.Module:
 
 @contextmanager
 def _hooked(modules: Mapping[str, nn.Module], hooks: Mapping[str, Hook]) -> Iterator[None]:
-    """Pass the outputs of some layers through hooks while inside."""
+    """Replace the outputs of layers by those of their hooks in forward passes inside."""
 
     def forward_hook(layer: str) -> Callable[[nn.Module, object, object], Tensor]:
         def replace(module: nn.Module, args: object, output: object) -> Tensor:
@@ -316,7 +343,7 @@ def _hooked(modules: Mapping[str, nn.Module], hooks: Mapping[str, Hook]) -> Iter
 
 
 def _current_autocast(device: str) -> Callable[[], torch.autocast]:
-    """Return what enters the autocast state of now again later."""
+    """Return a function whose context restores the present autocast state."""
     dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     return lambda: torch.autocast(device, dtype, enabled)
 
@@ -324,7 +351,7 @@ def _current_autocast(device: str) -> Callable[[], torch.autocast]:
 def _grid(values: Tensor, layer: str) -> Tensor:
     """Return features or gradients as (B, C, h, w), at least float32."""
     if values.ndim == 3:
-        # Tokens fill a square grid; one more than that is a class token, which comes first.
+        # Tokens fill a square grid; an additional first one is the class token.
         side = math.isqrt(values.shape[1])
         if side * side != values.shape[1]:
             side = math.isqrt(values.shape[1] - 1)

@@ -1,6 +1,6 @@
-"""Attribution methods: each combines a layer's features with gradients of one logit an image.
+"""Attribution methods: each combines a layer's features with the gradients of one logit per image.
 
-A method of your own is an `Attribution`, registered in `ATTRIBUTIONS` under its name.
+To add a method, register an `Attribution` in `ATTRIBUTIONS`.
 """
 
 from __future__ import annotations
@@ -18,19 +18,20 @@ INPUT = "input"
 """The layer whose features are the encoded images."""
 
 Probes: TypeAlias = "Callable[[Tensor], Iterable[tuple[Tensor, Tensor]]]"
-"""Features -> (features at which a gradient is taken, features that it is combined with) pairs."""
+"""Features -> pairs (features at which a gradient is taken, features that it is combined with)."""
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """How features and gradients become a map.
+    """An attribution method: how a map is computed from features and gradients.
 
     Attributes:
-        combine: (features, gradients) (B, C, h, w) each, at least float32 -> map (B, h, w).
-        families: model families whose sweeps may use it; none for all.
-        holds_weights: gradients treat the dynamic weights of B-cos modules as constants.
+        combine: computes maps (B, h, w) from features and gradients, each (B, C, h, w) and at
+            least float32.
+        families: model families for which sweeps accept the method; none for all.
+        holds_weights: whether gradients treat the dynamic weights of B-cos modules as constants.
         probes: features at which the model above the layer is run again; the map is the mean over
-            them. None uses the one forward pass that gives the logits, as guidance wants it.
+            them. None uses the forward pass that gives the logits, which is what guidance needs.
     """
 
     combine: Callable[[Tensor, Tensor], Tensor]
@@ -77,7 +78,7 @@ def noisy_copies(samples: int, noise: float) -> Probes:
     """
 
     def probes(features: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        import torch  # Here, so that a plan knows the methods by name without it.
+        import torch  # Imported here: a plan needs the names of the methods, but no PyTorch.
 
         inner = tuple(range(1, features.ndim))
         deviation = noise * (features.amax(inner, True) - features.amin(inner, True))

@@ -1,11 +1,11 @@
-"""Convolution and batch norm whose second derivatives cost what they have to.
+"""Convolution and batch norm with cheap second derivatives.
 
-A loss on an explanation differentiates a backward pass. PyTorch's own double backward of batch
-norm is some fifteen elementwise passes, and that of a convolution computes the gradient of the
-weights as another convolution with huge kernels. Inside `second_order` a forward pass uses
-functions with the same values and first derivatives (the same kernels), whose second derivatives
-are a few passes and the ordinary weight-gradient kernel. Any model profits; none has to know.
-Nothing here asks for a device; it has been tested and measured on CPUs only.
+A loss on an explanation differentiates a backward pass. PyTorch's double backward of batch norm
+takes some fifteen elementwise passes; that of a convolution computes the gradient of the weights as
+another convolution with huge kernels. A forward pass inside `second_order` uses functions with the
+same values and first derivatives (from the same kernels), whose second derivatives take a few
+passes and the ordinary weight-gradient kernel. Models need no change. The code does not depend on
+the device, but has been tested and measured on CPUs only.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ Pair = tuple[int, int]
 
 
 class Explaining:
-    """Whether a backward pass is for an explanation: then no gradient of a weight is wanted.
+    """A switch that is on while an explanation is computed, which needs no gradients of weights.
 
-    A plain attribute, since autograd runs the backward pass of a GPU in a thread of its own, and
-    since a Python function, unlike PyTorch's own, is not told which gradients it may leave out.
+    Autograd does not tell a Python function which gradients it may leave out. The switch is a plain
+    attribute and no context variable, because autograd runs the backward pass of a GPU in another
+    thread.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class _Convolution(torch.autograd.Function):
 
 
 class _InputGradient(torch.autograd.Function):
-    """The gradient of a convolution with respect to its inputs, which is linear in both others."""
+    """The gradient of a convolution by its inputs; linear in output gradient and weight."""
 
     @staticmethod
     def forward(
@@ -125,7 +126,7 @@ def _convolve_backward(
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch norm over the statistics of the batch."""
+    """Batch norm with the statistics of the batch."""
 
     @staticmethod
     def forward(
@@ -182,13 +183,13 @@ class _BatchNormGradient(torch.autograd.Function):
         g, x, weight, mean, r, g_dot_x, sum_g = ctx.saved_tensors
         count = x.numel() // len(mean)
         v = torch.zeros_like(g) if v is None else v
-        # ∂x is a symmetric linear map of g, so its adjoint is the same kernel again; the kernel's
-        # reductions over v come with it.
+        # ∂x is a symmetric linear map of g, so its adjoint is the same kernel, which also returns
+        # the reductions over v.
         of_gradient, v_dot_x, sum_v = _batch_norm_backward(v, x, weight, mean, r, ctx.eps)
         dot = channel_dot(v, g)
         remainder = dot - sum_g * sum_v / count - g_dot_x * v_dot_x / count
         of_weight = r * remainder
-        # The derivative of Σ v ∂x by x, a combination of x, g and v with one number a channel.
+        # The derivative of Σ v ∂x by x combines x, g and v with one coefficient for each channel.
         scale = -weight * r * r / count
         by_x = scale * r * (remainder - 2 * g_dot_x * v_dot_x / count)
         by_g, by_v = scale * v_dot_x, scale * g_dot_x
@@ -215,7 +216,7 @@ def _batch_norm_backward(
 
 
 def channel_dot(a: Tensor, b: Tensor) -> Tensor:
-    """Return Σ ab for each channel, in one pass: what batch norm of mean 0 and std 1 reduces."""
+    """Return Σ ab for each channel in one pass, by the kernel of batch norm at mean 0 and std 1."""
     zeros = a.new_zeros(a.shape[1], dtype=torch.promote_types(a.dtype, torch.float32))
     found: tuple[Tensor, Tensor, Tensor] = aten.native_batch_norm_backward(
         a, b, zeros, None, None, zeros, torch.ones_like(zeros), True, 0.0, [False, True, False]
@@ -224,7 +225,7 @@ def channel_dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def combination(terms: Sequence[tuple[Tensor, Tensor]], constant: Tensor) -> Tensor:
-    """Return constant + Σ tensor · coefficient, with coefficients for each channel."""
+    """Return constant + Σ tensor · coefficient; constant and coefficients are per channel."""
     (first, coefficient), *others = terms
     total = torch.addcmul(_per_channel(constant, first), first, _per_channel(coefficient, first))
     for values, coefficient in others:
@@ -259,7 +260,7 @@ class _SecondOrder(TorchFunctionMode):
 
     def _conv2d(
         self,
-        input: Tensor,  # the names of F.conv2d, which a caller may use
+        input: Tensor,  # Parameters are named as those of F.conv2d.
         weight: Tensor,
         bias: Tensor | None = None,
         stride: int | Pair = 1,
@@ -276,7 +277,7 @@ class _SecondOrder(TorchFunctionMode):
 
     def _batch_norm(
         self,
-        input: Tensor,  # the names of F.batch_norm
+        input: Tensor,  # Parameters are named as those of F.batch_norm.
         running_mean: Tensor | None,
         running_var: Tensor | None,
         weight: Tensor | None = None,
@@ -295,13 +296,13 @@ class _SecondOrder(TorchFunctionMode):
 
 @contextmanager
 def second_order(is_needed: Callable[[], bool] = lambda: True) -> Iterator[Explaining]:
-    """Run a forward pass inside, to differentiate its backward pass cheaply.
+    """Replace convolutions and batch norms in a forward pass that runs inside.
 
-    The switch it gives has to be on while an explanation's own backward pass runs, and off else.
+    The yielded switch must be on while the backward pass of an explanation runs, and off otherwise.
 
     Args:
-        is_needed: whether the forward pass has come to features that an explanation is about;
-            nothing before them is differentiated twice.
+        is_needed: says whether the forward pass has reached the features of an explanation; layers
+            before them are not replaced, since they are not differentiated twice.
     """
     explaining = Explaining()
     with _SecondOrder(explaining, is_needed):
@@ -316,7 +317,7 @@ def _pair(value: int | Sequence[int]) -> Pair:
 
 
 def _autocast(*tensors: Tensor | None) -> list[Tensor | None]:
-    """Do what autocast does to the operands of a convolution, before autograd saves them."""
+    """Cast the operands of a convolution as autocast does, before autograd saves them."""
     device = next(t.device.type for t in tensors if t is not None)
     if not torch.is_autocast_enabled(device):
         return list(tensors)

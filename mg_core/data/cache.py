@@ -1,4 +1,4 @@
-"""The array cache: every image of a split decoded once per node, for all trials on it."""
+"""The array cache: a node decodes every image of a split once, for all trials on it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,50 +20,37 @@ from mg_core.data.boxes import FLAWS, box_flaws, scale_boxes
 from mg_core.data.images import read_image
 from mg_core.data.mapped import MappedRows
 from mg_core.data.parallel import in_parallel
-from mg_core.data.reader import Reader, Record
+from mg_core.data.reader import Progress, Reader, Record, silent
 from mg_core.errors import NodeError
 
 FORMAT_VERSION = 2
-"""Raised when files written before cannot be read any more; they are left alone."""
+"""Raised when older files cannot be read any more; those are left alone."""
 
 LOGGER = logging.getLogger(__name__)
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What the cache holds of a split of N images; offsets cut the rows of image i out of all.
+    """What the cache holds of a split of N images of K classes and S × S pixels.
 
-    Attributes:
-        images: (N, 3, S, S) on disk.
-        masks: (n, ⌈S²/8⌉) on disk: pixels of one class in one image, eight to a byte.
-        ids: (N,) of the images.
-        labels: (N, K) classes in an image.
-        boxes: (m, 4) at the trained size.
-        box_classes: (m,).
-        box_offsets: (N + 1,) into boxes.
-        is_segmented: (N,) whether the image has masks.
-        mask_classes: (n,).
-        mask_offsets: (N + 1,) into masks.
-        groups: (N,) of a data set with tasks, else empty.
+    Image i has the boxes from `box_offsets[i]` up to `box_offsets[i + 1]`, and masks likewise.
     """
 
-    images: MappedRows
-    masks: MappedRows
-    ids: NDArray[np.str_]
-    labels: NDArray[np.bool_]
-    boxes: NDArray[np.int32]
-    box_classes: NDArray[np.int64]
-    box_offsets: NDArray[np.int64]
-    is_segmented: NDArray[np.bool_]
-    mask_classes: NDArray[np.int64]
-    mask_offsets: NDArray[np.int64]
-    groups: NDArray[np.int64]
+    images: MappedRows  # (N, 3, S, S) pixels on disk
+    masks: MappedRows  # (n, ⌈S²/8⌉) on disk, each of one class in one image, eight pixels to a byte
+    ids: NDArray[np.str_]  # (N,) unique in the split
+    labels: NDArray[np.bool_]  # (N, K) whether a class is in an image
+    boxes: NDArray[np.int32]  # (m, 4) xmin, ymin, xmax, ymax at the trained size
+    box_classes: NDArray[np.int64]  # (m,)
+    box_offsets: NDArray[np.int64]  # (N + 1,)
+    is_segmented: NDArray[np.bool_]  # (N,) whether the image has masks
+    mask_classes: NDArray[np.int64]  # (n,)
+    mask_offsets: NDArray[np.int64]  # (N + 1,)
+    groups: NDArray[np.int64]  # (N,); empty for a data set without tasks
 
 
-def cache_folder(cache: str | None) -> Path:
-    """Return `cache`, else `$MG_CACHE`, else a folder of ours in the user's cache folder."""
+def cache_folder(cache: str | Path | None) -> Path:
+    """Return `cache`, else `$MG_CACHE`, else this project's folder in the user's cache folder."""
     if chosen := cache or os.environ.get("MG_CACHE"):
         return Path(chosen).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -72,47 +58,32 @@ def cache_folder(cache: str | None) -> Path:
 
 
 def cached_split(
-    reader: Reader, split: str, size: int, folder: Path, progress: Progress | None = None
+    reader: Reader, split: str, size: int, folder: Path, progress: Progress = silent
 ) -> Arrays:
-    """Open a split, building it first when it is not there completely.
-
-    Args:
-        reader: of the data set.
-        split: name of the split.
-        size: side of the trained images.
-        folder: that of this data set, fingerprint and size in the cache.
-        progress: called with the split, images done and images to do.
-
-    Raises:
-        InputError: an annotation or image cannot be read, or the cache cannot be written.
-    """
+    """Open a split in the folder of a data set and size, after building it if it is missing."""
     target = folder / split
     found = _open(target, size, len(reader.classes))
-    if found is not None:
-        return found
-    with locked(target):
-        # Another trial may have built it while this one waited.
-        found = _open(target, size, len(reader.classes))
-        if found is not None:
-            return found
-        records = reader.records(split)
-        _check_space(target, len(records) * 3 * size * size)
-        with new_folder(target) as temporary:
-            report = progress or (lambda split, done, total: None)
-            _write(temporary, reader, records, size, lambda n: report(split, n, len(records)))
+    if found is None:
+        with locked(target):
+            # Another trial may have built it while this one waited.
+            if _open(target, size, len(reader.classes)) is None:
+                records = reader.records(split)
+                _check_space(target, len(records) * 3 * size * size)
+                with new_folder(target) as temporary:
+                    _write(temporary, reader, split, records, size, progress)
         found = _open(target, size, len(reader.classes))
     assert found is not None
     return found
 
 
 def _open(folder: Path, size: int, n_classes: int) -> Arrays | None:
-    """Open what is there; none for anything half-written, foreign or of another version."""
+    """Open a split; none if it is missing, incomplete, foreign or of another version."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         if meta["version"] != FORMAT_VERSION:
             return None
         images = (int(meta["images"]), 3, size, size)
-        masks = (int(meta["masks"]), _packed_bytes(size))
+        masks = (int(meta["masks"]), (size * size + 7) // 8)
         for name, shape in (("images.u8", images), ("masks.u8", masks)):
             if (folder / name).stat().st_size != np.prod(shape, dtype=np.int64):
                 return None
@@ -126,7 +97,7 @@ def _open(folder: Path, size: int, n_classes: int) -> Arrays | None:
             masks=MappedRows(folder / "masks.u8", masks),
             **tables,
         )
-    # np.load raises BadZipFile, EOFError and others over bytes that are not its own.
+    # np.load raises BadZipFile, EOFError and others for files that are not its own.
     except Exception:
         return None
 
@@ -141,54 +112,53 @@ def _check_space(target: Path, needed: int) -> None:
             )
 
 
-class _Decoded(NamedTuple):
-    image: NDArray[np.uint8]
-    width: int
-    height: int
-    masks: Mapping[int, NDArray[np.bool_]]
-
-
-def _decode(reader: Reader, size: int, record: Record) -> _Decoded:
+def decode(
+    reader: Reader, record: Record, size: int
+) -> tuple[NDArray[np.uint8], int, int, Mapping[int, NDArray[np.bool_]]]:
+    """Return what `read_image` returns, and the masks of the classes in the image."""
+    pixels, width, height = read_image(record.image, size)
     masks = reader.segmentation(record, size) if record.segmentation is not None else {}
-    return _Decoded(*read_image(record.image, size), masks)
+    return pixels, width, height, masks
 
 
 def _write(
     folder: Path,
     reader: Reader,
+    split: str,
     records: Sequence[Record],
     size: int,
-    progress: Callable[[int], None],
+    progress: Progress,
 ) -> None:
     """Write the files of a split, the small meta.json last."""
     sides: list[tuple[int, int]] = []
     mask_classes: list[list[int]] = []
-    # Ordinary writes: a full disk is an error here, where writing to a mapping would be a crash.
+    # Ordinary writes: a full disk raises an error, where a memory mapping would crash.
     with (folder / "images.u8").open("wb") as images, (folder / "masks.u8").open("wb") as masks:
-        decode = partial(_decode, reader, size)
-        for number, decoded in enumerate(in_parallel(decode, records), start=1):
-            images.write(decoded.image.tobytes())
-            sides.append((decoded.width, decoded.height))
-            mask_classes.append(list(decoded.masks))
-            for mask in decoded.masks.values():
+        decoded = in_parallel(lambda record: decode(reader, record, size), records)
+        for number, (pixels, width, height, found) in enumerate(decoded, start=1):
+            images.write(pixels.tobytes())
+            sides.append((width, height))
+            mask_classes.append(list(found))
+            for mask in found.values():
                 masks.write(np.packbits(mask).tobytes())
-            progress(number)
+            progress(split, number, len(records))
         _flush(images)
         _flush(masks)
+    box_classes = [[box.class_index for box in record.boxes] for record in records]
     labels = np.zeros((len(records), len(reader.classes)), dtype=np.bool_)
-    for row, record in enumerate(records):
-        labels[row, [box.class_index for box in record.boxes]] = True
+    for row, classes in enumerate(box_classes):
+        labels[row, classes] = True
     with (folder / "annotations.npz").open("wb") as file:
         np.savez(
             file,
             ids=np.array([record.id for record in records], dtype=np.str_),
             labels=labels,
             boxes=_trained_boxes(records, sides, size),
-            box_classes=_flat([[box.class_index for box in record.boxes] for record in records]),
-            box_offsets=_offsets([len(record.boxes) for record in records]),
+            box_classes=_flat(box_classes),
+            box_offsets=_offsets(box_classes),
             is_segmented=np.array([record.segmentation is not None for record in records]),
             mask_classes=_flat(mask_classes),
-            mask_offsets=_offsets([len(classes) for classes in mask_classes]),
+            mask_offsets=_offsets(mask_classes),
             groups=np.array([r.group for r in records if r.group is not None], dtype=np.int64),
         )
         _flush(file)
@@ -201,7 +171,7 @@ def _write(
 def _trained_boxes(
     records: Sequence[Record], sides: Sequence[tuple[int, int]], size: int
 ) -> NDArray[np.int32]:
-    """Scale all boxes of a split, and say how many had to be repaired."""
+    """Scale all boxes of a split, and log how many had to be repaired."""
     corners = np.array([box[1:] for record in records for box in record.boxes], dtype=np.float64)
     counts = [len(record.boxes) for record in records]
     width, height = np.repeat(np.array(sides, dtype=np.int64).reshape(-1, 2), counts, axis=0).T
@@ -217,7 +187,7 @@ def _trained_boxes(
 
 
 def _flush(file: IO[Any]) -> None:
-    # On the disk before the rename: after a power cut a renamed folder must not be hollow.
+    # On disk before the folder is renamed: a power cut must not leave a folder of empty files.
     file.flush()
     os.fsync(file.fileno())
 
@@ -226,9 +196,5 @@ def _flat(lists: list[list[int]]) -> NDArray[np.int64]:
     return np.array([value for values in lists for value in values], dtype=np.int64)
 
 
-def _offsets(counts: list[int]) -> NDArray[np.int64]:
-    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-
-
-def _packed_bytes(size: int) -> int:
-    return (size * size + 7) // 8
+def _offsets(lists: list[list[int]]) -> NDArray[np.int64]:
+    return np.cumsum([0, *map(len, lists)], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Images with their boxes and masks as trained on, for people's eyes."""
+"""Contact sheets: images of a split with their boxes and masks as trained on."""
 
 from __future__ import annotations
 
@@ -13,19 +13,13 @@ from mg_core.data.dataset import Split
 CAPTION = 24
 GAP = 4
 SCALE_TO = 192
-"""Smaller images are enlarged by a whole factor, to about this many pixels."""
+"""Smaller images are enlarged by a whole factor, to a side of about this many pixels."""
 
 
 def contact_sheet(split: Split, count: int, columns: int = 6, dilation: float = 0.0) -> Image.Image:
-    """Draw images at equal distances of a split: masks of boxes outlined, objects tinted.
+    """Draw evenly spaced images of a split: masks of boxes outlined, objects tinted.
 
-    What a box's mask leaves out is darkened, so that a mask outside a box shows as one.
-
-    Args:
-        split: of a data set.
-        count: images, at most.
-        columns: images in a row.
-        dilation: of the boxes, as in training (R8).
+    Pixels outside all masks are darkened, which shows whether a mask lies inside or outside boxes.
     """
     n_images = min(count, len(split))
     indices = np.unique(np.linspace(0, len(split) - 1, n_images).round().astype(np.int64))
@@ -49,7 +43,9 @@ def _tile(split: Split, index: int, dilation: float) -> Image.Image:
     objects = split.segmentation(repeated, present)
     if len(present):
         pixels[~masks.any(axis=0)] *= 0.55
-    colours = [_colour(k) for k in present.tolist()]
+    # Steps of the golden ratio: neighbouring classes have distant hues.
+    hues = [k * 0.618034 % 1 for k in present.tolist()]
+    colours = [255 * np.array(colorsys.hsv_to_rgb(hue, 0.9, 1.0)) for hue in hues]
     for number, colour in enumerate(colours):
         if objects is not None:
             inside = objects[number].numpy()
@@ -67,11 +63,6 @@ def _tile(split: Split, index: int, dilation: float) -> Image.Image:
     names = ", ".join(split.classes[k] for k in present.tolist()) or "no labels"
     draw.text((1, side + CAPTION // 2), names[: side // 6], fill="black")
     return tile
-
-
-def _colour(index: int) -> NDArray[np.float64]:
-    # Steps of the golden ratio: neighbouring classes have distant hues.
-    return 255 * np.array(colorsys.hsv_to_rgb(index * 0.618034 % 1, 0.9, 1.0))
 
 
 def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

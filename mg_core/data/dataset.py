@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mg_core.config import DataConfig, parse
+from mg_core.config import DataConfig, Scalar, parse
 from mg_core.data.boxes import dilate, rasterise
-from mg_core.data.cache import FORMAT_VERSION, Arrays, Progress, cache_folder, cached_split
-from mg_core.data.reader import SPLITS, Reader, Task
+from mg_core.data.cache import FORMAT_VERSION, Arrays, cache_folder, cached_split
+from mg_core.data.reader import SPLITS, Progress, Reader, Task, silent
 from mg_core.data.readers import DATASETS
 from mg_core.errors import InputError
 
@@ -25,18 +26,12 @@ Indices: TypeAlias = "Sequence[int] | NDArray[np.integer[Any]] | Tensor"
 
 
 class Split:
-    """Images of S × S pixels with their labels, boxes and masks.
-
-    Args:
-        arrays: the split in the cache.
-        size: S.
-        classes: of the data set.
-        task: what is asked about the images, for a data set with tasks.
+    """Images of S × S pixels with their labels, boxes and masks, as a task sees them.
 
     Attributes:
-        ids: of the images.
-        labels: (N, K), whether an image has a box of a class, or its class in the task.
-        classes: names of the label columns.
+        ids: N image ids.
+        labels: (N, K) bool: whether an image has a box of a class, or is of the class in the task.
+        classes: K class names, in the order of the label columns.
         groups: (N,) group of each image; none for a data set without tasks.
         has_segmentation: whether any image has masks.
     """
@@ -57,25 +52,14 @@ class Split:
         return len(self._arrays.images)
 
     def images(self, indices: Indices) -> Tensor:
-        """Read images.
-
-        Returns:
-            (B, 3, S, S) uint8, contiguous.
-        """
+        """Read images, (B, 3, S, S) uint8, contiguous."""
         return _tensor(self._arrays.images.read(_integers(indices)))
 
     def masks(self, indices: Indices, classes: Indices, dilation: float = 0.0) -> Tensor:
-        """Draw, for each image, the union of its boxes of one class.
+        """Draw, for each image, the union of its boxes of one class, each dilated (R8).
 
-        In a task whose evidence lies outside, it is what the (dilated) boxes leave out.
-
-        Args:
-            indices: (B,) images.
-            classes: (B,) one class for each of them.
-            dilation: share of its width and height that a box grows by on each side (R8).
-
-        Returns:
-            (B, S, S) bool, all False where the image has no such box.
+        In a task whose evidence lies outside the boxes, the mask is the rest of the image. Masks
+        (B, S, S) are all False where the image has no such box.
         """
         rows, found = _matches(self._arrays.box_offsets, self._arrays.box_classes, indices, classes)
         boxes = self._arrays.boxes[found]
@@ -88,25 +72,13 @@ class Split:
         return _tensor(masks)
 
     def boxes(self, index: int, class_id: int) -> NDArray[np.int64]:
-        """Return the boxes of one class in one image, undilated.
-
-        Returns:
-            (n, 4) xmin, ymin, xmax, ymax in pixels of the trained image; max is outside.
-        """
+        """Return the undilated boxes (n, 4) of one class in one image, max outside."""
         arrays = self._arrays
         _, found = _matches(arrays.box_offsets, arrays.box_classes, [index], [class_id])
         return arrays.boxes[found].astype(np.int64)
 
     def segmentation(self, indices: Indices, classes: Indices) -> Tensor | None:
-        """Read, for each image, the pixels of one class.
-
-        Args:
-            indices: (B,) images.
-            classes: (B,) one class for each of them.
-
-        Returns:
-            (B, S, S) bool, all False for an image without masks; none when no image has any.
-        """
+        """Read, for each image, the pixels of one class, (B, S, S); none if no image has masks."""
         if not self.has_segmentation:
             return None
         rows, found = _matches(
@@ -123,26 +95,20 @@ class Split:
 
 
 class Data:
-    """A data set at one trained size; its splits are decoded when they are first asked for.
-
-    Args:
-        config: the data set as trained on.
-        reader: of its files.
-        cache: folder for decoded arrays; none for `$MG_CACHE` or the user's cache folder.
-        progress: called with a split, images done and images to do while it is decoded.
+    """A data set at one trained size; each split is decoded when it is first asked for.
 
     Attributes:
-        classes: names, in the order of the label columns.
-        tasks: names of its tasks, the usual one first; most data sets have none.
+        classes: class names, in the order of the label columns.
+        tasks: task names, the default one first; most data sets have none.
         fingerprint: hash of the files, the same on every node.
-        folder: where its decoded arrays lie or will lie.
+        folder: folder of the decoded arrays, which may not exist yet.
     """
 
     def __init__(
         self,
         config: DataConfig,
         reader: Reader,
-        cache: str | None = None,
+        cache: str | Path | None = None,
         progress: Progress | None = None,
     ) -> None:
         self.classes = reader.classes
@@ -150,61 +116,138 @@ class Data:
         self.fingerprint = reader.fingerprint()
         self._reader = reader
         self._size = config.image_size
-        self._progress = progress
+        self._progress = progress or silent
         self._splits: dict[tuple[str, str | None], Split] = {}
         content = [FORMAT_VERSION, config.key, self.classes, self.fingerprint]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         self.folder = cache_folder(cache) / f"{config.name}-{config.image_size}px-{key}"
 
     def split(self, name: str, task: str | None = None) -> Split:
-        """Open a split, decoding its images first when this node has not done so yet.
-
-        Args:
-            name: of the split.
-            task: of the data set; none for its usual one.
-
-        Raises:
-            InputError: there is no such split or task, or one of its files is wrong.
-        """
+        """Open one of `SPLITS`, after decoding its images if this node has not done so yet."""
         if name not in SPLITS:
             raise InputError(f"unknown split {name!r}; choose from {', '.join(SPLITS)}")
-        if task is not None and task not in self.tasks:
-            raise InputError(
-                f"unknown task {task!r}; this data set has {', '.join(self.tasks) or 'no tasks'}"
-            )
+        asked = self._reader.task(task)
         key = (name, task or next(iter(self.tasks), None))
         if key not in self._splits:
             arrays = cached_split(self._reader, name, self._size, self.folder, self._progress)
-            asked = self._reader.tasks[key[1]] if key[1] else None
             self._splits[key] = Split(arrays, self._size, self.classes, asked)
         return self._splits[key]
 
 
-def open_data(
+def data_config(
+    name: str,
+    image_size: int = 224,
+    horizontal_flip: bool = False,
+    options: Mapping[str, Any] | None = None,
+    source: str = "",
+) -> DataConfig:
+    """Return a validated configuration, with the defaults of the options that are not given.
+
+    Ids and decoded images therefore do not depend on which options were spelled out. Messages name
+    `source`, the key of these values in a file ("data"), if there is one.
+
+    Raises:
+        InputError: the name, an option or a value is wrong.
+    """
+    try:
+        variant = DATASETS[name]
+    except InputError as error:
+        raise InputError(f"{source}.name: {error}" if source else str(error)) from None
+    where = f"{source}.options" if source else f"options of data set {name}"
+    own = parse(variant.Options, dict(options or {}), where)
+    values = {
+        "name": name,
+        "image_size": image_size,
+        "horizontal_flip": horizontal_flip,
+        "options": own.model_dump(mode="json", exclude_none=True),
+    }
+    config: DataConfig = parse(DataConfig, values, source or f"data set {name}")
+    return config
+
+
+def open_reader(
+    config: DataConfig, root: str | Path | None = None, cache: str | Path | None = None
+) -> Reader:
+    """Open the files of a data set as `open_data` does."""
+    variant, options = _variant(config)
+    return variant(variant.locate(root, options, cache_folder(cache)), options)
+
+
+def class_names(
     config: DataConfig,
-    root: str | None = None,
-    cache: str | None = None,
+    root: str | Path | None = None,
+    cache: str | Path | None = None,
+    task: str | None = None,
+) -> tuple[str, ...]:
+    """Return the class names of a data set, those of `Split.classes`, without decoding images.
+
+    The files in `root` are opened only if the options do not decide the class names.
+
+    Raises:
+        InputError: an option or the task is unknown, or the folder is needed and not given.
+
+    Example:
+        >>> class_names(data_config("waterbirds100"), task="reversed")
+        ('land', 'water')
+    """
+    variant, options = _variant(config)
+    if asked := variant.task(task):
+        return asked.names
+    return variant.class_names(options) or open_reader(config, root, cache).classes
+
+
+def open_data(
+    data: str | DataConfig,
+    root: str | Path | None = None,
+    cache: str | Path | None = None,
     progress: Progress | None = None,
+    *,
+    image_size: int | None = None,
+    **options: Scalar,
 ) -> Data:
     """Open a data set.
 
     Args:
-        config: the data set as trained on.
-        root: folder of its files; a synthetic set without one makes itself in the cache.
+        data: registered name, or a whole configuration.
+        root: folder of its files; a synthetic set without one is written to the cache.
         cache: folder for decoded arrays; none for `$MG_CACHE` or the user's cache folder.
-        progress: called with a split, images done and images to do while it is decoded.
+        progress: called with a split, images done and images to do after every decoded image.
+        image_size: side of the trained images in pixels, 224 if not given; only with a name.
+        options: settings of the data set's own, as under `options` in a sweep file; only with a
+            name.
 
     Raises:
         InputError: the name or an option is unknown, or the folder does not hold the data set.
+
+    Example:
+        >>> import mg_core
+        >>> data = mg_core.open_data("shapes", image_size=32, train=8, val=4, test=4, size=32)
+        >>> data.classes
+        ('ellipse', 'rectangle', 'triangle', 'star', 'cross', 'ring')
+        >>> split = data.split("train")
+        >>> len(split)
+        8
+        >>> split.images([0]).shape
+        torch.Size([1, 3, 32, 32])
+        >>> split.masks([0, 1], classes=[2, 4]).shape
+        torch.Size([2, 32, 32])
     """
+    if not isinstance(data, DataConfig):
+        size = 224 if image_size is None else image_size
+        data = data_config(data, size, options=options)
+    elif options or image_size is not None:
+        raise InputError("a whole configuration has its own image_size and options: give no others")
+    return Data(data, open_reader(data, root, cache), cache, progress)
+
+
+def _variant(config: DataConfig) -> tuple[type[Reader], Any]:
+    """Return the reader class of a data set and its validated options."""
     variant = DATASETS[config.name]
-    options = parse(variant.Options, config.options, f"options of data set {config.name}")
-    folder = variant.locate(root, options, cache_folder(cache))
-    return Data(config, variant(folder, options), cache, progress)
+    return variant, parse(variant.Options, config.options, f"options of data set {config.name}")
 
 
 def _relabelled(arrays: Arrays, task: Task) -> Arrays:
-    """Give every image and box the class that its group has in a task."""
+    """Give every image and its boxes the class that its group has in a task."""
     classes = np.array(task.classes, dtype=np.int64)[arrays.groups]
     labels = np.zeros_like(arrays.labels)
     labels[np.arange(len(labels)), classes] = True
@@ -219,7 +262,7 @@ def _integers(indices: Indices) -> NDArray[np.int64]:
 def _matches(
     offsets: NDArray[np.int64], table: NDArray[np.int64], indices: Indices, classes: Indices
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the entries of each image that are of its class.
+    """Find the entries of `table` that belong to the images and have their classes.
 
     Returns:
         (n,) positions in the batch, and (n,) entries of the table.
@@ -227,7 +270,8 @@ def _matches(
     images = _integers(indices)
     counts = offsets[images + 1] - offsets[images]
     rows = np.repeat(np.arange(len(images)), counts)
-    # Entry j of an image lies at its offset + j; `starts` undoes the count of the images before.
+    # Entry j of an image lies at its offset + j. `starts` also takes off the entries of the images
+    # before it in the batch, so that adding a running number gives offset + j.
     starts = np.repeat(offsets[images] - (np.cumsum(counts) - counts), counts)
     entries = starts + np.arange(len(rows))
     is_match = table[entries] == _integers(classes)[rows]
@@ -235,6 +279,6 @@ def _matches(
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    import torch  # Here, so that a driver, which only looks whether all is in order, needs none.
+    import torch  # Imported here: a driver only checks the data and needs no PyTorch.
 
     return torch.from_numpy(array)

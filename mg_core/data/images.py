@@ -1,16 +1,20 @@
-"""Image files as arrays, read the way the study reads them."""
+"""Image files as arrays, read as in the study."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mg_core.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
@@ -22,48 +26,58 @@ def read_image(path: Path, size: int) -> tuple[NDArray[np.uint8], int, int]:
 
     Returns:
         (3, size, size) pixels, and the width and height of the stored image.
-
-    Raises:
-        InputError: the file is missing, truncated or no image.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         image.load()
         width, height = image.size
-        small = _rgb(image).resize((size, size), Image.Resampling.BILINEAR)
+        if image.mode in DEEP_MODES:
+            # Pillow would clip values above 255 to white; the upper 8 of 16 bits are the picture.
+            deep = np.asarray(image).astype(np.int64)
+            image = Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8))
+        small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
     return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1)), width, height
 
 
-def read_class_ids(path: Path, size: int) -> NDArray[np.uint8]:
-    """Read a palette image of class ids, resized to the nearest pixel.
+def load_image(path: str | Path, size: int) -> Tensor:
+    """Read an image file as training does: RGB, resized bilinearly to a square.
+
+    Args:
+        path: image in any format of Pillow.
+        size: side of the returned image in pixels.
 
     Returns:
-        (size, size) ids; 255 is void.
+        (1, 3, size, size) uint8.
 
     Raises:
-        InputError: the file is missing, broken, or holds colours instead of ids.
+        InputError: the file is missing, truncated or not an image.
+
+    Example:
+        >>> import mg_core
+        >>> from PIL import Image
+        >>> Image.new("RGB", (50, 30), "red").save("photo.png")
+        >>> mg_core.load_image("photo.png", size=32).shape
+        torch.Size([1, 3, 32, 32])
     """
-    with _opened(path) as image:
+    import torch  # Here, so that decoding needs none.
+
+    pixels, _, _ = read_image(Path(path).expanduser(), size)
+    return torch.from_numpy(pixels)[None]
+
+
+def read_class_ids(path: Path, size: int) -> NDArray[np.uint8]:
+    """Read a palette image of class ids, resized by nearest neighbour to (size, size)."""
+    with opened(path) as image:
         image.load()
         if image.mode not in ("P", "L"):
             raise InputError(
                 f"{path} is a {image.mode} image; class ids need a palette or grey one"
             )
-        ids = np.asarray(image.resize((size, size), Image.Resampling.NEAREST))
-    return ids
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """Read width and height from an image's header.
-
-    Raises:
-        InputError: the file is missing or no image.
-    """
-    with _opened(path) as image:
-        return image.size
+        return np.asarray(image.resize((size, size), Image.Resampling.NEAREST))
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image file, and turn what Pillow raises in the block into an InputError."""
     try:
         with Image.open(path) as image:
             yield image
@@ -71,15 +85,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    # Pillow's decoders raise almost anything over broken bytes.
+    # Pillow's decoders raise exceptions of many types for broken files.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         raise InputError(f"{path} cannot be read as an image ({reason})") from None
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode in DEEP_MODES:
-        # Pillow would clip 16 bits to white; their upper half is the picture.
-        deep = np.asarray(image).astype(np.int64)
-        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
-    return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""Arrays on disk that cost a trial's memory next to nothing."""
+"""Arrays on disk, read row by row with little memory."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 RESIDENT_LIMIT = 64 * 2**20
-"""Bytes of the file that may count as this process's memory before they are given back."""
+"""Bytes of the file that may be resident in this process before its pages are dropped."""
 FAULT_AROUND = 64 * 2**10
-"""Linux maps this many bytes around every page that is touched, at either end of a row."""
+"""Bytes that Linux maps around every page that is touched, so up to twice for a row."""
 
 
 class MappedRows:
-    """Rows of a raw uint8 file, read by index.
+    """Rows of a raw uint8 file, as many as the first element of `shape`, read by index.
 
-    Pages that were read stay in the system's page cache, which all trials of a node share; they are
-    dropped from this process once they add up to `RESIDENT_LIMIT`, so that its resident memory
-    does not grow with the data set.
-
-    Args:
-        path: file of exactly the bytes of `shape`.
-        shape: number of rows, then the shape of a row.
+    Pages that were read stay in the system's page cache, which all trials of a node share. This
+    process drops them once they add up to `RESIDENT_LIMIT`, so that its resident memory does not
+    grow with the data set.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
@@ -43,11 +39,7 @@ class MappedRows:
         return len(self._rows)
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        """Copy rows.
-
-        Returns:
-            (len(indices), *row shape), contiguous.
-        """
+        """Copy the rows of some indices, contiguous."""
         rows = np.empty((len(indices), *self._row_shape), dtype=np.uint8)
         step = max(1, RESIDENT_LIMIT // self._row_cost)
         for start in range(0, len(indices), step):
@@ -60,6 +52,6 @@ class MappedRows:
 
     def _drop(self) -> None:
         self._touched = 0
-        # Read-only pages of a file: dropping them loses nothing. Not every system can.
+        # Read-only pages of a file can be read again. Not every system can drop them.
         if hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)

@@ -1,4 +1,4 @@
-"""Work on many images at once, in order and without piling up."""
+"""Work on many images at once: in order, with a bounded number in memory."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 PENDING = 64
-"""Items that are worked on ahead of the one that is waited for."""
+"""Items submitted ahead of the one that is waited for."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Yield a function's results in the order of its items, from every CPU of this process.
+    """Yield a function's results in the order of its items, computed on every CPU of this process.
 
-    Threads do: Pillow lets go of the interpreter lock while it decodes and resizes.
+    Threads suffice: Pillow releases the interpreter lock while it decodes and resizes.
     """
-    with ThreadPoolExecutor(_cpu_count()) as pool:
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(n_cpus) as pool:
         pending: deque[Future[Result]] = deque()
         try:
             for item in items:
@@ -32,9 +33,3 @@ def in_parallel(function: Callable[[Item], Result], items: Iterable[Item]) -> It
         finally:
             for future in pending:
                 future.cancel()
-
-
-def _cpu_count() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

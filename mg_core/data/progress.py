@@ -1,31 +1,32 @@
-"""Progress of long work on data sets, for people who watch a terminal."""
+"""Progress bars of long work on data sets."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from rich import progress as bars
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:  # The command line imports this module for its help, too.
+    from mg_core.data.reader import Progress
 
 
 @contextlib.contextmanager
-def progress_bars(verb: str) -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a callback `(split, done, total)` with one bar a split; silent without a terminal.
-
-    Args:
-        verb: what is being done ("decoding").
-    """
+def progress_bars(verb: str) -> Iterator[Progress]:
+    """Yield a callback `(split, done, total)` that shows a bar "<verb> <split>" in a terminal."""
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
+        bars.TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
-        tasks: dict[str, object] = {}
+    with bars.Progress(*columns, console=console, disable=not console.is_terminal) as shown:
+        tasks: dict[str, bars.TaskID] = {}
 
         def report(split: str, done: int, total: int) -> None:
             if split not in tasks:
-                tasks[split] = bars.add_task(f"{verb} {split}".strip(), total=total)
-            bars.update(tasks[split], completed=done)  # type: ignore[arg-type]
+                tasks[split] = shown.add_task(f"{verb} {split}".strip(), total=total)
+            shown.update(tasks[split], completed=done)
 
         yield report

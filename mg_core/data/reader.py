@@ -1,10 +1,10 @@
-"""What a data set is to the rest of the code: a folder, read into records."""
+"""The interface of a data set: a reader turns a folder into records."""
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -17,15 +17,29 @@ from mg_core.config import Frozen
 from mg_core.errors import InputError
 
 SPLITS = ("train", "val", "test")
-CHUNK = 2**20
 
+Progress = Callable[[str, int, int], None]
+"""Called with the split in work, images done and images to do."""
 Report = Callable[[InputError], None]
 """Called with what is wrong with one item, which is then left out."""
 
 
+def silent(split: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
 def refuse(error: InputError) -> None:
-    """Raise: nothing that is wrong is left out of training."""
+    """Raise the error: training uses a data set without a mistake or not at all."""
     raise error
+
+
+@contextmanager
+def reporting(report: Report) -> Iterator[None]:
+    """Hand an InputError of the block to `report` instead of raising it."""
+    try:
+        yield
+    except InputError as error:
+        report(error)
 
 
 class Box(NamedTuple):
@@ -42,14 +56,14 @@ class Box(NamedTuple):
 class Record:
     """One image of a split; its labels are the classes of its boxes.
 
-    A data set with tasks gives every image a group, which decides its label in each task.
+    In a data set with tasks every image has a group, which decides its label in each task.
 
     Attributes:
         id: unique within the split.
-        image: file of the image.
+        image: path of the image file.
         boxes: annotated objects, those marked difficult included.
         size: width and height according to the annotations, which may be wrong.
-        segmentation: whatever the reader's `segmentation` needs; none where there are no masks.
+        segmentation: whatever the reader's `segmentation` needs; none for an image without masks.
         group: index into the `classes` of every task of the data set.
     """
 
@@ -67,8 +81,8 @@ class Task:
 
     Attributes:
         classes: the class of an image, by its group.
-        names: of the classes in this task.
-        is_outside: whether the evidence is what the boxes leave out.
+        names: class names in this task.
+        is_outside: whether the evidence lies outside the boxes.
     """
 
     classes: tuple[int, ...]
@@ -77,20 +91,20 @@ class Task:
 
 
 class NoOptions(Frozen):
-    """A data set without settings of its own."""
+    """The options of a data set that has none."""
 
 
 class Reader(ABC):
-    """A data set's files; subclasses are registered in `DATASETS`.
+    """The files of a data set; subclasses are registered in `DATASETS`.
 
     Args:
         root: folder that `locate` returned.
         options: validated instance of `Options`.
 
     Attributes:
-        Options: pydantic model of the settings under `options` of a data set.
-        tasks: by name, the usual one first; empty where a label is what a box says.
-        classes: names of the classes, in the order of the label columns.
+        Options: pydantic model of the `options` in a data set's configuration.
+        tasks: by name, the default one first; empty where the boxes decide the labels.
+        classes: class names, in the order of the label columns.
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
@@ -101,11 +115,32 @@ class Reader(ABC):
     def __init__(self, root: Path, options: Any) -> None: ...
 
     @classmethod
-    def locate(cls, root: str | None, options: Any, cache: Path) -> Path:
-        """Return the folder to read; a synthetic data set makes it first.
+    def class_names(cls, options: Any) -> tuple[str, ...] | None:
+        """Return the class names if they are known without the files, else none."""
+        return getattr(cls, "classes", None)
+
+    @classmethod
+    def task(cls, name: str | None) -> Task | None:
+        """Return a task, by default the first; none for a data set without tasks."""
+        if name is None:
+            return next(iter(cls.tasks.values()), None)
+        if name not in cls.tasks:
+            raise InputError(
+                f"unknown task {name!r}; this data set has {', '.join(cls.tasks) or 'no tasks'}"
+            )
+        return cls.tasks[name]
+
+    @classmethod
+    def locate(cls, root: str | Path | None, options: Any, cache: Path) -> Path:
+        """Return the folder to read; a synthetic data set is written first.
+
+        Args:
+            root: folder that the user gave, if any.
+            options: validated instance of `Options`.
+            cache: folder for what can be made again.
 
         Raises:
-            InputError: no folder is given, or it is not there.
+            InputError: no folder is given, or it does not exist.
         """
         if root is None:
             raise InputError("this data set needs the folder it lies in: give it as `root`")
@@ -119,8 +154,8 @@ class Reader(ABC):
         """Read the annotations of a split.
 
         Args:
-            split: name of the split.
-            report: what to do about an item that is wrong.
+            split: one of `SPLITS`.
+            report: called for every item that is wrong; the item is left out.
 
         Raises:
             InputError: names the file that cannot be read at all.
@@ -131,64 +166,18 @@ class Reader(ABC):
         """Return a hash of the files of all splits, the same on every node.
 
         Raises:
-            InputError: a file that the lists name is missing.
+            InputError: a listed file is missing.
         """
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
-        """Return the pixels of every class in an image that has masks, (size, size) each.
+        """Return the (size, size) pixels of every class in an image that has masks.
+
+        Args:
+            record: its `segmentation` is not none.
+            size: side of the trained image in pixels.
 
         Raises:
             InputError: names the file that cannot be read.
         """
-        # Asked for only where a record names masks; a reader whose records do must read them.
+        # Called only for records with masks; a reader that makes such records overrides it.
         raise NotImplementedError
-
-
-def fingerprint(root: Path, annotations: Iterable[Path], images: Iterable[Path]) -> str:
-    """Hash the bytes of annotations and the sizes of images, with their paths below `root`.
-
-    Modification times stay out, so that copies of a data set agree.
-
-    Raises:
-        InputError: a file is missing or cannot be read.
-    """
-    total = hashlib.sha256()
-    try:
-        for path in sorted(set(annotations)):
-            content = _sha256(path)
-            total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
-        for path in sorted(set(images)):
-            size = path.stat().st_size
-            total.update(f"{path.relative_to(root).as_posix()}\0{size}\n".encode())
-    except OSError as error:
-        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
-    return total.hexdigest()[:32]
-
-
-def _sha256(path: Path) -> str:
-    # Piece by piece: the annotations of COCO are half a gigabyte, in every trial.
-    total = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            total.update(chunk)
-    return total.hexdigest()
-
-
-def existing_file(folder: Path, name: str, source: str) -> Path:
-    """Return the file that an annotation names, which must lie below the folder.
-
-    Raises:
-        InputError: it is missing, or the name leads elsewhere.
-    """
-    path = folder / name
-    # Control characters and halves of surrogate pairs are in no encoding of file names.
-    is_name = bool(name) and not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name)
-    try:
-        is_there = is_name and path.is_file()
-    except OSError:  # Too long, or in a folder that cannot be entered.
-        is_name = False
-    if not is_name or Path(name).is_absolute() or ".." in Path(name).parts:
-        raise InputError(f"{source} names {name[:200]!r}, which is no file below {folder}")
-    if not is_there:
-        raise InputError(f"{path}, named by {source}, is missing")
-    return path

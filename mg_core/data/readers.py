@@ -1,4 +1,4 @@
-"""The registry of data sets."""
+"""The registry of data sets: a reader for each name."""
 
 from __future__ import annotations
 

@@ -1,142 +1,91 @@
-"""All that is wrong or odd in a data set's files, found without stopping at the first."""
+"""Verification of a data set: reads all its files and lists everything that is wrong or odd."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 
 from mg_core.data.boxes import FLAWS, box_flaws
-from mg_core.data.images import read_image
+from mg_core.data.cache import decode
 from mg_core.data.parallel import in_parallel
-from mg_core.data.reader import SPLITS, Reader, Record
+from mg_core.data.reader import SPLITS, Progress, Reader, Record, reporting, silent
 from mg_core.errors import InputError
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass
 class SplitSummary:
-    """What a split holds.
-
-    Attributes:
-        n_images: images that can be used.
-        n_without_labels: images without any box.
-        images_by_class: images with a box of each class.
-        boxes_by_class: boxes of each class.
-        groups: images of each group, for a data set with tasks.
-        n_segmented: images with masks.
-        flaws: how many boxes are odd, by `boxes.FLAWS`.
-        n_other_size: images of another size than their annotations say.
-    """
+    """Counts of the images of a split that can be used."""
 
     n_images: int = 0
     n_without_labels: int = 0
     images_by_class: Counter[int] = field(default_factory=Counter)
     boxes_by_class: Counter[int] = field(default_factory=Counter)
-    groups: Counter[int] = field(default_factory=Counter)
+    groups: Counter[int] = field(default_factory=Counter)  # images; empty without tasks
     n_segmented: int = 0
-    flaws: Counter[str] = field(default_factory=Counter)
-    n_other_size: int = 0
+    flaws: Counter[str] = field(default_factory=Counter)  # odd boxes, by `boxes.FLAWS`
+    n_other_size: int = 0  # images of another size than their annotations say
+
+    def add(self, record: Record, width: int, height: int, size: int) -> None:
+        """Count an image of width × height pixels that is trained on at `size`."""
+        classes = [box.class_index for box in record.boxes]
+        self.n_images += 1
+        self.n_without_labels += not classes
+        self.images_by_class.update(set(classes))
+        self.boxes_by_class.update(classes)
+        if record.group is not None:
+            self.groups[record.group] += 1
+        self.n_segmented += record.segmentation is not None
+        corners = np.array([box[1:] for box in record.boxes], dtype=np.float64)
+        self.flaws.update(box_flaws(corners, width, height, size))
+        self.n_other_size += record.size is not None and record.size != (width, height)
 
 
 @dataclass
 class Verification:
-    """A data set looked through.
+    """What a verification found."""
 
-    Attributes:
-        splits: by name, those that could be read.
-        problems: one sentence for everything that training would refuse.
-        fingerprint: none where a file is missing.
-    """
-
-    splits: dict[str, SplitSummary] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    fingerprint: str | None = None
+    splits: dict[str, SplitSummary] = field(default_factory=dict)  # those that could be read
+    problems: list[str] = field(default_factory=list)  # what training would refuse
+    fingerprint: str | None = None  # none if a file is missing
 
 
-def verify(reader: Reader, size: int, progress: Progress | None = None) -> Verification:
-    """Read every annotation, image and mask of a data set.
-
-    Args:
-        reader: of the data set.
-        size: side of the trained images, which decides what is too small.
-        progress: called with a split, images done and images to do.
-    """
+def verify(reader: Reader, size: int, progress: Progress = silent) -> Verification:
+    """Read every annotation, image and mask of a data set that is trained on at `size` pixels."""
     found = Verification()
 
-    def report(split: str, total: int, done: int) -> None:
-        if progress is not None:
-            progress(split, done, total)
-
     def note(error: InputError) -> None:
-        # The lists are read for the fingerprint too, and some of them for every split.
+        # Some files are read more than once: for the fingerprint, or for every split.
         if str(error) not in found.problems:
             found.problems.append(str(error))
 
-    for split in SPLITS:
-        try:
-            records = reader.records(split, note)
-        except InputError as error:
-            note(error)
-            continue
-        found.splits[split] = _summary(
-            reader, records, size, note, partial(report, split, len(records))
-        )
-    try:
-        found.fingerprint = reader.fingerprint()
-    except InputError as error:
-        note(error)
-    return found
-
-
-def _summary(
-    reader: Reader,
-    records: Sequence[Record],
-    size: int,
-    note: Callable[[InputError], None],
-    progress: Callable[[int], None],
-) -> SplitSummary:
-    summary = SplitSummary()
-
     def examine(record: Record) -> tuple[int, int] | InputError:
         try:
-            _, width, height = read_image(record.image, size)
-            if record.segmentation is not None:
-                reader.segmentation(record, size)
+            _, width, height, _ = decode(reader, record, size)
         except InputError as error:
             return error
         return width, height
 
-    examined = zip(records, in_parallel(examine, records), strict=True)
-    for number, (record, result) in enumerate(examined, start=1):
-        if isinstance(result, InputError):
-            note(result)
-        else:
-            _add(summary, record, *result, size)
-        progress(number)
-    return summary
-
-
-def _add(summary: SplitSummary, record: Record, width: int, height: int, size: int) -> None:
-    classes = [box.class_index for box in record.boxes]
-    summary.n_images += 1
-    summary.n_without_labels += not classes
-    summary.images_by_class.update(set(classes))
-    summary.boxes_by_class.update(classes)
-    if record.group is not None:
-        summary.groups[record.group] += 1
-    summary.n_segmented += record.segmentation is not None
-    corners = np.array([box[1:] for box in record.boxes], dtype=np.float64)
-    summary.flaws.update(box_flaws(corners, width, height, size))
-    summary.n_other_size += record.size is not None and record.size != (width, height)
+    for split in SPLITS:
+        with reporting(note):
+            records = reader.records(split, note)
+            summary = found.splits[split] = SplitSummary()
+            examined = zip(records, in_parallel(examine, records), strict=True)
+            for number, (record, sides) in enumerate(examined, start=1):
+                if isinstance(sides, InputError):
+                    note(sides)
+                else:
+                    summary.add(record, *sides, size)
+                progress(split, number, len(records))
+    with reporting(note):
+        found.fingerprint = reader.fingerprint()
+    return found
 
 
 def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
-    """Put a verification into words."""
+    """Return the lines that `mg-data verify` prints: counts, flaws, classes and problems."""
     lines = []
     for split, summary in found.splits.items():
         lines.append(

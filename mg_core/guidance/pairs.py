@@ -1,4 +1,4 @@
-"""Which attributions and layers go with which models."""
+"""Which attributions and layers can be used with which models."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from mg_core.models import MODELS
 
 
 def check_pair(model: str, attribution: str, layer: str) -> None:
-    """Refuse an attribution or layer that a registered model cannot be guided or judged with.
+    """Refuse an attribution or layer that cannot be used with a registered model.
 
     Raises:
-        InputError: unknown names, or an attribution that means nothing for the model's family.
+        InputError: unknown model, attribution or layer, or an attribution that is not defined for
+            the model's family.
     """
     variant, method = MODELS[model], ATTRIBUTIONS[attribution]
     if method.families is not None and variant.family not in method.families:

@@ -1,9 +1,4 @@
-"""One step of guided training (Eq. 1), usable in any training loop.
-
-optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-settings = Guidance("ixg", "input", "energy", localization_weight=1e-3)
-losses = guided_step(model, optimizer, batch, settings)
-"""
+"""One step of guided training (Eq. 1), usable in any training loop."""
 
 from __future__ import annotations
 
@@ -28,11 +23,11 @@ class Guidance:
 
     Attributes:
         attribution: registered method whose maps are guided.
-        layer: where they are taken: "input", a guidance layer, or any submodule's dotted name.
+        layer: layer of the maps: "input", a guidance layer, or any submodule's dotted name.
         loss: registered localization loss.
         localization_weight: λ of Eq. 1.
-        reduction: of the losses of a batch's annotated images; "sum", as published, makes λ depend
-            on the batch size, "mean" does not.
+        reduction: how the losses of a batch's annotated images are combined. "sum", as published,
+            makes λ depend on the batch size; "mean" does not.
     """
 
     attribution: str
@@ -44,15 +39,15 @@ class Guidance:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images to learn from, R of B with boxes; all tensors on the model's device.
+    """B training images, R of them annotated with boxes; all tensors are on the model's device.
 
     Attributes:
         inputs: (B, C, H, W), encoded.
         labels: (B, K), bool or 0/1.
         target_classes: (R,) int64, the explained class of each annotated image.
-        masks: (R, H, W) bool, the union of that class's boxes.
-        annotated: (R,) int64, which images those are. Indices, since a boolean mask on a GPU
-            would make the host wait for it.
+        masks: (R, H, W) bool, the union of the boxes of that class.
+        annotated: (R,) int64, indices of the annotated images; a boolean mask on a GPU would make
+            the host wait.
     """
 
     inputs: Tensor
@@ -64,12 +59,12 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepLosses:
-    """The terms of Eq. 1 in one step: scalars, detached, still on the device.
+    """The terms of Eq. 1 in one step: detached scalars on the model's device.
 
     Attributes:
-        loss: what was minimised.
+        loss: the minimised loss.
         bce: classification loss, a mean over images and classes.
-        localization: localization losses of the annotated images, reduced, before λ; 0 without.
+        localization: reduced localization loss before λ; 0 without annotated images.
     """
 
     loss: Tensor
@@ -86,18 +81,40 @@ def guided_step(
 ) -> StepLosses:
     """Take one optimiser step on L = L_class + λ L_loc (Eq. 1).
 
-    One forward pass serves both losses. Only annotated images are explained; without any, and
-    without guidance, this is an ordinary classification step. The host never waits for a GPU.
+    One forward pass serves both losses, and only annotated images are explained. Without guidance
+    or annotated images this is an ordinary classification step. The host never waits for a GPU.
 
     Args:
-        model: in the mode it is to be trained in.
-        optimizer: of the model's parameters.
-        batch: images, labels and, for guidance, masks.
-        guidance: none trains with the classification loss alone.
+        model: network in the mode in which it is trained, usually `train()`.
+        optimizer: optimiser of the model's parameters.
+        batch: images and labels; for guidance also classes and masks of annotated images.
+        guidance: settings of the guidance; none uses the classification loss alone.
         precision: "bf16" runs the forward pass under autocast; maps and losses are float32.
 
+    Returns:
+        The terms of the loss.
+
     Raises:
-        InputError: unknown attribution, layer or loss, or masks of another size than the inputs.
+        InputError: unknown attribution, layer or loss, masks that are missing or have another
+            size than the inputs, or a layer whose output is no map.
+
+    Example:
+        >>> import torch, mg_core
+        >>> model = mg_core.build_model("vanilla_tiny", num_classes=4).train()
+        >>> optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
+        >>> images = torch.rand(8, 3, 32, 32)
+        >>> masks = mg_core.boxes_to_masks([[[4, 4, 20, 28]]] * 8, size=32)
+        >>> batch = mg_core.Batch(
+        ...     mg_core.encode(model, images),
+        ...     labels=torch.eye(4).repeat(2, 1),
+        ...     target_classes=torch.arange(4).repeat(2),
+        ...     masks=masks,
+        ...     annotated=torch.arange(8),
+        ... )
+        >>> guidance = mg_core.Guidance("ixg", "input", "energy", localization_weight=5e-4)
+        >>> losses = mg_core.guided_step(model, optimizer, batch, guidance)
+        >>> bool(losses.loss > losses.bce)
+        True
     """
     optimizer.zero_grad(set_to_none=True)
     loss, losses = guided_loss(model, batch, guidance, precision)
@@ -109,7 +126,25 @@ def guided_step(
 def guided_loss(
     model: nn.Module, batch: Batch, guidance: Guidance | None, precision: Precision = "fp32"
 ) -> tuple[Tensor, StepLosses]:
-    """Return the loss of Eq. 1 with its graph, and its terms; arguments as for `guided_step`."""
+    """Return the loss of Eq. 1 with its graph, and its terms; arguments as for `guided_step`.
+
+    Gradients of several batches can be accumulated before an optimiser step, as in the example.
+
+    Example:
+        >>> import torch, mg_core
+        >>> model = mg_core.build_model("vanilla_tiny", num_classes=4).train()
+        >>> for _ in range(2):
+        ...     images = mg_core.encode(model, torch.rand(4, 3, 32, 32))
+        ...     masks = mg_core.boxes_to_masks([[[4, 4, 20, 28]]] * 4, size=32)
+        ...     batch = mg_core.Batch(
+        ...         images, torch.eye(4), torch.arange(4), masks, annotated=torch.arange(4)
+        ...     )
+        ...     guidance = mg_core.Guidance("gradcam", "final", "l1", localization_weight=1e-3)
+        ...     loss, terms = mg_core.guided_loss(model, batch, guidance)
+        ...     (loss / 2).backward()
+        >>> bool(model.conv1.weight.grad.abs().sum() > 0)
+        True
+    """
     annotated = batch.annotated
     is_guided = guidance is not None and annotated is not None and len(annotated) > 0
     pairs = [(guidance.attribution, guidance.layer)] if guidance and is_guided else []

@@ -1,7 +1,7 @@
 """Localization losses (Sec. 3.4): what guidance minimises beside the classification loss.
 
-A loss sees raw maps at input resolution. None of them is ever NaN, in value or gradient, for
-finite maps: one without positive energy has a constant cost and no gradient.
+A loss takes raw maps at input resolution. For finite maps, its value and gradient are finite: a map
+without positive energy has a constant loss and no gradient.
 """
 
 from __future__ import annotations
@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from mg_core.errors import InputError
+from mg_core.errors import check_shapes
 from mg_core.registry import Registry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOG_FLOOR = -100.0
-"""Where PPCE clamps the logarithm, as torch's binary cross-entropy does."""
+"""Lower bound of the logarithm in PPCE, as in PyTorch's binary cross-entropy."""
 
 Loss: TypeAlias = "Callable[[Tensor, Tensor], Tensor]"
 """(attributions (B, H, W), at least float32; masks (B, H, W) bool) -> (B,)."""
@@ -29,21 +29,17 @@ def localization_loss(name: str, attributions: Tensor, masks: Tensor) -> Tensor:
 
     Args:
         name: registered loss.
-        attributions: (B, H, W) raw maps at input resolution, computed in at least float32.
+        attributions: (B, H, W) raw maps at input resolution; lower precision becomes float32.
         masks: (B, H, W) union of the boxes of the explained class, bool or 0/1.
 
     Returns:
-        (B,), differentiable with respect to the attributions.
+        (B,) at least float32, differentiable with respect to the attributions.
 
     Raises:
         InputError: unknown loss, or maps and masks of different shapes.
     """
     loss = LOSSES[name]
-    if attributions.ndim != 3 or attributions.shape != masks.shape:
-        raise InputError(
-            "attributions and masks must both have shape (B, H, W), not "
-            f"{tuple(attributions.shape)} and {tuple(masks.shape)}"
-        )
+    check_shapes("(B, H, W)", attributions=attributions, masks=masks)
     if attributions.dtype.itemsize < 8:
         attributions = attributions.float()
     return loss(attributions, masks.bool())
@@ -54,8 +50,8 @@ def energy(attributions: Tensor, masks: Tensor) -> Tensor:
     """Penalise positive attribution outside the mask: 1 − EPG (Eq. 6 and 2)."""
     positive, empty = _scale(attributions, attributions.detach())
     positive = positive.relu()
-    # Scaled by the maximum, sums of H·W entries neither overflow nor vanish; EPG does not change,
-    # so the maximum may count as a constant here.
+    # Division by the maximum keeps sums of H·W entries from overflowing or vanishing. EPG does not
+    # depend on the scale, so the maximum needs no gradient.
     total = positive.sum((1, 2)).masked_fill(empty, 1.0)
     return 1 - (positive * masks).sum((1, 2)) / total
 
@@ -71,7 +67,7 @@ def l1(attributions: Tensor, masks: Tensor) -> Tensor:
 def ppce(attributions: Tensor, masks: Tensor) -> Tensor:
     """Maximise normalised positive attributions inside the mask (Eq. 4); 0 for an empty mask."""
     positive, _ = _scale(attributions, attributions)
-    # Below the smallest normal number, 1 / Â would overflow: there the value has no gradient.
+    # Below the smallest normal number the gradient 1 / Â would overflow, so it is cut there.
     visible = masks & (positive >= _tiny(positive))
     log = positive.masked_fill(~visible, 1.0).log()
     hidden = positive.detach().relu().log().clamp_min(LOG_FLOOR)
@@ -91,9 +87,9 @@ def _scale(attributions: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
     """Divide each map by the maximum of its magnitudes.
 
     Returns:
-        The scaled maps, zero and without gradient for a map without positive energy, and (B,)
-        which maps those are: their maximum is not above the smallest normal number. A NaN is
-        passed on, for the training loop to stop at.
+        (B, H, W) scaled maps, and (B,) bool, which maps have no positive energy: their maximum is
+        not above the smallest normal number. These are zero and have no gradient. A NaN stays NaN,
+        and the training loop stops at it.
     """
     peak = magnitudes.amax((1, 2))
     empty = attributions.detach().amax((1, 2)) <= _tiny(attributions)
@@ -103,6 +99,6 @@ def _scale(attributions: Tensor, magnitudes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _tiny(values: Tensor) -> float:
     """Return the smallest normal number of a floating-point type."""
-    import torch  # Here, so that a plan knows the losses by name without it.
+    import torch  # Imported here: a plan needs the names of the losses, but no PyTorch.
 
     return torch.finfo(values.dtype).tiny

@@ -1,4 +1,4 @@
-"""How well the labels of a whole split are predicted."""
+"""Classification of a whole split: F1, precision, recall, average precision and BCE."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mg_core.errors import InputError
+from mg_core.errors import check_shapes
 
 
 @torch.no_grad()
 def classification(logits: Tensor, labels: Tensor) -> dict[str, float | int]:
     """Return F1, precision and recall over all decisions, mean average precision and BCE.
 
-    Decisions are micro-averaged over all (image, class) pairs, at logit ≥ 0 and with integer
-    counts; 0/0 is 0. Every float is NaN if a logit is.
+    A class is predicted at logit ≥ 0. F1, precision and recall are micro averages over all (image,
+    class) pairs, from integer counts; 0/0 is 0. If a logit is NaN, so is every float.
 
     Args:
         logits: (N, K).
@@ -22,16 +22,12 @@ def classification(logits: Tensor, labels: Tensor) -> dict[str, float | int]:
 
     Returns:
         `f1`, `precision`, `recall`, `map`, `bce` and the counts `n_images` and
-        `n_classes_without_positives`, which `map` leaves out.
+        `n_classes_without_positives`; `map` leaves the latter classes out.
 
     Raises:
         InputError: logits and labels of different shapes.
     """
-    if logits.ndim != 2 or logits.shape != labels.shape:
-        raise InputError(
-            "logits and labels must both have shape (N, K), not "
-            f"{tuple(logits.shape)} and {tuple(labels.shape)}"
-        )
+    check_shapes("(N, K)", logits=logits, labels=labels)
     logits, labels = logits.double(), labels.to(logits.device) != 0
     predicted = logits >= 0
     hits = int((predicted & labels).sum())
@@ -58,15 +54,16 @@ def classification(logits: Tensor, labels: Tensor) -> dict[str, float | int]:
 def average_precision(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return the area under each class's precision-recall steps, without interpolation.
 
-    AP = Σ_i (R_i − R_{i−1}) P_i over the distinct scores, descending: equal scores are one
-    threshold, so that the order of the images does not matter.
+    AP = Σ_i (R_i − R_{i−1}) P_i over the distinct scores in descending order. Equal scores are one
+    threshold, so the order of the images does not matter.
 
     Args:
         scores: (N, K).
         labels: (N, K) bool.
 
     Returns:
-        (K,) float64, 0 for a class without positives, and (K,) bool, which have some.
+        (K,) float64, which is 0 for a class without positives, and (K,) bool, which classes have
+        positives.
     """
     positives = labels.sum(0)
     if not len(scores):
@@ -74,7 +71,7 @@ def average_precision(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     ranked, order = scores.sort(0, descending=True)
     hit = labels.gather(0, order)
     rank = torch.arange(len(scores), device=scores.device)[:, None].expand_as(ranked)
-    # A score's threshold admits everything up to its last occurrence.
+    # At the threshold of a score, all ranks up to its last occurrence are predicted.
     last = torch.ones_like(hit)
     last[:-1] = ranked[:-1] != ranked[1:]
     end = rank.masked_fill(~last, len(scores)).flip(0).cummin(0).values.flip(0)

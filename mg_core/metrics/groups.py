@@ -1,21 +1,21 @@
-"""How well each group of a data set with spurious correlations is classified (Sec. 5.5)."""
+"""Accuracy in each group of a data set with spurious correlations (Sec. 5.5)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from mg_core.errors import InputError
+from mg_core.errors import InputError, check_shapes
 
 N_GROUPS = 4
 """Group = 2 · kind of bird + background."""
 WORST_GROUP = 2
-"""Waterbirds on land: what Table 1 calls the worst group, in both tasks."""
+"""Waterbirds on land, the worst group of Table 1 in both tasks."""
 
 
 @torch.no_grad()
 def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, float | None]:
-    """Return accuracy by argmax, over all images as they are and in each group.
+    """Return the share of images whose largest logit is their class, in all and in each group.
 
     Args:
         logits: (N, K).
@@ -24,17 +24,15 @@ def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, 
 
     Returns:
         `accuracy`, `accuracy_group_0` to `_3`, `accuracy_worst_group` (that of waterbirds on land)
-        and `accuracy_min_group` (the lowest there is). None for a group without images; NaN
-        wherever a logit of the images is.
+        and `accuracy_min_group` (the lowest of a group). None for a group without images; NaN if
+        a logit of the images is NaN.
 
     Raises:
-        InputError: logits, labels and groups do not belong together.
+        InputError: logits, labels and groups of different shapes, or an unknown group.
     """
-    if logits.ndim != 2 or logits.shape != labels.shape or groups.shape != logits.shape[:1]:
-        raise InputError(
-            "logits and labels must both have shape (N, K) and groups (N,), not "
-            f"{tuple(logits.shape)}, {tuple(labels.shape)} and {tuple(groups.shape)}"
-        )
+    check_shapes("(N, K)", logits=logits, labels=labels)
+    if groups.shape != logits.shape[:1]:
+        raise InputError(f"groups must have shape ({len(logits)},), not {tuple(groups.shape)}")
     groups = groups.to(logits.device)
     if len(groups) and (int(groups.min()) < 0 or int(groups.max()) >= N_GROUPS):
         raise InputError(f"groups must be in [0, {N_GROUPS})")
@@ -46,7 +44,7 @@ def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, 
         "accuracy": _mean(hits),
         **{f"accuracy_group_{group}": value for group, value in enumerate(by_group)},
         "accuracy_worst_group": by_group[WORST_GROUP],
-        # Through a tensor: Python's min would drop or keep a NaN by its place.
+        # Python's min keeps or drops a NaN depending on its place, a tensor's always keeps it.
         "accuracy_min_group": float(torch.tensor(present).double().min()) if present else None,
     }
 

@@ -1,6 +1,6 @@
-"""How well maps agree with boxes (Sec. 3.3), one number an image.
+"""Agreement of maps with boxes (Sec. 3.3), one number for each map.
 
-All of them see raw maps at input resolution, take the positive part and normalise it themselves.
+A metric takes raw maps at input resolution; it takes their positive part and normalises it itself.
 A map has positive energy if its maximum is above the smallest normal number of its type.
 """
 
@@ -11,18 +11,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mg_core.errors import InputError
+from mg_core.errors import check_shapes
 
 IOU_THRESHOLDS = (
     *(0.001, 0.002, 0.005, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.075),
     *(0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9),
 )
-"""Binarisation thresholds that are tried; input-layer maps are sparse and need the small ones."""
+"""Thresholds at which IoU is computed; maps at the input are sparse and need the small ones."""
 
 
 def has_energy(attributions: Tensor) -> Tensor:
-    """Say which maps (B, H, W) have positive energy, (B,) bool; the others score 0 below."""
-    # A NaN is passed on, so that a diverged model scores NaN and never enters a front.
+    """Return (B,) bool, which of the maps (B, H, W) have positive energy; others score 0."""
+    # A NaN counts as energy, so that a diverged model scores NaN and never enters a front.
     tiny = torch.finfo(_at_least_float32(attributions)).tiny
     return ~(attributions.detach().amax((1, 2)) <= tiny)
 
@@ -40,6 +40,13 @@ def epg(attributions: Tensor, masks: Tensor) -> Tensor:
 
     Raises:
         InputError: maps and masks of different shapes.
+
+    Example:
+        >>> import torch, mg_core
+        >>> maps = torch.tensor([[[3.0, 1.0], [-2.0, 0.0]]])
+        >>> masks = torch.tensor([[[True, False], [True, False]]])
+        >>> mg_core.epg(maps, masks)
+        tensor([0.7500])
     """
     positive, masks = _normalised(attributions, masks)
     inside, total = (positive * masks).sum((1, 2)), positive.sum((1, 2))
@@ -60,11 +67,18 @@ def iou(attributions: Tensor, masks: Tensor, thresholds: Sequence[float] | Tenso
 
     Raises:
         InputError: maps and masks of different shapes.
+
+    Example:
+        >>> import torch, mg_core
+        >>> maps = torch.tensor([[[4.0, 1.0], [-2.0, 0.0]]])
+        >>> masks = torch.tensor([[[True, False], [False, False]]])
+        >>> mg_core.iou(maps, masks, thresholds=[0.1, 0.5])
+        tensor([[0.5000, 1.0000]])
     """
     positive, masks = _normalised(attributions, masks)
     levels = torch.as_tensor(thresholds, dtype=torch.float64, device=positive.device)
     levels, order = levels.sort()
-    # Each pixel is sorted once into the number of thresholds below it, instead of T comparisons.
+    # For each pixel, the number of thresholds below it is found once, without T comparisons.
     images, bins = len(positive), len(levels) + 1
     level = torch.bucketize(positive.flatten(1), levels)
     offset = torch.arange(0, 2 * images * bins, 2 * bins, device=level.device)[:, None]
@@ -91,27 +105,23 @@ def on_object(attributions: Tensor, masks: Tensor, segmentation: Tensor) -> Tens
         (B,) in [0, 1]; NaN where the boxes hold no positive attribution.
 
     Raises:
-        InputError: maps and masks of different shapes.
+        InputError: maps, masks and segmentation of different shapes.
     """
     positive, masks = _normalised(attributions, masks)
-    _, segmentation = _normalised(attributions, segmentation)
+    check_shapes("(B, H, W)", attributions=attributions, segmentation=segmentation)
     in_box = positive * masks
-    share = (in_box * segmentation).sum((1, 2)) / in_box.sum((1, 2))
+    share = (in_box * segmentation.bool()).sum((1, 2)) / in_box.sum((1, 2))
     return share.to(_at_least_float32(attributions))
 
 
 def _normalised(attributions: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return Â⁺, all zero for a map without positive energy, in float64, and masks as bool."""
-    if attributions.ndim != 3 or attributions.shape != masks.shape:
-        raise InputError(
-            "attributions and masks must both have shape (B, H, W), not "
-            f"{tuple(attributions.shape)} and {tuple(masks.shape)}"
-        )
-    # float64, so that Â⁺ > t holds exactly where it should.
+    """Return Â⁺ in float64, all zero for a map without positive energy, and masks as bool."""
+    check_shapes("(B, H, W)", attributions=attributions, masks=masks)
+    # In float64, Â⁺ > t is not affected by rounding.
     energy = has_energy(attributions)[:, None, None]
     positive = attributions.double().relu().masked_fill(~energy, 0.0)
     peak = positive.amax((1, 2), keepdim=True).masked_fill(~energy, 1.0)
-    return positive.div_(peak), masks if masks.dtype == torch.bool else masks != 0
+    return positive.div_(peak), masks.bool()
 
 
 def _at_least_float32(values: Tensor) -> torch.dtype:

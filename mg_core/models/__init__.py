@@ -1,4 +1,4 @@
-"""The backbones of the study and their small siblings, in one registry."""
+"""The models of the study in one registry, and how one is built."""
 
 from __future__ import annotations
 
@@ -6,32 +6,38 @@ from typing import TYPE_CHECKING
 
 from mg_core.errors import InputError
 from mg_core.lazy import importing
-from mg_core.models import bcos, vanilla, xdnn  # noqa: F401  # they register their variants
-from mg_core.models.architecture import MODELS, Architecture, architecture
+from mg_core.models import study  # noqa: F401  # registers the models of the study
+from mg_core.models.architecture import MODELS, architecture
 from mg_core.models.weights import WeightFile, find_weights, load_backbone
 
 if TYPE_CHECKING:
-    from mg_core.models.base import Model
+    from mg_core.models.base import Model, encode
 
-__all__ = ["MODELS", "Architecture", "Model", "WeightFile", "architecture", "build_model"]
-__getattr__ = importing(__name__, {"Model": "mg_core.models.base"})
+__all__ = ["MODELS", "Model", "WeightFile", "architecture", "build_model", "encode"]
+__getattr__ = importing(__name__, dict.fromkeys(("Model", "encode"), "mg_core.models.base"))
 
 
 def build_model(name: str, num_classes: int, weights: str | None = None) -> Model:
     """Build a registered model with a new multi-label head.
 
-    Initial values come from torch's global generator: call `torch.manual_seed` first. The head is
-    drawn anew whatever the weights are, so that the same seed gives the same head.
+    Initial values come from torch's global generator: call `torch.manual_seed` first. Pretrained
+    weights leave the head as it was drawn, so that the same seed gives the same head.
 
     Args:
-        name: registered model.
-        num_classes: logits K.
-        weights: of the backbone: a name in the model's `pretrained`, an http(s) address or a path
-            (both may end in `#sha256=…`); none keeps the initial values.
+        name: key of `MODELS`.
+        num_classes: number K of logits, at least 1.
+        weights: pretrained weights of the backbone, see `find_weights`; none keeps the initial
+            values.
 
     Raises:
-        InputError: unknown model or weights, a failed download, a wrong checksum, or a file whose
-            keys or shapes are not the model's.
+        InputError: the model or weights are unknown, a download fails, the checksum is wrong, or
+            the file's keys or shapes do not fit the model.
+
+    Example:
+        >>> import torch, mg_core
+        >>> model = mg_core.build_model("vanilla_tiny", num_classes=3).eval()
+        >>> model(mg_core.encode(model, torch.rand(2, 3, 32, 32))).shape
+        torch.Size([2, 3])
     """
     variant = MODELS[name]
     if num_classes < 1:

@@ -1,10 +1,11 @@
-"""The registry of models, and how one is declared without importing what it is made of."""
+"""The registry of models, and how a model is declared without importing PyTorch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any
 
 from mg_core.registry import Registry
 
@@ -12,57 +13,59 @@ if TYPE_CHECKING:
     from mg_core.models.base import Model
     from mg_core.models.weights import WeightFile
 
+LAYERS = ("mid1", "mid2", "mid3", "final")
+"""The study's names of guidance layers, from the first to the last."""
+
+STAGES = {name: f"layer{stage}" for stage, name in enumerate(LAYERS, start=1)}
+"""The guidance layers of a ResNet."""
+
 
 @dataclass(frozen=True)
 class Architecture:
-    """A model that is imported when it is built: planning a sweep asks for the rest alone.
+    """A declared model: planning a sweep reads its attributes, and only building imports PyTorch.
 
     Attributes:
-        build: number of classes -> model with initial values.
-        family: as of `Model`, and so are the others.
-        guidance_layers: name in the study -> dotted name of the submodule.
-        head: dotted name of the classification layer.
+        builder: function or class that takes the number of classes and returns the model, or its
+            place as "module:name", which is imported when a model is built.
+        family: decides which attributions mean something for the model: "vanilla", "xdnn" or
+            "bcos".
+        guidance_layers: name in the study ("mid1" … "final") -> dotted name of the submodule.
+        gflops: operations of a forward pass at 224 × 224 pixels, in 10⁹; estimates of a sweep's
+            time compare models by it.
         pretrained: name -> published weights.
+        head: dotted name of the classification layer, which pretrained weights never fill.
     """
 
-    build: Callable[[int], Model]
+    builder: str | Callable[[int], Model]
     family: str
     guidance_layers: Mapping[str, str]
-    head: str
+    gflops: float = 1.0
     pretrained: Mapping[str, WeightFile] = field(default_factory=dict)
+    head: str = "fc"
 
     def __call__(self, num_classes: int) -> Model:
-        """Build the model, which then knows its layers and head by name."""
-        model = self.build(num_classes)
-        for name in ("family", "guidance_layers", "head"):
-            setattr(model, name, getattr(self, name))
+        """Build the model and give it the declared attributes."""
+        build = resolve_name(self.builder) if isinstance(self.builder, str) else self.builder
+        model: Model = build(num_classes)
+        for name, value in vars(self).items():
+            if name != "builder":
+                setattr(model, name, value)
         return model
 
     def __mro_entries__(self, bases: tuple[object, ...]) -> tuple[type, ...]:
-        """Refuse to be a base class: what is built knows its class, and this does not.
-
-        Raises:
-            TypeError: says what to subclass.
-        """
+        """Refuse to be a base class: only the built model has a class."""
         raise TypeError(
-            f"{self.build.__name__} is declared, not a class; subclass what it builds, such as "
-            "mg_core.models.resnet.TinyResNet or mg_core.models.Model"
+            "a declared model is not a class; subclass mg_core.models.Model or a network such as "
+            "mg_core.models.resnet.TinyResNet"
         )
 
 
 MODELS: Registry[Architecture | type[Model]] = Registry("model")
-"""The variants; `build_model` makes one with or without pretrained weights."""
+"""All models by name; `build_model` builds one, with or without pretrained weights."""
 
 
 def architecture(
-    family: str,
-    guidance_layers: Mapping[str, str],
-    head: str = "fc",
-    pretrained: Mapping[str, WeightFile] | None = None,
+    family: str, guidance_layers: Mapping[str, str], **others: Any
 ) -> Callable[[Callable[[int], Model]], Architecture]:
-    """Return a decorator that makes an `Architecture` of the function that builds it."""
-
-    def declare(build: Callable[[int], Model]) -> Architecture:
-        return Architecture(build, family, guidance_layers, head, pretrained or {})
-
-    return declare
+    """Return a decorator that declares what a function builds; `others` as in `Architecture`."""
+    return lambda builder: Architecture(builder, family, guidance_layers, **others)

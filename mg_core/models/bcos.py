@@ -1,89 +1,96 @@
-"""B-cos networks (Böhle et al., 2022 and 2024) of the `bcos` package, with a multi-label head."""
+"""B-cos networks (Böhle et al., 2022 and 2024) of the `bcos` package.
+
+They have the norms and the output bias of the package's ImageNet models.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from mg_core.models.architecture import MODELS, architecture
-from mg_core.models.vanilla import RESNET_LAYERS
-from mg_core.models.weights import WeightFile
+import torch
+from bcos.models import pretrained as entrypoints
+from bcos.models.densenet import BcosDenseNet
+from bcos.models.resnet import BasicBlock, BcosResNet, Bottleneck
+from bcos.modules import BcosSequential, norms
+from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from mg_core.models.base import Model
+from mg_core.models.architecture import STAGES
+from mg_core.models.base import Model, unit_range
+from mg_core.models.bcos_layers import FusedBatchNormUncentered2d, FusedBcosConv2d
 
-NAMES = tuple(RESNET_LAYERS)
-VIT_HEAD = "0.linear_head.linear"
+LOGIT_BIAS = math.log(0.001 / 0.999)
+"""Fixed output bias of the ImageNet models, kept for any number of classes, as published."""
 
-
-def _imagenet(name: str) -> dict[str, WeightFile]:
-    url = f"https://github.com/B-cos/B-cos-v2/releases/download/v0.0.1-weights/{name}"
-    return {"imagenet": WeightFile.named(url)}
-
-
-def _quarters(depth: int) -> dict[str, str]:
-    """Return the transformer blocks that end each quarter of the depth."""
-    return {
-        name: f"0.transformer.encoder_{math.ceil(depth * quarter / 4) - 1}"
-        for quarter, name in enumerate(NAMES, start=1)
-    }
+_LAYERS = {
+    "norm_layer": norms.NoBias(FusedBatchNormUncentered2d),
+    "conv_layer": FusedBcosConv2d,
+    "logit_bias": LOGIT_BIAS,
+}
 
 
-DENSE_BLOCKS = {name: f"features.denseblock{i}" for i, name in enumerate(NAMES, start=1)}
-"""Before their transitions."""
+class BcosModel(Model):
+    """A B-cos network; its inputs have six channels."""
+
+    family = "bcos"
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Turn images (B, 3, H, W) into [r, g, b, 1 − r, 1 − g, 1 − b], not normalised."""
+        images = unit_range(images)
+        return torch.cat([images, 1 - images], 1)
 
 
-@MODELS.register("bcos_resnet50")
-@architecture("bcos", RESNET_LAYERS, pretrained=_imagenet("resnet_50-ead259efe4.pth"))
-def bcos_resnet50(num_classes: int) -> Model:
-    """Build the B-cos ResNet of the study."""
-    from mg_core.models.bcos_networks import resnet50
+class PackageResNet(BcosModel, BcosResNet):  # type: ignore[misc]  # the package has no types
+    """A ResNet of the package."""
 
-    return resnet50(num_classes)
+    guidance_layers = STAGES
+    _make_layer: Callable[..., nn.Sequential]
 
-
-@MODELS.register("bcos_resnet18")
-@architecture("bcos", RESNET_LAYERS, pretrained=_imagenet("resnet_18-68b4160fff.pth"))
-def bcos_resnet18(num_classes: int) -> Model:
-    """Build a small sibling that still has published weights."""
-    from mg_core.models.bcos_networks import resnet18
-
-    return resnet18(num_classes)
+    def __init__(
+        self, block: type[nn.Module], layers: list[int], num_classes: int, **options: object
+    ) -> None:
+        super().__init__(block, layers, num_classes, **_LAYERS, **options)
 
 
-@MODELS.register("bcos_tiny")
-@architecture("bcos", RESNET_LAYERS)
-def bcos_tiny(num_classes: int) -> Model:
-    """Build the smallest B-cos ResNet, for demonstrations and tests."""
-    from mg_core.models.bcos_networks import TinyBcosResNet
-
-    return TinyBcosResNet(num_classes)
+def resnet18(num_classes: int) -> PackageResNet:
+    """Build a ResNet-18."""
+    return PackageResNet(BasicBlock, [2, 2, 2, 2], num_classes)
 
 
-@MODELS.register("bcos_densenet121")
-@architecture("bcos", DENSE_BLOCKS, "classifier", _imagenet("densenet_121-b8daf96afb.pth"))
-def bcos_densenet121(num_classes: int) -> Model:
-    """Build the B-cos DenseNet of the study."""
-    from mg_core.models.bcos_networks import DenseNet121
-
-    return DenseNet121(num_classes)
+def resnet50(num_classes: int) -> PackageResNet:
+    """Build a ResNet-50."""
+    return PackageResNet(Bottleneck, [3, 4, 6, 3], num_classes)
 
 
-@MODELS.register("bcos_vit_s")
-@architecture(
-    "bcos", _quarters(12), VIT_HEAD, _imagenet("bcos_simple_vit_s_patch16_224-75e99d1f73.pth")
-)
-def bcos_vit_s(num_classes: int) -> Model:
-    """Build the simple ViT-S/16 of the study, tapped at blocks 3, 6, 9 and 12."""
-    from mg_core.models.bcos_networks import vit_s
+class TinyBcosResNet(PackageResNet):
+    """A ResNet with one block of few channels a stage; resolutions as in `TinyResNet`."""
 
-    return vit_s(num_classes)
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(BasicBlock, [1, 1, 1], num_classes, inplanes=16, small_inputs=True)
+        self.conv1 = FusedBcosConv2d(6, 16, kernel_size=3, stride=2, padding=1)
+        self.layer4 = self._make_layer(BasicBlock, 64, 1)
 
 
-@MODELS.register("bcos_vitc_s")
-@architecture("bcos", _quarters(11), VIT_HEAD, _imagenet("bcos_vitc_s_patch1_14-cf55c88f0c.pth"))
-def bcos_vitc_s(num_classes: int) -> Model:
-    """Build its sibling with a convolutional stem and 11 blocks, tapped at 3, 6, 9 and 11."""
-    from mg_core.models.bcos_networks import vitc_s
+class DenseNet121(BcosModel, BcosDenseNet):  # type: ignore[misc]
+    """The DenseNet of the package."""
 
-    return vitc_s(num_classes)
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes=num_classes, **_LAYERS)
+
+
+class PackageVit(BcosModel, BcosSequential):  # type: ignore[misc]
+    """A simple ViT of the package: any image whose sides are multiples of 16."""
+
+    def __init__(self, vit: nn.Sequential) -> None:
+        super().__init__(*vit)
+        self[-1].logit_bias = LOGIT_BIAS
+
+
+def vit_s(num_classes: int) -> PackageVit:
+    """Build the simple ViT-S/16."""
+    return PackageVit(entrypoints.simple_vit_s_patch16_224(num_classes=num_classes))
+
+
+def vitc_s(num_classes: int) -> PackageVit:
+    """Build its sibling with a convolutional stem and 11 blocks."""
+    return PackageVit(entrypoints.vitc_s_patch1_14(num_classes=num_classes))

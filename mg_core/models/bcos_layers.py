@@ -1,7 +1,7 @@
 """Layers of the `bcos` package with the same parameters and numbers in fewer passes over memory.
 
-Their explanations can be trained as everywhere (see `mg_core.attributions.dynamic_weights`), and what a held
-backward pass needs of a second derivative is written out.
+Their explanations can be trained (see `mg_core.attributions.dynamic_weights`). The second
+derivatives that a held backward pass needs are written out.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mg_core.attributions.second_order import channel_dot, combination
 
 
 class FusedBcosConv2d(BcosConv2d):  # type: ignore[misc]  # the package has no types
-    """|cos(x, ŵ)| ŵᵀx with unit norm ŵ; other B, MaxOut and groups are left to the package."""
+    """|cos(x, ŵ)| ŵᵀx with ŵ of unit norm; other B, MaxOut and groups are left to the package."""
 
     def forward_impl(self, in_tensor: Tensor) -> Tensor:
         """Convolve patches (B, C, H, W) and scale by their cosine."""
         weights = current_weights()
         is_plain = (self.b, self.max_out, self.groups, self.dilation) == (2, 1, 1, 1)
-        # A module that detaches, but not for us, is in the package's own explanation mode.
+        # A module that detaches without our weights is in the package's own explanation mode.
         if not is_plain or (self.detach and weights is None):
             found: Tensor = super().forward_impl(in_tensor)
             return found
@@ -46,7 +46,7 @@ class FusedBcosConv2d(BcosConv2d):  # type: ignore[misc]  # the package has no t
 
 
 class FusedBatchNormUncentered2d(norms.BatchNormUncentered2d):  # type: ignore[misc]
-    """x γ / √(var x + ε), with the variance of the batch in training, without bias."""
+    """x γ / √(var x + ε) without bias; in training, with the variance of the batch."""
 
     def forward(self, input: Tensor) -> Tensor:  # the name of the package
         """Normalise (B, C, H, W)."""
@@ -68,7 +68,7 @@ class _SumOfSquares(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
         dtype = torch.promote_types(x.dtype, torch.float32)
-        # Two passes, but many times faster on a CPU than the one of a vector norm over channels.
+        # On a CPU, these two passes are many times faster than one vector norm over channels.
         return (x * x).sum(1, keepdim=True, dtype=dtype)
 
     @staticmethod
@@ -174,7 +174,7 @@ def _channels(values: Tensor, like: Tensor) -> Tensor:
 def _differentiate(
     function: Callable[..., Tensor], arguments: Sequence[Tensor], gradient: Tensor
 ) -> tuple[Tensor, ...]:
-    """Return the gradients of a plainly written function, so that they have gradients too."""
+    """Return gradients that can be differentiated again, by differentiating a plain function."""
     return torch.autograd.grad(
         function(*arguments), arguments, gradient, create_graph=True, materialize_grads=True
     )

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
+from urllib.request import url2pathname
 
-from filelock import FileLock
-
+from mg_core.download import ADDRESS, fetch, verify
 from mg_core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TIMEOUT = 60  # seconds without an answer from the publisher
-CHUNK = 1 << 20
-HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.[^/]*$")
-CHECKSUM = re.compile(r"sha256=([0-9a-fA-F]{8,64})")
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
 @dataclass(frozen=True)
@@ -32,8 +25,8 @@ class WeightFile:
     """A published file of weights.
 
     Attributes:
-        url: where its publisher offers it.
-        sha256: leading hex digits of its digest; none where the publisher gives no digest.
+        url: http, https or file address, or a path.
+        sha256: leading hex digits of its digest; none if the publisher gives no digest.
     """
 
     url: str
@@ -44,67 +37,79 @@ class WeightFile:
         """Take the checksum from the file's name, as `torch.hub` does: `resnet18-f37072fd.pth`.
 
         Raises:
-            InputError: the name holds none.
+            InputError: the name holds no checksum.
         """
-        if not (found := HASH_IN_NAME.search(urllib.parse.urlsplit(url).path)):
+        file = cls(url, None)
+        if not (found := HASH_IN_NAME.search(file.name)):
             raise InputError(
                 f"weights {url!r}: no checksum; end the address in '#sha256=' and hex digits"
             )
-        return cls(url, found[1])
+        return replace(file, sha256=found[1])
+
+    @property
+    def name(self) -> str:
+        """Name of the file in the checkpoint folder of `torch.hub`."""
+        return PurePosixPath(unquote(re.split("[?#]", self.url)[0])).name
 
 
 def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
     """Return a verified local file; downloads end up in the checkpoint folder of `torch.hub`.
 
-    Args:
-        weights: a name in `pretrained`, an http(s) address or a path; the latter two may end in
-            `#sha256=` and at least eight hex digits. An address must, unless its file name holds
-            the digits as those of `torch.hub` do.
-        pretrained: published weights of the model by name.
+    `weights` is a name in `pretrained`, an http(s) address or a path. An address or path may end
+    in `#sha256=` and 8 to 64 leading hex digits of the digest; an address needs them unless its
+    file name holds them, as in `resnet18-f37072fd.pth`.
 
     Raises:
-        InputError: no such name or file, nothing to download there, or the wrong checksum.
+        InputError: there is no such name or file, the download fails, or the checksum is wrong.
     """
-    if weights in pretrained:
-        return _download(pretrained[weights])
-    address, checksum = _split_checksum(weights)
-    if urllib.parse.urlsplit(address).scheme in ("http", "https"):
-        file = WeightFile(address, checksum) if checksum else WeightFile.named(address)
-        return _download(file)
-    path = Path(address).expanduser()
+    file = pretrained.get(weights) or _parse(weights)
+    checksum = file.sha256 and f"sha256={file.sha256}"
+    if ADDRESS.match(file.url):
+        import torch  # Here and below, so that planning a sweep does without it.
+
+        path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
+        fetch(file.url, path, checksum)
+        return path
+    is_uri = file.url.startswith("file://")
+    path = Path(url2pathname(file.url[len("file://") :]) if is_uri else file.url).expanduser()
     if not path.is_file():
         names = ", ".join(pretrained) or "no names for this model"
         raise InputError(
-            f"weights {weights!r}: neither a file, an http(s) address nor a name ({names})"
+            f"weights {weights!r}: there is no file {path}; give a path, an http(s) address or a "
+            f"name ({names})"
         )
-    if checksum:
-        _verify(path, checksum, weights)
+    verify(path, checksum, f"weights {path}")
     return path
+
+
+def _parse(weights: str) -> WeightFile:
+    address, separator, digits = weights.rpartition("#sha256=")
+    if not separator:
+        return WeightFile.named(weights) if ADDRESS.match(weights) else WeightFile(weights, None)
+    if not re.fullmatch("[0-9a-fA-F]{8,64}", digits):
+        raise InputError(f"weights {weights!r}: '#sha256=' wants 8 to 64 hex digits")
+    return WeightFile(address, digits.lower())
 
 
 def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
     """Fill everything but the classification head from a file, with strict keys.
 
-    The file is a state dict, bare or under "state_dict", with or without the "module." that data
-    parallel training puts before every key, as `torch.save` or safetensors write it.
-
-    Args:
-        model: gets the weights.
-        path: a local file.
-        head: dotted name of the head; its entries in the file are left out.
-        name: of the model, for people.
+    `torch.save` or safetensors wrote a state dict to the file, bare or under "state_dict", with or
+    without the "module." that data parallel training puts before every key. The entries of `head`,
+    a dotted name, are left out.
 
     Raises:
-        InputError: the file is no state dict, or its keys or shapes are not the model's.
+        InputError: the file is no state dict, or its keys or shapes do not fit the model.
     """
     state = read_state(path)
-    backbone = {key: value for key, value in state.items() if not _is_in(key, head)}
+    inside = f"{head}."
+    backbone = {key: value for key, value in state.items() if not key.startswith(inside)}
     try:
         missing, unexpected = model.load_state_dict(backbone, strict=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"weights {path}: do not fit model {name!r}: {reason}") from None
-    missing = [key for key in missing if not _is_in(key, head)]
+    missing = [key for key in missing if not key.startswith(inside)]
     for problem, keys in (("lacks", missing), ("has unknown", unexpected)):
         if keys:
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
@@ -114,27 +119,19 @@ def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by key, unwrapped, without running any code in it.
-
-    Raises:
-        InputError: the file cannot be read, or is no state dict.
-    """
-    import torch  # Here and below, so that a plan knows names of weights without it.
+    """Return the tensors of a checkpoint by key, unwrapped, without running any code in it."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"weights {path}: cannot be read: {reason}") from None
-    except Exception as error:
-        if type(error).__name__ != "SafetensorError":  # derives from Exception alone
-            raise
-        raise InputError(f"weights {path}: cannot be read: {error}") from None
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not (
@@ -144,76 +141,3 @@ def read_state(path: Path) -> dict[str, Tensor]:
     ):
         raise InputError(f"weights {path}: not a state dict of tensors")
     return {str(key).removeprefix("module."): value for key, value in content.items()}
-
-
-def _is_in(key: str, module: str) -> bool:
-    return key.startswith(f"{module}.")
-
-
-def _split_checksum(weights: str) -> tuple[str, str | None]:
-    address, separator, fragment = weights.rpartition("#sha256=")
-    if not separator:
-        return weights, None
-    if not (found := CHECKSUM.fullmatch(f"sha256={fragment}")):
-        raise InputError(f"weights {weights!r}: '#sha256=' wants 8 to 64 hex digits")
-    return address, found[1].lower()
-
-
-def _download(file: WeightFile) -> Path:
-    """Fetch a file once per machine; other trials on the node wait for it."""
-    import torch
-
-    folder, locks = (Path(torch.hub.get_dir()) / name for name in ("checkpoints", "locks"))
-    path = folder / Path(urllib.parse.unquote(urllib.parse.urlsplit(file.url).path)).name
-    try:
-        for needed in (folder, locks):
-            needed.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"weights {file.url}: no place for them: {error}") from None
-    with FileLock(locks / f"{path.name}.lock"):
-        if not path.is_file():
-            # One fixed name under the lock: whatever a killed download left is overwritten.
-            partial = path.with_name(f"{path.name}.partial")
-            try:
-                _fetch(file.url, partial)
-                _verify(partial, file.sha256, file.url)
-                os.replace(partial, path)
-            finally:
-                partial.unlink(missing_ok=True)
-        else:
-            _verify(path, file.sha256, str(path))
-    return path
-
-
-def _fetch(url: str, target: Path) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "model-guidance-sweeps"})
-    try:
-        with (
-            urllib.request.urlopen(request, timeout=TIMEOUT) as response,
-            open(target, "wb") as out,
-        ):
-            expected = response.headers.get("Content-Length")
-            while chunk := response.read(CHUNK):
-                out.write(chunk)
-            if expected is not None and out.tell() != int(expected):
-                raise InputError(
-                    f"weights {url}: the download broke off after {out.tell()} of {expected} bytes"
-                )
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"weights {url}: the download failed: {error}") from None
-
-
-def _verify(path: Path, sha256: str | None, source: str) -> None:
-    if sha256 is None:
-        return
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    if not digest.hexdigest().startswith(sha256.lower()):
-        raise InputError(
-            f"weights {source}: wrong checksum, sha256 {digest.hexdigest()[: len(sha256)]} "
-            f"instead of {sha256}"
-        )

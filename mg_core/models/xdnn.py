@@ -6,50 +6,51 @@ gradient. The new classification head may have a bias: attributions do not see i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
 
-from mg_core.models.architecture import MODELS, architecture
-from mg_core.models.vanilla import RESNET_LAYERS
-from mg_core.models.weights import WeightFile
+from torch import nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
-if TYPE_CHECKING:
-    from mg_core.models.base import Model
-
-HESSE = (
-    "https://download.visinf.tu-darmstadt.de/data/2021-neurips-fast-axiomatic-attribution/models"
-)
-PUBLISHED = WeightFile(f"{HESSE}/xfixup_resnet50_model_best.pth.tar", None)
-"""Its publisher gives no checksum."""
+from mg_core.models import resnet
+from mg_core.models.resnet import TinyResNet, TorchvisionResNet
 
 
-@MODELS.register("xdnn_resnet50")
-@architecture("xdnn", RESNET_LAYERS, pretrained={"imagenet": PUBLISHED})
-def xdnn_resnet50(num_classes: int) -> Model:
+def resnet50(num_classes: int) -> TorchvisionResNet:
     """Build the X-DNN of the study."""
-    from torch import nn
-
-    from mg_core.models.resnet import resnet50, without_norms
-
-    return without_norms(resnet50(num_classes, nn.Identity))
+    return _without_norms(resnet.resnet50(num_classes, nn.Identity))
 
 
-@MODELS.register("xdnn_resnet18")
-@architecture("xdnn", RESNET_LAYERS)
-def xdnn_resnet18(num_classes: int) -> Model:
-    """Build a small sibling."""
-    from torch import nn
-
-    from mg_core.models.resnet import resnet18, without_norms
-
-    return without_norms(resnet18(num_classes, nn.Identity))
+def resnet18(num_classes: int) -> TorchvisionResNet:
+    """Build a ResNet-18."""
+    return _without_norms(resnet.resnet18(num_classes, nn.Identity))
 
 
-@MODELS.register("xdnn_tiny")
-@architecture("xdnn", RESNET_LAYERS)
-def xdnn_tiny(num_classes: int) -> Model:
-    """Build the smallest X-DNN, for demonstrations and tests."""
-    from torch import nn
+def tiny_resnet(num_classes: int) -> TorchvisionResNet:
+    """Build a `TinyResNet`."""
+    return _without_norms(TinyResNet(num_classes, nn.Identity))
 
-    from mg_core.models.resnet import TinyResNet, without_norms
 
-    return without_norms(TinyResNet(num_classes, nn.Identity))
+def _without_norms(model: TorchvisionResNet) -> TorchvisionResNet:
+    """Initialise a ResNet that has identities instead of norms as Fixup does.
+
+    Zhang et al. (2019): a residual branch of m layers is scaled by L^(−1 / (2m − 2)) for L blocks,
+    and its last layer starts at zero. Every downsampling becomes its convolution alone, as the
+    keys of the published file want it.
+    """
+    blocks = [m for m in model.modules() if isinstance(m, (BasicBlock, Bottleneck))]
+    for block in blocks:
+        convolutions = [m for m in block.children() if isinstance(m, nn.Conv2d)]
+        scale = len(blocks) ** (-1 / (2 * len(convolutions) - 2))
+        for convolution in convolutions[:-1]:
+            _initialise(convolution, scale)
+        nn.init.zeros_(convolutions[-1].weight)
+        if block.downsample is not None:
+            block.downsample = block.downsample[0]
+            _initialise(block.downsample, 1.0)
+    return model
+
+
+def _initialise(convolution: nn.Conv2d, scale: float) -> None:
+    weight = convolution.weight
+    fan_out = weight.shape[0] * math.prod(weight.shape[2:])
+    nn.init.normal_(weight, std=scale * math.sqrt(2 / fan_out))

@@ -1,16 +1,16 @@
 """One run of a trial: the only writer of its own keys.
 
-Why nothing is lost and nothing overwritten, without any lock: an attempt announces itself before
-it reads its predecessor's results. A predecessor that still runs (its node was thought dead)
-commits, lists what is there, looks for a successor, and only then removes what was listed and its
-commit does not name. If it sees no successor, then nothing listed is a successor's, and whoever
-comes later reads a commit that does not name what is removed. If it sees one, it stops and
+No result is lost or overwritten, and no lock is needed. An attempt announces itself before it
+reads its predecessor's results. The predecessor may still run, if its node only seemed dead. It
+commits, lists the trial's files, looks for a successor, and only then removes the listed files
+that its commit does not name. If it sees no successor, none of the listed files is a successor's,
+and a later one reads a commit that does not name the removed files. If it sees one, it stops and
 removes nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import platform
 import secrets
@@ -28,35 +28,35 @@ import pyarrow as pa
 
 from mg_core.config import TrialConfig
 from mg_core.pareto import non_dominated
-from mg_core.store import ResultStore
-from mg_core.store import tables as schema
-from mg_core.store.progress import FOOTER, AttemptKey, Progress
-from mg_core.store.tables import to_parquet
+from mg_core.store import layout
+from mg_core.store.layout import AttemptKey
+from mg_core.store.progress import FOOTER, Progress
+from mg_core.store.result_store import ResultStore
+from mg_core.store.tables import METRICS, config_columns, to_parquet
 
 OWN_PACKAGE = "model-guidance-sweeps"
 PACKAGES = (OWN_PACKAGE, "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow")
 
-
 ENDING = ("host", "pid", "kind", "error", "traceback", "signature", "images", "log")
-"""What a record says of how and where a trial failed."""
+"""Keys of a record that describe a failure."""
 
 
 class SupersededError(RuntimeError):
-    """A later attempt of the same trial has begun; this one has nothing left to do."""
+    """A later attempt of the same trial has begun, so this one must stop."""
 
 
 class Attempt:
-    """One run of a trial, which takes over where its predecessor was.
+    """One run of a trial, which goes on from the last epoch that its predecessor committed.
 
     Args:
-        store: where the trial lives.
-        config: the trial.
+        store: the store that holds the trial.
+        config: configuration of the trial.
         objectives: metrics whose non-dominated epochs keep their weights.
         run: nonce of the driver that started the attempt.
 
     Attributes:
         rows: all committed rows, those of earlier attempts included.
-        progress: what the metrics file says; none before the first commit.
+        progress: progress as of the last commit; none before the first one.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Attempt:
 
     @property
     def next_epoch(self) -> int:
-        """The epoch to run now."""
+        """The epoch after the last committed one."""
         return self.progress.epoch + 1 if self.progress else self.config.first_epoch
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to run."""
+        """Whether every epoch is committed."""
         return self.progress is not None and self.progress.is_complete
 
     def commit(
@@ -86,25 +86,25 @@ class Attempt:
         weights: Callable[[], bytes],
         state: Callable[[], bytes],
     ) -> Progress:
-        """Make one epoch part of the result: weights, resume state, metrics, in this order.
+        """Write the results of one epoch: weights, resume state and metrics, in this order.
 
         Args:
-            epoch: the one after the last committed.
-            rows: one for each evaluated pair, without the columns that describe the trial.
+            epoch: number of the epoch, `next_epoch`.
+            rows: one row for each evaluated pair, without the columns that describe the trial.
             weights: serialises the model; called if the epoch is non-dominated so far.
-            state: serialises all that resuming needs; called unless this was the last epoch.
+            state: serialises model and optimiser; called unless this is the last epoch.
 
         Raises:
-            SupersededError: another attempt has taken over.
+            SupersededError: a later attempt of the trial has begun.
         """
-        common = schema.config_columns(self.config) | {"attempt": self.key.number, "epoch": epoch}
-        new = pa.Table.from_pylist([common | row for row in rows], schema=schema.METRICS)
+        common = config_columns(self.config) | {"attempt": self.key.number, "epoch": epoch}
+        new = pa.Table.from_pylist([common | row for row in rows], schema=METRICS)
         self.rows = pa.concat_tables([self.rows, new])
         old = self.progress or Progress(self.trial_id, str(self.key), epoch, self.config.epochs)
         front = kept_epochs(self.rows, self.objectives)
         checkpoints = {kept: key for kept, key in old.checkpoints.items() if kept in front}
         if epoch in front:
-            checkpoints[epoch] = self._object(f"epoch-{epoch:04d}.safetensors")
+            checkpoints[epoch] = layout.weights_key(self.trial_id, self.key, epoch)
             self.store.put(checkpoints[epoch], weights())
         progress = replace(
             old,
@@ -116,16 +116,16 @@ class Attempt:
             seconds=old.seconds + _seconds(rows),
         )
         if not progress.is_complete:
-            progress = replace(progress, state=self._object(f"state-{epoch:04d}.pt"))
+            progress = replace(progress, state=layout.state_key(self.trial_id, self.key, epoch))
             self.store.put(str(progress.state), state())
         self._publish(progress)
         return progress
 
     def settle(self, last: Mapping[str, Any]) -> None:
-        """Take over a trial as it is, fencing off whoever may still be writing to it.
+        """Take over a trial that will not go on, so that no earlier attempt can write to it.
 
         Args:
-            last: record of the attempt before; where the trial is not complete, it ended like that.
+            last: record of the attempt before; an incomplete trial is recorded to have ended so.
         """
         assert self.progress is not None
         self._publish(replace(self.progress, attempt=str(self.key)))
@@ -136,7 +136,7 @@ class Attempt:
 
     def _publish(self, progress: Progress) -> None:
         table = self.rows.replace_schema_metadata({FOOTER: progress.footer()})
-        self.store.put(f"metrics/{self.trial_id}/{self.key}.parquet", to_parquet(table))
+        self.store.put(self._key(layout.METRICS), to_parquet(table))
         self.progress = progress
         self._prune()
 
@@ -156,69 +156,52 @@ class Attempt:
             "started": _now(),
             "how": None,
         }
-        others = self._attempts()
+        others = self.store.attempt_keys(self.trial_id)
         number = max((key.number for key in others), default=0) + 1
         while True:
             self.key = AttemptKey(number, secrets.token_hex(4))
             self._record |= {"attempt": number, "nonce": self.key.nonce}
             self._write_record()
-            # Two that announce themselves together share a number; the higher nonce wins and
-            # the other one comes after it.
+            # Two attempts that begin together have the same number. The one with the lower nonce
+            # is superseded and announces itself again with the next number.
             if not self._is_superseded():
                 return self.key
             self.end("superseded")
             self._record |= {"how": None, "started": _now()}
             number += 1
 
-    def _attempts(self) -> list[AttemptKey]:
-        return self.store.attempt_keys(self.trial_id)
-
     def _is_superseded(self) -> bool:
-        return any(key > self.key for key in self._attempts())
-
-    def _object(self, name: str) -> str:
-        return f"checkpoints/{self.trial_id}/{self.key}/{name}"
+        return any(key > self.key for key in self.store.attempt_keys(self.trial_id))
 
     def _write_record(self) -> None:
-        import json
-
         data = json.dumps(self._record, indent=1, ensure_ascii=False).encode()
-        self.store.put(f"attempts/{self.trial_id}/{self.key}.json", data)
+        self.store.put(self._key(layout.ATTEMPTS), data)
+
+    def _key(self, folder: str) -> str:
+        return layout.attempt_key(folder, self.trial_id, self.key)
 
     def _prune(self) -> None:
         assert self.progress is not None
-        garbage = self.store.garbage(self.trial_id, self.progress)
+        garbage = garbage_of(self.store, self.trial_id, self.progress)
         if self._is_superseded():  # After the listing: see above.
             raise SupersededError(f"trial {self.trial_id} goes on in another attempt")
         self.store.files.delete(garbage)
 
 
-def sweep(store: ResultStore, run: str) -> None:
-    """Remove what nothing refers to; no trial may be running, as far as the caller knows.
-
-    A trial that is still to go on is left to its next attempt, which alone knows what it takes
-    over. One that failed, or whose last attempt is not the one that completed it, is settled
-    first: an attempt of it may only seem dead, and what it commits meanwhile must stay.
-    """
-    for trial_id, (progress, last) in store.settled().items():
-        own = (
-            AttemptKey(last["attempt"], last["nonce"]) if last else AttemptKey.of(progress.attempt)
-        )
-        if progress.is_complete and str(own) == progress.attempt:
-            store.files.delete(store.garbage(trial_id, progress))
-        elif own == max(store.attempt_keys(trial_id)):  # Else another driver has taken it.
-            (config,) = store.trials([trial_id]).values()
-            with contextlib.suppress(SupersededError):
-                Attempt(store, config, (), run).settle(last)
-    store.files.sweep_temporary()
+def garbage_of(store: ResultStore, trial_id: str, progress: Progress) -> list[str]:
+    """Return the metrics, weights and states of a trial that `progress` does not name."""
+    own = layout.attempt_key(layout.METRICS, trial_id, progress.attempt)
+    kept = progress.references | {own}
+    folders = (layout.prefix(folder, trial_id) for folder in (layout.METRICS, layout.CHECKPOINTS))
+    return [key for folder in folders for key in store.files.keys(folder) if key not in kept]
 
 
 def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:
-    """Return the epochs of one trial whose weights are worth keeping.
+    """Return the epochs of one trial whose weights are kept.
 
-    Those that are non-dominated for any evaluated (attribution, layer): an epoch dominated
-    within its trial is dominated in its configuration too. Epoch 0 is the baseline's checkpoint
-    and never kept again. A baseline keeps its best F1, of equals the earliest.
+    A guided trial keeps the epochs that are non-dominated for any evaluated (attribution, layer):
+    an epoch dominated within its trial is dominated in its configuration too. Epoch 0 is left out,
+    since it is the baseline's checkpoint. A baseline keeps the earliest epoch of its best F1.
     """
     epochs = rows["epoch"].to_numpy()
     if rows["kind"][0].as_py() == "baseline":
@@ -235,7 +218,7 @@ def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:
 def front_values(
     rows: pa.Table, epochs: set[int], objectives: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Return what `status` and progress displays show of the kept epochs."""
+    """Return the objectives of the kept epochs, for `status` and progress displays."""
     columns = ["epoch", "attribution", "layer", *(f"val_{name}" for name in objectives)]
     found: list[dict[str, Any]] = rows.select(columns).to_pylist()
     return [row for row in found if row["epoch"] in epochs]

@@ -1,4 +1,4 @@
-"""Whole-object reads and writes on any filesystem that pyarrow knows: the store's only I/O."""
+"""Reads and writes whole objects on any filesystem of pyarrow: all I/O of the store is here."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from pyarrow import fs
 
 from mg_core.errors import InputError, StorageError
 from mg_core.redaction import refuse_secrets
+from mg_core.store.layout import TEMPORARY
 
-TEMPORARY = ".tmp"
 PARALLEL_REQUESTS = 16
-PARALLEL_READS = 2  # More would only wait for Python's own lock.
+PARALLEL_READS = 2  # On a folder; more threads would wait for Python's lock.
 BATCH = 16
 RACE_RETRIES = 10
 
 PATIENCE = 600.0
-"""Seconds that a trial or a driver at work waits for object storage that is away."""
+"""Seconds for which a trial or a driver repeats requests to unreachable object storage."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 LASTING = re.compile(
     "ACCESS_DENIED|NO_SUCH_BUCKET|INVALID_ACCESS_KEY_ID|SIGNATURE|CREDENTIALS|TOKEN|MALFORMED"
     "|INVALID_CLIENT|UNRECOGNIZED_CLIENT|AUTHENTICATION|[Bb]ucket '.*' not found"
 )
-"""What object storage says when asking again would not help."""
+"""Errors of object storage that a repeated request would meet again."""
 QUOTED = re.compile(r"'[^']*'")
-"""Where it repeats keys, which may hold any word."""
+"""Quoted keys in its messages, which may contain any word."""
 
 T = TypeVar("T")
 
@@ -42,12 +42,13 @@ T = TypeVar("T")
 class Files:
     """Objects under one URI, addressed by keys with forward slashes.
 
-    An object is there completely or not at all: on local and network folders it is written under
-    a temporary name and renamed; on object storage it is serialised in memory and put at once.
+    An object exists completely or not at all: in a folder it is written under a temporary name and
+    renamed; on object storage it is uploaded in one request.
 
     Args:
         uri: a folder, `file://`, `s3://`, `gs://` or any other URI that pyarrow resolves.
-        patience: seconds to go on asking object storage that is away; a folder is asked once.
+        patience: seconds for which requests to unreachable object storage are repeated; requests
+            to a folder are not.
 
     Raises:
         InputError: the URI names no filesystem, or holds a secret.
@@ -61,21 +62,21 @@ class Files:
         try:
             if self.is_local:
                 self._fs, root = fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
-            else:  # Where the URI names no region, S3 is asked for it.
+            else:  # pyarrow asks S3 for the region if the URI has none.
                 self._fs, root = self.retried(lambda: fs.FileSystem.from_uri(uri))
         except ValueError as error:
             raise InputError(
                 f"store {uri!r} is not a folder or a URI of pyarrow.fs: {error}"
             ) from None
         except OSError as error:
-            if patience:  # Of somebody at work, who has named a store that was there.
+            if patience:  # A trial or driver: its store existed before.
                 raise StorageError(error.errno, f"store {uri!r} is away: {error}") from error
             raise InputError(f"store {uri!r} cannot be reached: {error}") from None
         self._root = root.rstrip("/")
         if not self._root:
             raise InputError(f"store {uri!r} names no folder or bucket")
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
-        # A command that is refused leaves no empty store behind, but keeps what a user made.
+        # A refused command must leave no empty store, but must keep a folder that the user made.
         self._end = Path(self._root) if self.is_local and Path(self._root).exists() else None
 
     @property
@@ -85,19 +86,19 @@ class Files:
 
     @property
     def local_path(self) -> Path | None:
-        """The folder itself where the store is one."""
+        """The folder of the objects; none on object storage."""
         return Path(self._root) if self.is_local else None
 
     def path(self, key: str) -> str:
-        """Return what the filesystem calls the object `key`."""
+        """Return the path of an object in `filesystem`."""
         return f"{self._root}/{key}"
 
     def get(self, key: str) -> bytes:
         """Return the object's bytes.
 
         Raises:
-            FileNotFoundError: there is none.
-            StorageError: it cannot be read.
+            FileNotFoundError: there is no such object.
+            StorageError: the object cannot be read.
         """
 
         def read() -> bytes:
@@ -109,12 +110,7 @@ class Files:
             return Path(self.path(key)).read_bytes() if self.is_local else self.retried(read)
 
     def get_end(self, key: str, size: int) -> bytes:
-        """Return the object's last bytes, at most `size` of them.
-
-        Raises:
-            FileNotFoundError: there is none.
-            StorageError: it cannot be read.
-        """
+        """Return the object's last bytes, at most `size` of them; errors as for `get`."""
 
         def read_local() -> bytes:
             with open(self.path(key), "rb") as local:
@@ -131,17 +127,17 @@ class Files:
             return read_local() if self.is_local else self.retried(read)
 
     def put(self, key: str, data: bytes) -> None:
-        """Write the whole object, replacing one that is there.
+        """Write the whole object, replacing an existing one.
 
         Raises:
-            StorageError: the filesystem refused; the object is as it was before.
+            StorageError: it cannot be written; an existing object is unchanged.
         """
         with self._refusals(key, "written"):
             self._put(key, data)
 
     @contextlib.contextmanager
     def _refusals(self, key: str, what: str) -> Iterator[None]:
-        """Say in a sentence that the filesystem refused, and that it was the store's."""
+        """Turn an OSError into a StorageError whose message names the object."""
         try:
             yield
         except OSError as error:
@@ -156,22 +152,21 @@ class Files:
     def _put(self, key: str, data: bytes) -> None:
         if not self.is_local:
             return self.retried(lambda: self._write(key, data))
-        # Somebody may sweep the temporary folder or an empty one at this very moment.
+        # Another process may remove the temporary folder or an empty one at the same time.
         return _despite_races(lambda: self._replace(key, data))
 
     def _write(self, key: str, data: bytes) -> None:
-        # Leaving the stream through an exception would publish what was written so far, so
-        # nothing but one write of finished bytes happens inside.
+        # An exception inside would publish a partial object, so there is one write and no more.
         with self._fs.open_output_stream(self.path(key)) as stream:
             stream.write(data)
 
     def retried(self, request: Callable[[], T]) -> T:
-        """Make a request, again and with growing pauses while object storage is away.
+        """Make a request and repeat it, with growing pauses, while object storage is unreachable.
 
-        Requests replace, read or remove whole objects, so a repeated one does no harm.
+        Requests replace, read or remove whole objects, so repeating them is safe.
 
         Raises:
-            OSError: the answer is final, or patience has run out.
+            OSError: the error is permanent, or `patience` has run out.
         """
         start, pause = time.monotonic(), FIRST_PAUSE
         while True:
@@ -183,7 +178,7 @@ class Files:
                 is_over = time.monotonic() + pause - start > self.patience
                 if self.is_local or is_over or LASTING.search(QUOTED.sub("''", str(error))):
                     raise
-            # Of many trials that lost the same server not all come back at the same moment.
+            # A random pause, so that many trials do not return to a server at the same moment.
             time.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -196,7 +191,7 @@ class Files:
             with temporary.open("wb") as file:
                 file.write(data)
                 file.flush()
-                # Else a power cut may leave the new name with nothing behind it.
+                # Else a power cut may leave an empty file under the new name.
                 os.fsync(file.fileno())
             temporary.replace(target)
         except BaseException:
@@ -205,7 +200,7 @@ class Files:
             raise
 
     def keys(self, prefix: str) -> list[str]:
-        """Return the keys of all objects below the folder `prefix`, sorted; it need not exist."""
+        """Return the sorted keys of all objects below the folder `prefix`, which need not exist."""
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         start = len(self._root) + 1
 
@@ -213,12 +208,12 @@ class Files:
             return self.retried(lambda: self._fs.get_file_info(selector))
 
         with self._refusals(prefix, "listed"):
-            # Of a folder that is made between its two looks pyarrow says that it does not exist.
+            # pyarrow looks at a folder twice, and fails if it is created in between.
             found = _despite_races(listed)
         return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that are gone already are none of anybody's concern."""
+        """Remove objects; missing ones are ignored."""
         if not self.is_local:
             with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
                 list(pool.map(self._delete, keys))
@@ -228,15 +223,15 @@ class Files:
             self._remove_empty_parents(Path(self.path(key)).parent)
 
     def _delete(self, key: str) -> None:
-        # Object stores answer an absent key in ways of their own.
+        # Not every object store reports a missing key.
         with self._refusals(key, "removed"), contextlib.suppress(FileNotFoundError):
             self.retried(lambda: self._fs.delete_file(self.path(key)))
 
     def delete_folder(self, prefix: str) -> None:
-        """Remove a folder and all that is in it; it need not exist."""
+        """Remove a folder, which need not exist, with all its objects."""
         self.delete(self.keys(prefix))
         if not self.is_local:
-            # pyarrow puts an empty object in place of a folder whose last file it removed.
+            # pyarrow replaces a folder whose last file it removed by an empty object.
             with contextlib.suppress(FileNotFoundError):
                 self.retried(lambda: self._fs.delete_dir(self.path(prefix)))
 
@@ -247,40 +242,40 @@ class Files:
                 folder.rmdir()
                 folder = folder.parent
 
-    def sweep_temporary(self) -> None:
-        """Remove what killed writers left under temporary names."""
+    def remove_temporary(self) -> None:
+        """Remove the temporary files of killed processes."""
         if self.is_local:
             self.delete(self.keys(TEMPORARY))
             self.remove_empty_temporary()
 
     def remove_empty_temporary(self) -> None:
-        """Remove the folder of temporary names if nobody is writing."""
+        """Remove the folder of temporary files if no process is writing."""
         if self.is_local:
             self._remove_empty_parents(Path(self.path(TEMPORARY)))
 
     def get_many(self, keys: Iterable[str]) -> list[bytes]:
-        """Read several objects at once, in the order of the keys."""
+        """Read several objects in parallel; the result has the order of the keys."""
         return self.map(self.get, keys)
 
     def map(self, request: Callable[[str], T], keys: Iterable[str]) -> list[T]:
-        """Make a request of each of several objects, many at a time, in the order of the keys."""
+        """Make a request for each key in parallel; the result has the order of the keys."""
         every = list(keys)
-        # Some for each task: on a folder a request is shorter than handing it to a thread.
+        # In batches: in a folder a request takes less time than its way to a thread.
         batches = [every[start : start + BATCH] for start in range(0, len(every), BATCH)]
         with ThreadPoolExecutor(PARALLEL_READS if self.is_local else PARALLEL_REQUESTS) as pool:
             done = pool.map(lambda batch: [request(key) for key in batch], batches)
             return [answer for answers in done for answer in answers]
 
     def put_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
-        """Write several objects at once."""
+        """Write several objects, given as (key, data), in parallel."""
         with ThreadPoolExecutor(PARALLEL_REQUESTS) as pool:
             list(pool.map(lambda item: self.put(*item), objects))
 
     def check_writable(self) -> None:
-        """Write and remove a probe.
+        """Write and remove an empty object.
 
         Raises:
-            InputError: says why the store cannot be written.
+            InputError: the store cannot be written.
         """
         probe = f"{TEMPORARY}/probe-{secrets.token_hex(8)}"
         try:
@@ -294,7 +289,7 @@ class Files:
 
 
 def _despite_races(request: Callable[[], T]) -> T:
-    """Make a request again while folders come and go beneath it."""
+    """Make a request, and repeat it if another process removes or creates a folder of its path."""
     for _ in range(RACE_RETRIES):
         with contextlib.suppress(FileNotFoundError):
             return request()

@@ -1,4 +1,4 @@
-"""How far a trial is, and which of its runs says so."""
+"""The progress of a trial, kept in the footer of its metrics file."""
 
 from __future__ import annotations
 
@@ -11,43 +11,26 @@ from mg_core.errors import InputError
 FORMAT_VERSION = 1
 FOOTER = b"progress"
 TAIL_BYTES = 1 << 16
-"""Read from the end of a metrics file: more than its footer has in all but very long trials."""
+"""Bytes read from the end of a metrics file; only the footers of very long trials have more."""
 
-# In Parquet's footer (Thrift, compact protocol) a key and its value are binary fields 1 and 2 of a
-# structure: header byte, length as a variable-length integer, bytes.
+# Parquet's footer is in Thrift's compact protocol: a key and its value are binary fields 1 and 2 of
+# a structure. Each is a header byte, its length as a variable-length integer, and its bytes.
 _KEY_AND_HEADER = b"\x18" + bytes([len(FOOTER)]) + FOOTER + b"\x18"
-
-
-@dataclass(frozen=True, order=True)
-class AttemptKey:
-    """One run of a trial; a later run has a higher key."""
-
-    number: int
-    nonce: str
-
-    def __str__(self) -> str:
-        return f"{self.number:04d}-{self.nonce}"
-
-    @classmethod
-    def of(cls, name: str) -> AttemptKey:
-        """Read the key back from a file or folder name."""
-        number, nonce = name.split(".")[0].split("-")
-        return cls(int(number), nonce)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a trial is, as the footer of its metrics file says.
+    """The progress of a trial, as the footer of its metrics file holds it.
 
     Attributes:
-        trial_id: whose progress.
+        trial_id: id of the trial.
         attempt: name of the attempt that wrote the file.
         epoch: last committed epoch.
-        epochs: number of epochs that make the trial complete.
-        checkpoints: key of the weights of every non-dominated epoch.
+        epochs: last epoch of the trial when it is complete.
+        checkpoints: key of the weights of each kept epoch.
         state: key of the newest state to resume from; none once the trial is complete.
-        front: objective values of the kept epochs, by evaluated pair.
-        seconds: training and validation time so far, in all attempts.
+        front: objectives of the kept epochs, one entry for each evaluated pair.
+        seconds: training and validation time of all attempts.
         format: version of the store's format.
     """
 
@@ -68,7 +51,7 @@ class Progress:
 
     @property
     def references(self) -> set[str]:
-        """Keys of the objects that count."""
+        """Keys of the weights and the state that are in use."""
         return {*self.checkpoints.values(), *([self.state] if self.state else [])}
 
     def footer(self) -> bytes:
@@ -77,10 +60,14 @@ class Progress:
 
     @classmethod
     def read(cls, footer: bytes, source: str) -> Progress:
-        """Read a footer back.
+        """Parse a footer.
+
+        Args:
+            footer: bytes that `footer()` made.
+            source: key of the metrics file, for the error message.
 
         Raises:
-            InputError: a newer version of the product wrote the file.
+            InputError: a newer version of this package wrote the file.
         """
         values = json.loads(footer)
         if values.get("format", 0) > FORMAT_VERSION:
@@ -94,10 +81,10 @@ class Progress:
 
 
 def footer_in(tail: bytes) -> bytes | None:
-    """Find the progress in the last bytes of a metrics file, none if that needs a Parquet reader.
+    """Find the progress in the last bytes of a metrics file; none if that needs a Parquet reader.
 
-    A reader would parse what it says of sixty columns too, which takes twenty times as long, and
-    the status of a large sweep reads thousands of files.
+    A Parquet reader also parses the metadata of sixty columns and takes twenty times as long. The
+    status of a large sweep reads thousands of files.
     """
     length = int.from_bytes(tail[-8:-4], "little")
     start = len(tail) - 8 - length

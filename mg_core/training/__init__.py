@@ -1,1 +1,1 @@
-"""Epochs of a trial: training, evaluation, checkpoints."""
+"""Running a trial: training, evaluation, checkpoints, failures."""

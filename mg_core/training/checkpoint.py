@@ -1,4 +1,4 @@
-"""Models and optimisers to bytes and back: safetensors for weights, weights-only for state."""
+"""Models and optimisers as bytes: safetensors for weights, PyTorch's format for resume states."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SEED_BITS = 63
 
 
 def seed_torch(*key: int | str) -> None:
-    """Seed PyTorch's generators by a key, for initialisation and stochastic layers."""
+    """Seed PyTorch's generators from a key, for initialisation and stochastic layers."""
     torch.manual_seed(digest(*key) >> (64 - SEED_BITS))
 
 
 def initial_model(config: TrialConfig, num_classes: int) -> torch.nn.Module:
-    """Build the model of a trial as its seed and `weights` have it, before any training."""
+    """Build the untrained model of a trial from its seed and `weights`."""
     with torch.random.fork_rng(devices=[]):
         seed_torch(config.seed, "initialisation")
         return build_model(config.model, num_classes, config.weights)
@@ -41,14 +41,14 @@ def weights_bytes(model: torch.nn.Module) -> bytes:
 
 
 def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
-    """Serialise all that resuming needs; random numbers are counter-based and need nothing."""
+    """Serialise model and optimiser; random numbers are counter-based and have no state."""
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
     return buffer.getvalue()
 
 
 def load_state(data: bytes, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a model and its optimiser back where `state_bytes` found them."""
+    """Restore a model and its optimiser from `state_bytes`."""
     state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
@@ -57,13 +57,23 @@ def load_state(data: bytes, model: torch.nn.Module, optimizer: torch.optim.Optim
 def load_weights(
     model: torch.nn.Module, store: ResultStore, key: str, cache: str | None = None
 ) -> None:
-    """Load a checkpoint of the store into a model built for it.
+    """Load a checkpoint of the store into a model.
 
-    Object storage is asked for it once per node: the children of a baseline share a copy in the
-    node's cache folder. Its name holds that of the attempt, so that it never goes stale.
+    From object storage each node downloads a checkpoint once: the guided trials of a baseline share
+    a copy in the node's cache folder. A key contains its attempt, so a copy is never out of date.
+
+    Args:
+        model: model of the checkpoint's architecture.
+        store: the store that holds the checkpoint.
+        key: key of the checkpoint.
+        cache: cache folder of the node; none for the user's.
+
+    Raises:
+        InputError: the store has no such checkpoint.
     """
     if store.local_path is None:
-        target = cache_folder(cache) / "checkpoints" / _file_name(store.uri, key)
+        name = f"{digest(store.uri, key):016x}-{key.split('/')[-1]}"
+        target = cache_folder(cache) / "checkpoints" / name
         if not target.is_file():
             with locked(target):
                 if not target.is_file():
@@ -71,10 +81,6 @@ def load_weights(
         model.load_state_dict(load(target.read_bytes()))
     else:
         model.load_state_dict(store.weights(key))
-
-
-def _file_name(uri: str, key: str) -> str:
-    return f"{digest(uri, key):016x}-{key.split('/')[-1]}"
 
 
 def baseline_checkpoint(store: ResultStore, trial_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Classification and localisation over a split, in as few backward passes as there can be."""
+"""Evaluation of a model on a split, with one backward pass for each label of a batch."""
 
 from __future__ import annotations
 
@@ -11,38 +11,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mg_core import metrics
 from mg_core.attributions import explain, upsample
+from mg_core.columns import BY_METRIC
 from mg_core.config import EvaluationPair
+from mg_core.metrics import localization
+from mg_core.metrics.classification import classification
+from mg_core.metrics.groups import group_accuracy
+from mg_core.models import encode
 
 if TYPE_CHECKING:
     from mg_core.data import Split
 
 BOX_SIZE_EDGES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Box-area fractions that bound the size classes of `epg_by_box_size`; upper ends are inside."""
+"""Edges of the bins of `epg_by_box_size`, as shares of the image; upper edges are inside."""
+
+IOU_THRESHOLDS = localization.IOU_THRESHOLDS
 
 Step = Callable[[int], None]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What one evaluated (attribution, layer) got for every (image, ground-truth class) pair.
+    """Scores of one (attribution, layer) for each of P (image, ground-truth class) pairs.
 
     Attributes:
-        targets: (P,) the class.
-        epg: (P,) 0 where there is no positive energy.
-        iou: (P, T) at every threshold of `metrics.IOU_THRESHOLDS`.
-        has_energy: (P,) whether the map had any positive value.
-        area: (P,) share of the image that the boxes cover.
-        on_object: (P,) share of the in-box energy on the object; NaN without a mask or energy.
+        targets: (P,) class of each pair.
+        values: by metric, (P,) or (P, T) numbers; NaN where a metric needs a segmentation mask
+            and the image has none.
     """
 
     targets: NDArray[np.int64]
-    epg: NDArray[np.float64]
-    iou: NDArray[np.float64]
-    has_energy: NDArray[np.bool_]
-    area: NDArray[np.float64]
-    on_object: NDArray[np.float64]
+    values: dict[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -50,44 +49,70 @@ class Evaluation:
     """A model's metrics on one split.
 
     Attributes:
-        classification: as `metrics.classification` names them, and `metrics.group_accuracy` for
-            a data set with groups.
-        scores: by evaluated pair.
+        classification: classification metrics by name, for a data set with groups with the
+            accuracy of each group.
+        scores: scores of each evaluated (attribution, layer).
     """
 
     classification: dict[str, Any]
     scores: dict[EvaluationPair, Scores]
 
+    @property
+    def localization(self) -> dict[str, dict[str, Any]]:
+        """Averaged metrics of each (attribution, layer), by name such as `gradcam@final`."""
+        return {str(pair): averages(scores) for pair, scores in self.scores.items()}
+
 
 def evaluate(
     model: torch.nn.Module,
     split: Split,
-    pairs: Sequence[EvaluationPair],
-    batch_size: int,
+    pairs: Sequence[EvaluationPair | tuple[str, str]] = (),
+    batch_size: int = 64,
     device: torch.device | str = "cpu",
     on_batch: Step | None = None,
 ) -> Evaluation:
     """Evaluate a model on a split with running batch-norm statistics, in single precision.
 
-    Images are batched with others of the same number of labels, so that a batch takes one
-    backward pass per label of its images, for all (attribution, layer) pairs together.
+    All images of a batch have the same number of labels. A batch takes one backward pass for each
+    of them, which serves all (attribution, layer) pairs.
 
     Args:
-        model: as `build_model` makes it; it is left in evaluation mode.
+        model: a model of the registry, or any network whose logits are the classes of the split;
+            it is left in evaluation mode.
         split: images, labels and boxes.
-        pairs: attributions and the layers they are judged at; may be empty.
-        batch_size: largest number of images in a pass.
-        device: where the model is.
+        pairs: (attribution, layer) pairs to evaluate, may be empty; a layer is `input`, a guidance
+            layer or the dotted name of a submodule.
+        batch_size: largest number of images in a batch.
+        device: device of the model.
         on_batch: called with the number of images of each finished batch.
+
+    Raises:
+        InputError: unknown attribution or layer, or a layer whose output is no map.
+
+    Example:
+        >>> import mg_core, torchvision
+        >>> data = mg_core.open_data("shapes", image_size=32, train=8, val=6, test=4, size=32)
+        >>> network = torchvision.models.resnet18(num_classes=len(data.classes))
+        >>> found = mg_core.evaluate(network, data.split("val"), [("gradcam", "layer4")])
+        >>> 0 <= found.classification["f1"] <= 1
+        True
+        >>> sorted(found.localization["gradcam@layer4"])[:3]
+        ['box_area', 'epg', 'iou']
     """
     model.eval()
+    own = [
+        pair
+        if isinstance(pair, EvaluationPair)
+        else EvaluationPair(attribution=pair[0], layer=pair[1])
+        for pair in pairs
+    ]
     with _without_parameter_gradients(model):
-        return _evaluate(model, split, pairs, batch_size, device, on_batch)
+        return _evaluate(model, split, own, batch_size, device, on_batch)
 
 
 @contextmanager
 def _without_parameter_gradients(model: torch.nn.Module) -> Iterator[None]:
-    """Let no graph be recorded below the lowest layer that is judged."""
+    """Keep autograd from recording a graph below the lowest evaluated layer."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
     try:
@@ -106,11 +131,11 @@ def _evaluate(
     on_batch: Step | None,
 ) -> Evaluation:
     logits = np.zeros(split.labels.shape, dtype=np.float32)
-    found: list[list[dict[str, torch.Tensor]]] = []
-    where: list[NDArray[np.int64]] = []
+    scored: list[list[dict[str, torch.Tensor]]] = []
+    keys: list[NDArray[np.int64]] = []
     for indices in batches_by_label_count(split.labels, batch_size):
         images = split.images(indices).to(device, non_blocking=True)
-        inputs = model.encode(images)  # type: ignore[operator]
+        inputs = encode(model, images)
         targets = np.nonzero(split.labels[indices])[1].reshape(len(indices), -1)
         if not (pairs and targets.shape[1]):
             with torch.no_grad():
@@ -119,19 +144,19 @@ def _evaluate(
             explanation = explain(model, inputs, [(p.attribution, p.layer) for p in pairs])
             for classes in targets.T:
                 maps = explanation.maps(torch.from_numpy(classes).to(device))
-                found.append(_score_slot(maps, split, indices, classes))
-                where.append(np.stack([indices, classes], axis=1))
+                scored.append(_score_maps(maps, split, indices, classes))
+                keys.append(np.stack([indices, classes], axis=1))
             logits[indices] = explanation.logits.detach().float().cpu().numpy()
         if on_batch:
             on_batch(len(indices))
-    return Evaluation(_classification(logits, split), _collect(pairs, found, where))
+    return Evaluation(_classification(logits, split), _collect(pairs, scored, keys))
 
 
 def _classification(logits: NDArray[np.float32], split: Split) -> dict[str, Any]:
     scores, labels = torch.from_numpy(logits), torch.from_numpy(split.labels)
-    found: dict[str, Any] = {**metrics.classification(scores, labels)}
+    found: dict[str, Any] = {**classification(scores, labels)}
     if split.groups is not None:
-        found |= metrics.group_accuracy(scores, labels, torch.from_numpy(split.groups))
+        found |= group_accuracy(scores, labels, torch.from_numpy(split.groups))
     return found
 
 
@@ -146,112 +171,132 @@ def batches_by_label_count(
             yield members[start : start + batch_size]
 
 
-def _score_slot(
+def _score_maps(
     maps: Sequence[torch.Tensor],
     split: Split,
     indices: NDArray[np.int64],
     classes: NDArray[np.int64],
 ) -> list[dict[str, torch.Tensor]]:
-    """Score the maps of one class per image, for every evaluated pair."""
+    """Score the maps of one class of each image, one entry for each evaluated pair."""
     device = maps[0].device
     masks = split.masks(indices, classes).to(device, non_blocking=True)
     objects = split.segmentation(indices, classes)
-    objects = None if objects is None else objects.to(device, non_blocking=True)
-    segmented = (
-        None if objects is None else torch.as_tensor(split.segmented(indices), device=device)
-    )
-    size = (int(masks.shape[-2]), int(masks.shape[-1]))
+    segmented = None
+    if objects is not None:
+        objects = objects.to(device, non_blocking=True)
+        segmented = torch.as_tensor(split.segmented(indices), device=device)
+    size = masks.shape[-2:]
+    return [_score(upsample(raw.detach(), size), masks, objects, segmented) for raw in maps]
+
+
+def _score(
+    attributions: torch.Tensor,
+    masks: torch.Tensor,
+    objects: torch.Tensor | None,
+    segmented: torch.Tensor | None,
+) -> dict[str, torch.Tensor]:
+    """Return the score of each map in every metric, by name.
+
+    A metric is averaged over the maps; of an integer metric, the maps with a true score are
+    counted.
+
+    Args:
+        attributions: (B, H, W) raw maps at input resolution.
+        masks: (B, H, W) bool, the union of the boxes.
+        objects: (B, H, W) bool, the pixels of the class; none for a split without masks.
+        segmented: (B,) bool, which images have such a mask.
+    """
     area = masks.mean((1, 2), dtype=torch.float32)
-    scored = []
-    for raw in maps:
-        attributions = upsample(raw.detach(), size)
-        if objects is None or segmented is None:
-            on_object = torch.full_like(area, torch.nan)
-        else:
-            on_object = metrics.on_object(attributions, masks, objects)
-            on_object = torch.where(segmented, on_object, torch.nan)
-        scored.append(
-            {
-                "epg": metrics.epg(attributions, masks),
-                "iou": metrics.iou(attributions, masks, metrics.IOU_THRESHOLDS),
-                "has_energy": metrics.has_energy(attributions),
-                "area": area,
-                "on_object": on_object,
-            }
-        )
-    return scored
+    on_object = torch.full_like(area, torch.nan)
+    if objects is not None and segmented is not None:
+        share = localization.on_object(attributions, masks, objects)
+        on_object = torch.where(segmented, share, torch.nan)
+    return {
+        "epg": localization.epg(attributions, masks),
+        "iou_by_threshold": localization.iou(attributions, masks, IOU_THRESHOLDS),
+        "n_without_energy": ~localization.has_energy(attributions),
+        "n_empty_mask": area == 0,
+        "box_area": area,
+        "on_object": on_object,
+        "n_on_object": ~on_object.isnan(),
+    }
 
 
 def _collect(
     pairs: Sequence[EvaluationPair],
-    found: list[list[dict[str, torch.Tensor]]],
-    where: list[NDArray[np.int64]],
+    scored: list[list[dict[str, torch.Tensor]]],
+    keys: list[NDArray[np.int64]],
 ) -> dict[EvaluationPair, Scores]:
-    """Put the slots' scores together in the order of (image, class), whatever the batches were."""
-    keys = np.concatenate([np.zeros((0, 2), dtype=np.int64), *where])
-    order = np.lexsort((keys[:, 1], keys[:, 0]))
+    """Join the scores of all batches, sorted by image and class.
 
-    def gather(pair: int, name: str, empty: tuple[int, ...]) -> NDArray[np.float64]:
-        parts = [slot[pair][name].cpu().numpy() for slot in found]
-        return np.concatenate([np.zeros(empty), *parts])[order]
+    Args:
+        pairs: evaluated (attribution, layer) pairs.
+        scored: for each batch and label, the scores of each pair.
+        keys: for each batch and label, (B, 2) image and class.
+    """
+    images, classes = np.concatenate([np.zeros((0, 2), dtype=np.int64), *keys]).T
+    order = np.lexsort((classes, images))
+    # The scores of no map: the names of all metrics, for a split without any label.
+    none = torch.zeros((0, 1, 1))
+    empty = _score(none, none.bool(), None, None)
+
+    def joined(pair: int, name: str) -> NDArray[np.float64]:
+        parts = [empty[name].double(), *(scores[pair][name] for scores in scored)]
+        return np.concatenate([part.cpu().numpy() for part in parts])[order]
 
     return {
-        pair: Scores(
-            targets=keys[order, 1],
-            epg=gather(number, "epg", (0,)),
-            iou=gather(number, "iou", (0, len(metrics.IOU_THRESHOLDS))),
-            has_energy=gather(number, "has_energy", (0,)).astype(bool),
-            area=gather(number, "area", (0,)),
-            on_object=gather(number, "on_object", (0,)),
-        )
+        pair: Scores(classes[order], {name: joined(number, name) for name in empty})
         for number, pair in enumerate(pairs)
     }
 
 
-def localization(scores: Scores, iou_threshold: float | None = None) -> dict[str, Any]:
-    """Average one pair's scores into the columns of `schema.LOCALIZATION_FIELDS`.
+def averages(scores: Scores, iou_threshold: float | None = None) -> dict[str, Any]:
+    """Return the metrics of one (attribution, layer), by their names in `mg_core.columns.METRICS`.
 
     Args:
-        scores: of one evaluated pair.
-        iou_threshold: a value of `metrics.IOU_THRESHOLDS`, chosen on validation; where none is
-            given, the one with the highest mean IoU here, of equals the lowest (Sec. 3.3).
+        scores: scores of the (attribution, layer).
+        iou_threshold: a value of `IOU_THRESHOLDS`, chosen on validation; by default the lowest of
+            those with the highest mean IoU in `scores` (Sec. 3.3).
     """
-    thresholds = list(metrics.IOU_THRESHOLDS)
+    found = {name: _average(name, values) for name, values in scores.values.items()}
+    by_threshold = found["iou_by_threshold"]
+    thresholds = list(IOU_THRESHOLDS)
     n_pairs = len(scores.targets)
-    by_threshold = scores.iou.mean(axis=0) if n_pairs else np.full(len(thresholds), np.nan)
     if iou_threshold is None:
-        chosen = int(by_threshold.argmax()) if n_pairs else thresholds.index(0.5)
+        chosen = int(np.argmax(by_threshold)) if n_pairs else thresholds.index(0.5)
     else:
         chosen = thresholds.index(iou_threshold)
-    seen = scores.on_object[~np.isnan(scores.on_object)]
-    return {
-        "epg": _mean(scores.epg),
-        "iou": float(by_threshold[chosen]),
+    return found | {
+        "iou": by_threshold[chosen],
         "iou_threshold": thresholds[chosen],
-        "iou_at_0.5": float(by_threshold[thresholds.index(0.5)]),
-        "iou_by_threshold": by_threshold.tolist(),
+        "iou_at_0.5": by_threshold[thresholds.index(0.5)],
         "n_pairs": n_pairs,
-        "n_without_energy": int((~scores.has_energy).sum()),
-        "n_empty_mask": int((scores.area == 0).sum()),
-        "box_area": _mean(scores.area),
-        "on_object": _mean(seen) if len(seen) else None,
-        "n_on_object": len(seen),
     }
+
+
+def _average(name: str, values: NDArray[np.float64]) -> Any:
+    metric = BY_METRIC[name]
+    if metric.type == "int64":
+        return int(values.sum())
+    if metric.needs:
+        known = values[~np.isnan(values)]
+        return _mean(known) if len(known) else None
+    return _mean(values)
 
 
 def breakdown(scores: Scores, n_classes: int) -> dict[str, list[float]]:
-    """Average EPG by class and by box size, NaN where there is no pair.
+    """Return the mean EPG of each class and of each bin of box sizes, NaN without any pair.
 
-    EPG rises with the size of the boxes, so averages of sets with other boxes do not compare.
+    EPG rises with the size of the boxes, so means over different boxes are not comparable.
     """
-    sizes = np.digitize(scores.area, BOX_SIZE_EDGES[1:-1], right=True)
+    epg, area = scores.values["epg"], scores.values["box_area"]
+    sizes = np.digitize(area, BOX_SIZE_EDGES[1:-1], right=True)
     return {
-        "epg_by_class": [_mean(scores.epg[scores.targets == k]) for k in range(n_classes)],
-        "epg_by_box_size": [
-            _mean(scores.epg[sizes == bin_]) for bin_ in range(len(BOX_SIZE_EDGES) - 1)
-        ],
+        "epg_by_class": [_mean(epg[scores.targets == k]) for k in range(n_classes)],
+        "epg_by_box_size": [_mean(epg[sizes == bin_]) for bin_ in range(len(BOX_SIZE_EDGES) - 1)],
     }
 
 
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(values.mean()) if len(values) else float("nan")
+def _mean(values: NDArray[np.float64]) -> Any:
+    """Return the mean over the first axis, NaN without entries."""
+    return (values.mean(axis=0) if len(values) else np.full(values.shape[1:], np.nan)).tolist()

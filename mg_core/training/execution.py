@@ -1,11 +1,11 @@
-"""Running a trial to its end, whatever that end is."""
+"""Runs a trial until it is complete, fails, is superseded or is interrupted, and records that."""
 
 from __future__ import annotations
 
 import contextlib
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,8 @@ from mg_core.redaction import redacted
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt, SupersededError, own_version
 from mg_core.store.files import PATIENCE
-from mg_core.training.failures import Failure, FailureKind
+from mg_core.store.ledger import FailureKind
+from mg_core.training.failures import Failure
 from mg_core.training.log import TAIL_LINES, TrialLog
 
 if TYPE_CHECKING:
@@ -26,17 +27,17 @@ State = Literal["running", "complete", "failed", "superseded"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """Where a trial is after one of its epochs.
+    """The state of a trial after an epoch, or at the end of an attempt.
 
     Attributes:
-        trial_id: which trial.
-        state: `running` while epochs are left.
-        epoch: last committed one; -1 before any.
-        front: objective values of the epochs kept so far.
-        seconds: training and validation time, all attempts together.
-        error: why it failed, in one line, after the kind of failure.
-        kind: of the failure.
-        signature: equal for failures that are the same one.
+        trial_id: id of the trial.
+        state: `running` while epochs are left; an interrupted trial is `running` too.
+        epoch: last committed epoch; -1 before the first.
+        front: objectives of the epochs kept so far.
+        seconds: training and validation time of all attempts.
+        error: kind and message of the failure, in one line; none unless it failed.
+        kind: kind of the failure; none unless it failed.
+        signature: equal for failures with the same cause.
     """
 
     trial_id: str
@@ -52,16 +53,16 @@ class Outcome:
 def run_trial(
     config: TrialConfig, runtime: Runtime, report: Report | None = None
 ) -> Iterator[Outcome]:
-    """Run a trial from its last committed epoch, yielding after each one.
+    """Run a trial from its last committed epoch, and yield its outcome after each epoch.
 
-    The last outcome is `complete`, `failed` or `superseded`; what made a trial fail is recorded
-    with its traceback in the attempt and never raised, so that other trials go on. Closing the
-    iterator early records an interruption.
+    The last outcome is `complete`, `failed` or `superseded`. An exception is recorded in the
+    attempt with its traceback and not raised, so that other trials go on. Closing the iterator
+    early records an interruption.
 
     Args:
-        config: the trial.
-        runtime: where it runs.
-        report: progress inside an epoch, see `Trial`.
+        config: configuration of the trial.
+        runtime: the store, and settings of this run that do not change results.
+        report: called with progress inside an epoch, see `Trial`.
     """
     attempt: Attempt | None = None
     log: TrialLog | None = None
@@ -93,10 +94,10 @@ def run_trial(
 
 
 def _trial_class() -> type[Trial]:
-    """Import what trains: a driver, which runs no trial, does without PyTorch.
+    """Import `Trial` late: a driver, which runs no trial, needs no PyTorch.
 
     Raises:
-        NodeError: PyTorch does not work here.
+        NodeError: PyTorch cannot be loaded on this node.
     """
     try:
         from mg_core.training.trial import Trial
@@ -106,11 +107,11 @@ def _trial_class() -> type[Trial]:
 
 
 def check_node(store: ResultStore, runtime: Runtime) -> None:
-    """Refuse to run on a node that is not in order, before anything is written there.
+    """Check that a trial can run on this node, before anything is written.
 
     Raises:
-        NodeError: it has another version of this package than the driver, or the store's folder
-            is not shared with it or not to be written there.
+        NodeError: the node has another version of this package than the driver, or it does not see
+            the driver's store or cannot write to it.
     """
     here = own_version()
     if not runtime.version:
@@ -130,7 +131,7 @@ def check_node(store: ResultStore, runtime: Runtime) -> None:
 
 @cache
 def _check_writable(uri: str) -> None:
-    """Try it once in a process: what goes wrong later is said of the trial that it happens to."""
+    """Check once per process; a later failure to write is a failure of its trial."""
     try:
         ResultStore(uri, PATIENCE).files.check_writable()
     except InputError as error:
@@ -142,8 +143,14 @@ def record_lost(
 ) -> Outcome:
     """Record that a trial's process was lost more often than the sweep allows.
 
-    A new attempt records it, which also fences off a process that only seems dead; what it says
-    is about the one that was lost.
+    The record is that of a new attempt, which stops a process that only seems dead. Its host,
+    process id and log are those of the lost one.
+
+    Args:
+        config: configuration of the trial.
+        runtime: the store, and the driver that records the loss.
+        error: what happened to the process, in one sentence.
+        kind: kind of the failure.
     """
     attempt: Attempt | None = None
     where: dict[str, Any] = {}
@@ -159,12 +166,12 @@ def record_lost(
 
 
 def record_interrupted(config: TrialConfig, runtime: Runtime) -> None:
-    """Record that the driver stopped a trial whose process could not say so itself.
+    """Record that the driver stopped a trial whose process could not record it.
 
-    A trial that another driver has begun since is that one's, and is not fenced off.
+    Nothing is recorded if another driver has begun the trial since then.
     """
     with contextlib.suppress(OSError, InputError):
-        # Without patience: somebody waits for the driver to stop, a batch system with little time.
+        # Without patience: a user waits for the driver to stop, or a batch system with little time.
         store = ResultStore(runtime.store)
         record = store.attempts([config.trial_id]).get(config.trial_id, {})
         if record.get("run") == runtime.run:
@@ -184,7 +191,7 @@ def _end(
         if failure and failure.traceback:
             log.write(failure.traceback)
         log.stop()
-    # A store that fails the trial may refuse the record of it too; the outcome still says so.
+    # If the store made the trial fail, the record may fail too; the outcome is returned anyway.
     if attempt is not None:
         with contextlib.suppress(OSError):
             attempt.end(how, **(failure.record() if failure else {}), **details)
@@ -194,19 +201,17 @@ def _end(
 def _outcome(
     config: TrialConfig, attempt: Attempt | None, state: State, failure: Failure | None = None
 ) -> Outcome:
-    outcome = Outcome(config.trial_id, state)
-    progress = attempt.progress if attempt else None
     values: dict[str, Any] = {}
-    if progress is not None:
-        values |= {name: getattr(progress, name) for name in ("epoch", "front", "seconds")}
+    if attempt is not None and attempt.progress is not None:
+        values = {name: getattr(attempt.progress, name) for name in ("epoch", "front", "seconds")}
     if failure is not None:
         values["error"] = f"{failure.kind}: {failure.error}"
-        values |= {name: getattr(failure, name) for name in ("kind", "signature")}
-    return replace(outcome, **values)
+        values |= {"kind": failure.kind, "signature": failure.signature}
+    return Outcome(config.trial_id, state, **values)
 
 
 def _epoch_line(attempt: Attempt) -> str:
-    """Say in one line what an epoch gave; the table has all of it."""
+    """Return a line with the main results of the last epoch; the table has all of them."""
     (row,) = attempt.rows.slice(attempt.rows.num_rows - 1).to_pylist()
     values = [
         f"{name.replace('_', ' ')} {row[name]:.4g}"

@@ -1,4 +1,4 @@
-"""What made a trial fail: its kind, where, and whether two failures are the same one."""
+"""Failures of trials: their kind, their place, and whether two of them have the same cause."""
 
 from __future__ import annotations
 
@@ -8,28 +8,24 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from mg_core.errors import InputError, NodeError, NumericalError, StorageError
 from mg_core.redaction import redacted
-
-FailureKind = Literal[
-    "lost", "host-memory", "gpu-memory", "numerical", "data", "node", "storage", "bug"
-]
-KINDS: tuple[FailureKind, ...] = get_args(FailureKind)
+from mg_core.store.ledger import FailureKind
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed, as its record has it.
+    """Why an attempt failed, as its record says.
 
     Attributes:
-        kind: what sort of failure.
-        error: what went wrong, in one line.
-        traceback: where; none for a process that was lost.
-        signature: equal for failures that are the same bug.
-        images: ids of the batch that made a loss not finite.
-        log: the newest lines that were logged.
+        kind: kind of the failure.
+        error: message of the error, in one line.
+        traceback: traceback of the error; none if the process was lost.
+        signature: equal for failures with the same cause, see `signature`.
+        images: ids of the images in the batch whose loss was not finite.
+        log: the newest lines of the log.
     """
 
     kind: FailureKind
@@ -41,7 +37,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: BaseException, log: Sequence[str] = ()) -> Failure:
-        """Describe an exception that is being handled; secrets are left out."""
+        """Describe an exception, without secrets."""
         line = " ".join(str(error).split()) or type(error).__name__
         return cls(
             kind=failure_kind(error),
@@ -53,13 +49,13 @@ class Failure:
         )
 
     def record(self) -> dict[str, Any]:
-        """Return what the attempt's record says of it."""
+        """Return the failure as keys of an attempt's record."""
         return asdict(self)
 
 
 def failure_kind(error: BaseException) -> FailureKind:
-    """Classify what made a trial fail."""
-    torch = sys.modules.get("torch")  # Without it nothing of its can have failed.
+    """Return the kind of failure that an exception is."""
+    torch = sys.modules.get("torch")  # If PyTorch is not loaded, the error is not from it.
     if isinstance(error, NodeError):
         return "node"
     if isinstance(error, InputError):
@@ -76,15 +72,15 @@ def failure_kind(error: BaseException) -> FailureKind:
 def _is_host_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
-    # PyTorch's allocator on the host raises no class of its own.
+    # PyTorch's CPU allocator raises a plain RuntimeError.
     return isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def signature(error: BaseException) -> str:
-    """Return what two failures share if they are the same one.
+    """Return a text that is equal for failures with the same cause.
 
-    A mistake of the user's is its sentence; a bug is its class and the line that raised it, since
-    its message may hold numbers.
+    For an `InputError` it is the message. For any other error it is the class and the line that
+    raised it, since messages may contain numbers that differ.
     """
     if isinstance(error, InputError):
         return redacted(str(error))

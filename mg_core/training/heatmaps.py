@@ -1,4 +1,4 @@
-"""Heat maps of a few images, made where the model is at hand and drawn where it is not."""
+"""Heat maps of a few images, computed with the model and stored, so that reports need no model."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from PIL import Image
 from mg_core.attributions import explain, upsample
 from mg_core.config import EvaluationPair
 from mg_core.counter import permutation
+from mg_core.models import encode
 
 if TYPE_CHECKING:
     from mg_core.data import Split
 
 JPEG_QUALITY = 88
 SEED = 0
-"""Of the draw of images: all trials of a data set show the same ones."""
+"""Seed of the draw of images, which is the same for all trials of a data set."""
 
 
 def shown_images(split: Split, count: int) -> list[tuple[int, int]]:
-    """Draw images with boxes, and one class of each, with as many different classes as can be.
+    """Draw images with boxes, and one class of each.
 
-    The draw depends on the split and the count alone, and a smaller count is a part of a larger.
-    For a data set with groups, as many different groups as can be.
+    As many different classes as possible are drawn, or groups if the data set has groups. The draw
+    depends only on the split; with a smaller count, fewer of the same images are drawn.
 
     Returns:
-        At most `count` (image, class), by position in the split.
+        At most `count` pairs (image, class), both as indices of the split.
     """
     order = permutation(len(split), SEED, "heat maps", 0)
     candidates = [
@@ -39,7 +40,7 @@ def shown_images(split: Split, count: int) -> list[tuple[int, int]]:
         for class_id in np.flatnonzero(split.labels[index])
         if len(split.boxes(int(index), int(class_id)))
     ]
-    # Round by round, each kind of image once.
+    # In each round every class or group occurs at most once.
     rounds: dict[int, int] = {}
     images: set[int] = set()
     ranked = []
@@ -60,28 +61,28 @@ def heat_maps(
     pairs: Sequence[EvaluationPair],
     device: torch.device | str = "cpu",
 ) -> dict[EvaluationPair, list[dict[str, Any]]]:
-    """Explain one class of each image, in one pass for all pairs.
+    """Explain one class of each image; one forward pass serves all (attribution, layer) pairs.
 
     Args:
-        model: as `build_model` makes it; it is left in evaluation mode.
-        split: of the images.
-        shown: (image, class) each, as `shown_images` draws them.
-        pairs: attributions and layers.
-        device: where the model is.
+        model: a model of the registry; it is left in evaluation mode.
+        split: the split that holds the images.
+        shown: (image, class) of each heat map, as `shown_images` draws them.
+        pairs: (attribution, layer) pairs to explain with.
+        device: device of the model.
 
     Returns:
-        By pair, rows of `schema.HEATMAPS` without trial and epoch.
+        By pair, rows of `mg_core.store.tables.HEATMAPS` without trial, epoch and task.
     """
     if not shown or not pairs:
         return {pair: [] for pair in pairs}
     model.eval()
     indices, classes = (np.array(column) for column in zip(*shown, strict=True))
     images = split.images(indices)
-    inputs = model.encode(images.to(device))  # type: ignore[operator]
+    inputs = encode(model, images.to(device))
     explanation = explain(model, inputs, [(p.attribution, p.layer) for p in pairs])
     maps = explanation.maps(torch.from_numpy(classes).to(device))
     logits = explanation.logits.detach().float().cpu()
-    # Data sets with groups have one label an image, all others any number of them.
+    # Images of data sets with groups have one label, all others any number of labels.
     chances = logits.sigmoid() if split.groups is None else logits.softmax(1)
     common = [
         {

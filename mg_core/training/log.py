@@ -1,4 +1,4 @@
-"""What a trial says while it runs: its newest lines, bounded, without secrets."""
+"""The log of a running trial: its newest lines, limited in size and without secrets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _LINE = logging.Formatter("%(levelname)s %(name)s: %(message)s")
 
 
 class TrialLog(logging.Handler):
-    """The log of one attempt: its own lines, and what Python's logging says meanwhile.
+    """The log of one attempt: its own lines, and those of Python's logging while it runs.
 
     Args:
-        publish: writes the whole text; called at once, now and then, and at the end. Failing to is
-            no reason to fail the trial.
+        publish: writes the whole text; called at the start, every `LOG_SECONDS` and at the end. An
+            OSError is logged and does not fail the trial.
     """
 
     def __init__(self, publish: Callable[[str], None]) -> None:
@@ -38,7 +38,7 @@ class TrialLog(logging.Handler):
         self._is_capturing = False
 
     def write(self, text: str) -> None:
-        """Add lines, dropping the oldest where there are too many."""
+        """Add lines, and drop the oldest above `LOG_BYTES`."""
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         with self._writing:
             for line in redacted(text).splitlines():
@@ -62,8 +62,8 @@ class TrialLog(logging.Handler):
             return list(self._lines)[-TAIL_LINES:]
 
     def publish(self) -> None:
-        """Write the log out if there is anything new in it."""
-        with self._publishing:  # Else an older text, long on its way, might come last.
+        """Publish the log if it has new lines."""
+        with self._publishing:  # Else a slow write of an older text might end last.
             with self._writing:
                 text, is_new = "".join(f"{line}\n" for line in self._lines), not self._is_published
                 self._is_published = True
@@ -75,12 +75,12 @@ class TrialLog(logging.Handler):
                 self.write(f"this log could not be written: {error}")
 
     def _publish_now_and_then(self) -> None:
-        # In a thread of its own: an epoch may take hours, and a process may die in its first one.
+        # In a thread: an epoch may take hours, and a process may die in its first epoch.
         while not self._stop.wait(LOG_SECONDS):
             self.publish()
 
     def start(self) -> None:
-        """Listen to Python's logging and warnings; one trial at a time runs in a process."""
+        """Capture Python's logging and warnings; a process runs one trial at a time."""
         logging.getLogger().addHandler(self)
         logging.captureWarnings(True)
         self._is_capturing = True
@@ -88,7 +88,7 @@ class TrialLog(logging.Handler):
         self.publish()
 
     def stop(self) -> None:
-        """Write the log out and listen no more."""
+        """Stop capturing, and publish the log."""
         if self._is_capturing:
             self._stop.set()
             self._is_capturing = False

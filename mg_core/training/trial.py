@@ -1,8 +1,7 @@
-"""A trial as a sequence of epochs, each of them committed: what every runner runs."""
+"""A trial as a sequence of epochs, each of which is committed to the store."""
 
 from __future__ import annotations
 
-import importlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -20,11 +19,13 @@ from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
+from mg_core.models import encode
+from mg_core.registry import import_variants
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
-from mg_core.training.evaluation import Evaluation, evaluate, localization
+from mg_core.training.evaluation import Evaluation, averages, evaluate
 
 if TYPE_CHECKING:
     from mg_core.data import Data, Split
@@ -33,13 +34,14 @@ Report = Callable[[str, int, int], None]
 
 
 class Trial:
-    """One trial, from where its last committed epoch left it.
+    """One trial, which goes on from its last committed epoch.
 
     Args:
-        config: what is trained.
-        runtime: where, and what for.
-        attempt: the run of the trial that this is.
-        report: called with a phase ("train", "validate"), images done and images in all.
+        config: configuration of the trial.
+        runtime: folders, device and other settings that do not change results.
+        attempt: the attempt that commits the epochs.
+        report: called with the phase ("train" or "validate"), the number of images done and the
+            number of all images.
 
     Raises:
         NodeError: this node has other data or none, another release, or no GPU.
@@ -78,7 +80,7 @@ class Trial:
         return self.attempt.is_complete
 
     def step(self) -> Progress:
-        """Run and commit the next epoch; epoch 0 of a guided trial evaluates its baseline.
+        """Run and commit the next epoch; epoch 0 of a guided trial only evaluates its baseline.
 
         Raises:
             NumericalError: a loss or the validation logits are not finite.
@@ -107,11 +109,11 @@ class Trial:
         )
 
     def _split(self, name: str) -> Split:
-        # A baseline has the data set's usual task: in training all of them have the same labels.
+        # A baseline has the data set's first task; the training labels of all tasks are the same.
         task = self.config.guidance.task if self.config.guidance else None
         try:
             return self.data.split(name, task)
-        except NodeError as error:  # no room for decoded images
+        except NodeError as error:  # Decoded images do not fit on the disk.
             raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
     def _start_model(self, store: ResultStore, cache: str | None) -> torch.nn.Module:
@@ -156,10 +158,10 @@ class Trial:
 
 @contextmanager
 def _of_this_node() -> Iterator[None]:
-    """Say of what a node lacks that it is the node: other trials would fail there too.
+    """Turn an InputError into a NodeError, since every other trial would fail on this node too.
 
     Raises:
-        NodeError: names the node and what is wrong.
+        NodeError: names the node and the mistake.
     """
     try:
         yield
@@ -176,12 +178,12 @@ def _check_numerics(config: TrialConfig) -> None:
 
 
 def validation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Return one row for each evaluated pair, or a single one without any."""
+    """Return one row for each evaluated pair, or a single row if no pair is evaluated."""
     common = {f"val_{name}": value for name, value in evaluation.classification.items()}
     rows = [
         common
         | {"attribution": pair.attribution, "layer": pair.layer}
-        | {f"val_{name}": value for name, value in localization(scores).items()}
+        | {f"val_{name}": value for name, value in averages(scores).items()}
         for pair, scores in evaluation.scores.items()
     ]
     return rows or [common]
@@ -192,8 +194,15 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of one epoch.
 
-    Order, drawn classes and flips are functions of (seed, epoch, sample) alone. An image without
-    labels, or outside the annotated subset, is trained on for classification only.
+    Order, drawn classes and flips depend only on (seed, epoch, sample). Images without labels, or
+    outside the annotated subset, are not guided.
+
+    Args:
+        model: the model, which encodes the images.
+        split: the training split.
+        config: configuration of the trial.
+        epoch: number of the epoch.
+        device: device of the batches.
     """
     n_images, seed, g = len(split), config.seed, config.guidance
     annotated = np.zeros(n_images, dtype=bool)
@@ -204,7 +213,7 @@ def training_batches(
     flips = uniforms(n_images, seed, "flip", epoch) < (0.5 if config.data.horizontal_flip else 0)
     for indices in slices(permutation(n_images, seed, "shuffle", epoch), config.batch_size):
         images = flipped(split.images(indices), flips[indices])
-        inputs = model.encode(_to(images, device))  # type: ignore[operator]
+        inputs = encode(model, _to(images, device))
         labels = _to(torch.from_numpy(split.labels[indices]), device)
         if g is None:
             yield Batch(inputs, labels)
@@ -222,13 +231,13 @@ def training_batches(
 
 
 def batch_ids(split: Split, config: TrialConfig, epoch: int, number: int) -> list[str]:
-    """Return the ids of the images in one batch of an epoch."""
+    """Return the ids of the images in batch `number` of an epoch."""
     order = permutation(len(split), config.seed, "shuffle", epoch)
     return [str(split.ids[index]) for index in slices(order, config.batch_size)[number]]
 
 
 def flipped(images: torch.Tensor, is_flipped: NDArray[np.bool_]) -> torch.Tensor:
-    """Mirror some of a batch of images or masks (B, …, W) horizontally."""
+    """Mirror images or masks (B, …, W) horizontally where (B,) `is_flipped` is true."""
     if not is_flipped.any():
         return images
     rows = torch.from_numpy(np.flatnonzero(is_flipped))
@@ -236,11 +245,14 @@ def flipped(images: torch.Tensor, is_flipped: NDArray[np.bool_]) -> torch.Tensor
 
 
 def drawn_classes(labels: NDArray[np.bool_], draws: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Pick one ground-truth class per image uniformly (Sec. 3.5); class 0 where there is none.
+    """Draw one ground-truth class for each image uniformly (Sec. 3.5).
 
     Args:
-        labels: (N, K).
-        draws: (N,) numbers in [0, 1).
+        labels: (N, K) bool.
+        draws: (N,) uniform numbers in [0, 1).
+
+    Returns:
+        (N,) class indices; 0 for an image without labels.
     """
     counts = labels.sum(axis=1)
     rank = np.floor(draws * counts).astype(np.int64)
@@ -250,9 +262,9 @@ def drawn_classes(labels: NDArray[np.bool_], draws: NDArray[np.float64]) -> NDAr
 
 
 def slices(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Cut an order into batches; a last single image joins the batch before it.
+    """Split an order into batches; a single last image is added to the batch before it.
 
-    Batch norm in training mode cannot normalise one value per channel.
+    Batch norm in training mode cannot normalise a single value per channel.
     """
     cuts = list(range(batch_size, len(order), batch_size))
     if cuts and len(order) - cuts[-1] == 1 and batch_size > 1:
@@ -261,7 +273,7 @@ def slices(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]
 
 
 def guidance_of(config: TrialConfig) -> Guidance | None:
-    """Return the settings of a guided step, none for a baseline."""
+    """Return the settings of a trial's guided steps; none for a baseline."""
     g = config.guidance
     if g is None:
         return None
@@ -269,17 +281,13 @@ def guidance_of(config: TrialConfig) -> Guidance | None:
 
 
 def prepare_process(runtime: Runtime) -> torch.device:
-    """Set threads, kernels and the user's own variants, and return the trial's device.
+    """Set threads and kernels, import the user's variants, and return the trial's device.
 
     Raises:
-        InputError: a GPU is asked for and there is none, or a module cannot be imported.
+        InputError: the device is a GPU and there is none, or a module cannot be imported.
     """
     torch.set_num_threads(runtime.threads)
-    for module in runtime.imports:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise InputError(f"imports: module {module!r} cannot be imported ({error})") from None
+    import_variants(runtime.imports)
     wanted = runtime.device
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
@@ -293,10 +301,10 @@ def prepare_process(runtime: Runtime) -> torch.device:
 
 
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
-    """Return how weights lie in memory, which the features of a convolution follow.
+    """Return the memory format of the weights, which features of convolutions follow.
 
-    Tensor cores take bfloat16 channels last and would transpose everything else first. Elsewhere
-    nothing is known to be gained.
+    Tensor cores compute bfloat16 convolutions in channels-last format and transpose other formats
+    first. On other devices and in other precisions, no gain is known.
     """
     pays = device.type == "cuda" and precision == "bf16"
     return torch.channels_last if pays else torch.contiguous_format
@@ -304,7 +312,7 @@ def memory_format(device: torch.device, precision: str) -> torch.memory_format:
 
 @lru_cache(maxsize=2)
 def _open_data(config: str, root: str | None, cache: str | None) -> Data:
-    # One process runs many trials on the same data; the fingerprint is taken once.
+    # Cached: a process runs many trials on the same data, and computes its fingerprint once.
     return open_data(DataConfig.model_validate_json(config), root, cache)
 
 
@@ -317,10 +325,10 @@ def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
 def _epoch_means(
     losses: list[StepLosses], epoch: int, ids: Callable[[int], list[str]], is_guided: bool
 ) -> dict[str, float | None]:
-    """Average the steps' losses, in one transfer from the device.
+    """Average the losses of all steps, with one transfer from the device.
 
     Raises:
-        NumericalError: one of them is not finite.
+        NumericalError: a loss is not finite.
     """
     table = torch.stack([torch.stack([s.loss, s.bce, s.localization]) for s in losses])
     values = table.double().cpu().numpy()

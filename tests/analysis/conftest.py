@@ -15,10 +15,9 @@ import yaml
 
 from mg_core.config import DataConfig, EvaluationPair, GuidanceConfig, TrialConfig
 from mg_core.store import ResultStore
-from mg_core.store import tables as schema
 from mg_core.store.attempt import kept_epochs
 from mg_core.store.progress import FOOTER, Progress
-from mg_core.store.tables import to_parquet
+from mg_core.store.tables import METRICS, config_columns, to_parquet
 
 WEIGHTS = {
     "energy": (5e-4, 1e-3, 5e-3),
@@ -97,7 +96,7 @@ def grid(
 
 def made_up_rows(config: TrialConfig, epochs: int | None = None) -> list[dict[str, Any]]:
     """Rows of a trial that look like the study's: localisation rises, F1 falls with λ."""
-    common = schema.config_columns(config) | {"attempt": 1}
+    common = config_columns(config) | {"attempt": 1}
     family = config.model.split("_")[0]
     start = {"vanilla": 0.72, "xdnn": 0.71, "bcos": 0.80}[family] + 0.002 * config.seed
     last = config.epochs if epochs is None else epochs
@@ -167,7 +166,7 @@ def write_trial(
     store.put_trials({config.trial_id: config})
     if not rows:
         return
-    table = pa.Table.from_pylist(list(rows), schema=schema.METRICS)
+    table = pa.Table.from_pylist(list(rows), schema=METRICS)
     kept = {
         epoch: f"checkpoints/{config.trial_id}/{epoch}"
         for epoch in kept_epochs(table, ("f1", "epg", "iou"))

@@ -289,7 +289,7 @@ def test_a_broken_or_newer_store_is_a_sentence(sweep, make_grid, mg_analysis, tm
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--objectives", "f1,epq"], "unknown objective 'epq'; choose from f1, map, epg, iou"),
+        (["--objectives", "f1,epq"], "unknown objective 'epq'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5"),
         (["--objectives", ","], "unknown objective ''"),
         (["--tolerance", "2"], "a tolerance is a fraction"),
     ],

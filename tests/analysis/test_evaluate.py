@@ -60,9 +60,11 @@ def test_rows_are_those_of_a_direct_evaluation(untested):
     (pair,) = [p for p in config.evaluate if p.layer == row["layer"]]
     scores = direct.scores[pair]
     assert row["test_f1"] == direct.classification["f1"]
-    assert row["test_epg"] == pytest.approx(scores.epg.mean(), rel=1e-12)
+    assert row["test_epg"] == pytest.approx(scores.values["epg"].mean(), rel=1e-12)
     column = metrics.IOU_THRESHOLDS.index(row["val_iou_threshold"])
-    assert row["test_iou"] == pytest.approx(scores.iou[:, column].mean(), rel=1e-12)
+    assert row["test_iou"] == pytest.approx(
+        scores.values["iou_by_threshold"][:, column].mean(), rel=1e-12
+    )
     assert row["test_iou_threshold"] == row["val_iou_threshold"]
     by_class = [value for value in row["test_epg_by_class"] if not math.isnan(value)]
     assert len(row["test_epg_by_class"]) == 3

@@ -11,7 +11,6 @@ import pytest
 
 from analysis.claims import judge
 from analysis.example import record, recorded_study
-from analysis.heatmaps import load_heatmaps
 from analysis.plots import drawings
 from analysis.results import read_results
 
@@ -41,7 +40,8 @@ def test_what_was_recorded_reads_as_the_store_does(tested, tmp_path):
     from mg_core.config import EvaluationPair
 
     pair = EvaluationPair(attribution=cell["attribution"], layer=cell["layer"])
-    maps = [load_heatmaps(r, cell["trial_id"], cell["epoch"], pair) for r in (again, tested)]
+    where = (cell["trial_id"], cell["epoch"], pair)
+    maps = [found.load(found.key(*where)) for found in (again.heatmaps, tested.heatmaps)]
     assert len(maps[0]) == len(maps[1]) == 2
     assert all((a.map == b.map).all() for a, b in zip(*maps, strict=True))
 

@@ -9,17 +9,17 @@ import pytest
 import analysis
 from analysis import frame
 from mg_core.errors import InputError
-from mg_core.store import tables as schema
+from mg_core.store.tables import METRICS, TEST
 
 
 def test_every_column_is_documented():
 
-    assert set(frame.COLUMNS) == {*schema.METRICS.names, *schema.TEST.names}
+    assert set(frame.COLUMNS) == {*METRICS.names, *TEST.names}
 
 
 def test_load_returns_every_committed_row(demo):
     rows = analysis.load(demo.uri)
-    assert list(rows.columns) == schema.METRICS.names
+    assert list(rows.columns) == METRICS.names
     assert len(rows) == 3 + 24 * 5
     assert not rows.duplicated(frame.KEY).any()
     assert rows.loc[rows["kind"] == "baseline", ["attribution", "layer"]].isna().all(axis=None)

@@ -1,26 +1,36 @@
 """Heat maps: what is stored is what the model says, and what is drawn is what is stored."""
 
+import shutil
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from analysis.heatmaps import HeatMap, load_heatmaps, overlay
+from analysis.heatmaps import HeatMap
+from analysis.page.explorer import explorer_data
 from analysis.plots import drawings, render
-from analysis.plots.qualitative import epg_of
+from analysis.plots.cells import epg_of
 from analysis.results import read_results
 from analysis.testing.bench import run_tests, runtime_of
 from analysis.testing.plan import plan_tests
 from mg_core.attributions import attribute, upsample
+from mg_core.attributions.overlay import overlay
 from mg_core.config import DataConfig, EvaluationPair
 from mg_core.data import open_data
 from mg_core.data.drawn.birds import BirdsOptions, write_birds
 from mg_core.metrics import epg
 from mg_core.models import build_model
+from mg_core.store import ResultStore
 from mg_core.training.heatmaps import heat_maps, shown_images
 
 PAIR = EvaluationPair(attribution="ixg", layer="final")
+
+
+def loaded(results, trial_id, epoch):
+    return results.heatmaps.load(results.heatmaps.key(trial_id, epoch, PAIR))
 
 
 @pytest.fixture
@@ -38,7 +48,7 @@ def split():
 
 def test_what_is_stored_is_what_the_model_says(tested):
     row = tested.selected.query("epoch > 0 and layer == 'final'").iloc[0]
-    maps = load_heatmaps(tested, row["trial_id"], int(row["epoch"]), PAIR)
+    maps = loaded(tested, row["trial_id"], int(row["epoch"]))
     assert len(maps) == 3
     config = tested.trials[row["trial_id"]]
     data = open_data(config.data)
@@ -60,7 +70,7 @@ def test_what_is_stored_is_what_the_model_says(tested):
 
 def test_epoch_zero_shows_the_baselines_maps(tested):
     guided = [t for t, config in tested.trials.items() if config.baseline]
-    before = [load_heatmaps(tested, trial, 0, PAIR) for trial in guided]
+    before = [loaded(tested, trial, 0) for trial in guided]
     assert all(len(maps) == 3 for maps in before)
     assert all((maps[0].map == before[0][0].map).all() for maps in before)
     (epoch,) = {e for t, e, _ in tested.heatmap_keys if t == tested.trials[guided[0]].baseline}
@@ -98,12 +108,12 @@ def test_the_drawing_is_strong_where_the_map_is():
     values[6, 6] = -1.0
     picture = np.full((8, 8, 3), 128, np.uint8)
     found = HeatMap("i", "c", 0.5, "c", np.array([[2.0, 2, 4, 4]]), values, picture)
-    drawn = overlay(found).astype(int)
+    drawn = overlay(picture, values).astype(int)
     redness = drawn[..., 0] - drawn[..., 1]
     assert (redness[2:4, 2:4] > 100).all()
     redness[2:4, 2:4] = 0
     assert (redness == 0).all()
-    empty = overlay(replace(found, map=0 * values))
+    empty = overlay(picture, 0 * values)
     assert (empty == empty[0, 0]).all()
     assert epg_of(found) == 1.0
     assert epg_of(found, "reversed") == 0.0
@@ -121,6 +131,31 @@ def test_figures_of_maps_are_drawn_and_their_data_named(tested):
     assert png == render(figure, ["png"])["png"]
     assert len(png) > 10_000
     assert "before and after guidance" in figure.caption
+
+
+def test_a_figure_is_drawn_from_its_data_alone(tested):
+    (figure,) = drawings(tested, ["fig2"])
+    png = render(figure, ["png"])
+    shutil.rmtree(Path(tested.store.uri) / "heatmaps")
+    assert render(figure, ["png"]) == png
+    columns = figure.csv().splitlines()[0].split(",")
+    assert set(figure.data) - set(columns) == {"heat_map", "pixels", "boxes"}
+
+
+def test_a_report_reads_every_file_of_heat_maps_once(tested, monkeypatch):
+    read = Counter()
+    monkeypatch.setattr(
+        ResultStore,
+        "heatmaps",
+        lambda store, *key, own=ResultStore.heatmaps: read.update([key]) or own(store, *key),
+    )
+    for drawing in [*drawings(tested), *drawings(tested, ["fig2"])]:
+        render(drawing, ["png"])
+    seen = set(read)
+    data = explorer_data(tested)
+    assert len(data["strips"]) > len(seen) > 0
+    assert set(read.values()) == {1}
+    assert set(read) <= tested.heatmap_keys
 
 
 def test_two_processes_that_test_at_once_lose_no_rows(untested):

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.pareto import CONFIGURATION, front_ids, fronts, is_on_front, non_dominated
+from mg_core.columns import CONFIGURATION_COLUMNS
 from mg_core.errors import InputError
 
 VALUE = st.one_of(
@@ -136,9 +137,7 @@ def test_every_configuration_column_separates():
 
 
 def test_the_configuration_covers_every_swept_column():
-    from mg_core.store import tables as schema
-
-    swept = {name for name, _ in schema.CONFIG_FIELDS}
+    swept = {column.name for column in CONFIGURATION_COLUMNS}
     assert swept == {*CONFIGURATION, "trial_id", "kind", "seed", "baseline", "localization_weight"}
 
 

@@ -73,7 +73,7 @@ def test_figures_show_them_hollow_beside_ones_own(write, demo):
     results = merge([read_results(demo)], published)
     (figure,) = drawings(results, ["fig5"])
     assert set(figure.data["source"].dropna()) == {"re-run"}
-    drawn = figure.draw()
+    drawn = figure.draw(figure.data)
     faces = {line.get_markerfacecolor() for axes in drawn.axes for line in axes.lines}
     assert "white" in faces
     labels = [text.get_text() for text in drawn.legends[0].get_texts()]

@@ -10,11 +10,15 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from analysis.claims import judge
 from analysis.example import recorded_study
+from analysis.page.report import report_page
+from analysis.plots import drawings, render
 from analysis.results import read_results
 from analysis.selection import best_within
 from analysis.tabular import formats
 from analysis.tabular import study as tables
+from mg_core.columns import BY_METRIC
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +152,23 @@ def test_settings_that_differ_are_columns(sweep, make_grid, tmp_path):
     assert not {"box_dilation", "dataset", "attribution"} & set(frame)
 
 
+@pytest.mark.parametrize("objectives", [("map",), ("f1",), ("precision", "iou_at_0.5")])
+def test_any_objective_is_a_column_of_every_table(objectives, demo):
+    results = read_results(demo, objectives)
+    found = tables.tables(results)
+    frames = {table.name: table.frame for table in found}
+    wanted = {f"test_{name}" for name in objectives}
+    assert all(wanted <= set(frames[name]) for name in ("fronts", "best", "baselines"))
+    others = [BY_METRIC[name].header for name in objectives if name != "f1"]
+    assert set(frames["volumes"]["objectives"]) == {f"F1, {label}" for label in others}
+    assert frames["attained"].columns.tolist()[-3:] == ["objective", "f1", "value"]
+    figures = [(drawing, render(drawing, ["png"])["png"]) for drawing in drawings(results)]
+    page = report_page(results, figures, found, judge(results))
+    labels = [BY_METRIC[name].header for name in objectives]
+    assert f"non-dominated in {', '.join(labels)}," in page
+    assert f"non-dominated in {' and '.join(labels)};" in page
+
+
 def test_csv_holds_raw_values(results):
     table = tables.front_listing(results)
     rows = list(csv.DictReader(io.StringIO(formats.to_csv(table))))
@@ -190,6 +211,9 @@ def test_text_is_escaped():
         ("localization_weight", 5e-4, "0.0005"),
         ("localization_weight", 5e-6, "5e-06"),
         ("epoch", 3, "3"),
+        ("val_iou_at_0.5", 0.5, "50.0"),
+        ("val_bce", 0.5, "0.5"),
+        ("start_accuracy", 50.0, "50"),
         ("n_points", pd.NA, "–"),
     ],
 )

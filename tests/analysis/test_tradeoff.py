@@ -1,6 +1,7 @@
 """What figures 5 and 6 show, and that it is drawn."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -182,6 +183,17 @@ def test_captions_and_alternatives_are_text(demo):
         assert "The cross is the baseline" in drawing.caption
         assert drawing.name == "fig4" or "vanilla_tiny ixg at final" in drawing.alt
         assert "nan" not in drawing.caption + drawing.alt
+
+
+def test_figures_of_users_have_any_name_and_come_last(demo, monkeypatch):
+    (fig5,) = drawings(read_results(demo), ["fig5"])
+    monkeypatch.setattr(FIGURES, "_variants", dict(FIGURES))
+    FIGURES.register("hypervolume")(lambda results: iter([replace(fig5, name="hypervolume")]))
+    FIGURES.register("a second one")(lambda results: iter([replace(fig5, name="a second one")]))
+    names = [drawing.name for drawing in drawings(read_results(demo))]
+    assert names == ["fig4", "fig5", "fig6", "hypervolume", "a second one"]
+    (own,) = drawings(read_results(demo), ["hypervolume"])
+    assert own.name == "hypervolume"
 
 
 def test_an_unknown_figure_is_a_sentence(demo):

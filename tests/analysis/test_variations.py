@@ -34,7 +34,7 @@ def test_figure_4_shows_one_front_over_all_weights(demo):
         zip(expected["trial_id"], expected["epoch"], strict=True)
     )
     (figure,) = figures(demo, "fig4").values()
-    assert len(figure.draw().axes) == 3
+    assert len(figure.draw(figure.data).axes) == 3
 
 
 def test_figure_7_has_the_backbones_that_figure_5_leaves_out(sweep, make_grid, tmp_path):
@@ -47,7 +47,7 @@ def test_figure_7_has_the_backbones_that_figure_5_leaves_out(sweep, make_grid, t
     found = figures(sweep(tmp_path, make_grid(models, ("input",))), "fig5", "fig7")
     assert set(found["fig5"].data["model"]) == {"vanilla_resnet50", "bcos_resnet50"}
     assert set(found["fig7"].data["model"]) == {"bcos_densenet121", "bcos_vit_s"}
-    titles = [axes.get_title() for axes in found["fig7"].draw().axes]
+    titles = [axes.get_title() for axes in found["fig7"].draw(found["fig7"].data).axes]
     assert titles == ["B-cos DenseNet-121\nB-cos", "B-cos ViT-S\nB-cos"]
 
 
@@ -58,7 +58,7 @@ def test_figure_8_says_how_much_faster_each_layer_is(sweep, make_grid, tmp_path)
     (figure,) = figures(store, "fig8").values()
     assert set(figure.data["layer"]) == {"input"}
     assert set(figure.data["guided_layer"]) == set(layers)
-    titles = [axes.get_title() for axes in figure.draw().axes]
+    titles = [axes.get_title() for axes in figure.draw(figure.data).axes]
     assert titles == ["Final\n1.0×", "Mid2\n1.0×", "Input\n1.0×"]
 
 
@@ -76,7 +76,7 @@ def test_one_setting_varied(name, setting, levels, n_panels, sweep, make_grid, t
     guided = figure.data[~figure.data["is_reference"]]
     assert set(guided[setting]) == set(levels)
     assert figure.data[figure.data["is_reference"]].groupby(setting).size().eq(2).all(), "seeds"
-    assert len(figure.draw().axes) == n_panels
+    assert len(figure.draw(figure.data).axes) == n_panels
     assert render(figure, ["pdf"])["pdf"].startswith(b"%PDF")
     assert "nan" not in figure.caption + figure.alt
 

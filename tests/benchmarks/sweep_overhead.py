@@ -24,10 +24,9 @@ import pyarrow as pa
 import yaml
 
 from mg_core.store import ResultStore
-from mg_core.store import tables as schema
 from mg_core.store.attempt import Attempt, front_values, kept_epochs
 from mg_core.store.progress import FOOTER, Progress
-from mg_core.store.tables import to_parquet
+from mg_core.store.tables import METRICS, config_columns, to_parquet
 from sweeps.lock import StoreLock
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -115,14 +114,14 @@ def record_trial(store: Path, config: Any, spec: Any, epoch: int) -> None:
     draw = np.random.default_rng(int(config.trial_id, 16))
     pairs = [(p.attribution, p.layer) for p in config.evaluate] or [(None, None)]
     rows = [
-        schema.config_columns(config)
+        config_columns(config)
         | {"epoch": e, "attribution": attribution, "layer": layer, "attempt": 1}
         | dict(zip(("val_f1", "val_epg", "val_iou"), draw.random(3), strict=True))
         | {"val_iou_by_threshold": draw.random(20), "seconds_train": 1.0, "seconds_val": 0.5}
         for e in range(config.first_epoch, epoch + 1)
         for attribution, layer in pairs
     ]
-    table = pa.Table.from_pylist(rows, schema=schema.METRICS)
+    table = pa.Table.from_pylist(rows, schema=METRICS)
     kept = kept_epochs(table, spec.objectives)
     trial, name = config.trial_id, "0001-abcdef01"
     keys = {e: f"checkpoints/{trial}/{name}/epoch-{e:04d}.safetensors" for e in kept}
@@ -185,7 +184,7 @@ def plan(folder: Path) -> list[Row]:
     """Plan 10,000 trials, 5,000 of them complete, and work out what a run would do first."""
     large_store(folder, n_seeds=50, n_recorded=5000, n_complete=5000)
     seconds, memory, text = command("plan", folder / "sweep.yaml")
-    assert "5000 complete, 0 failed, 5050 to run" in text
+    assert "5000 complete, 0 running, 0 failed, 5050 waiting" in text
     until_first, driver = resume(folder)
     return [
         ("planning 10,000 trials, 5,000 complete", f"{seconds:.1f} s", "5 s"),

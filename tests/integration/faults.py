@@ -24,7 +24,8 @@ from finished import check, table
 from room import Room, children, kill
 from s3_server import CREDENTIALS, Server
 
-from mg_core.store import LOCK, ResultStore
+from mg_core.store import ResultStore
+from mg_core.store.layout import LOCK
 from sweeps.lock import read_lock
 
 PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"

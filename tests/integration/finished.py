@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from safetensors.torch import load
 
-from mg_core.store import LOCK, ResultStore
-from mg_core.store.files import TEMPORARY
+from mg_core.store import ResultStore
+from mg_core.store.layout import LOCK, TEMPORARY
 
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 

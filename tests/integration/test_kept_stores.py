@@ -74,7 +74,7 @@ def test_it_is_reported_from_its_own_tests(kept, mg_analysis):
 def test_its_sweep_goes_on_where_it_was(kept, mg_sweep, tmp_path):
     before = analysis.load(str(kept))
     planned = mg_sweep("plan", kept, PYTHONPATH=str(tmp_path)).stdout
-    assert "3 complete, 1 failed, 1 to run (2 epochs)" in planned
+    assert "3 complete, 0 running, 1 failed, 1 waiting (2 epochs to run)" in planned
     mg_sweep("run", kept, "--runner", "inline", code=1, PYTHONPATH=str(tmp_path))
     after = analysis.load(str(kept))
     states = json.loads(mg_sweep("status", kept, "--json").stdout)

@@ -95,7 +95,7 @@ def test_a_sweep_on_object_storage_through_an_outage(
     # Every command takes the store's address for the sweep file.
     found = json.loads(call("status", uri, "--json").stdout)
     assert found["counts"]["complete"] == 5
-    assert "5 complete, 0 failed, 0 to run" in call("plan", uri).stdout
+    assert "5 complete, 0 running, 0 failed, 0 waiting" in call("plan", uri).stdout
     assert "5 trials, 5 complete, 0 to run" in call("run", uri, "--runner", "inline").stdout
     assert "complete" in call("logs", uri, next(iter(found["trials"]))).stdout
     assert call("rm", uri, "--yes").exit_code == 0

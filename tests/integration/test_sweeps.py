@@ -13,7 +13,7 @@ import yaml
 from finished import TIMES
 
 from mg_core.store import ResultStore
-from mg_core.store.files import TEMPORARY
+from mg_core.store.layout import TEMPORARY
 
 MODEL = """
 from mg_core.models import MODELS
@@ -98,7 +98,7 @@ def test_status_and_plan_agree_on_file_and_store(undisturbed, command):
 
     assert output("status", "store") == output("status", "sweep.yaml")
     assert "9 trials: 9 complete, 0 running, 0 failed, 0 waiting" in output("status", "store")
-    assert "9 complete, 0 failed, 0 to run (0 epochs)" in output("plan", "store")
+    assert "9 complete, 0 running, 0 failed, 0 waiting (0 epochs to run)" in output("plan", "store")
     found = json.loads(output("status", "store", "--json"))
     assert {trial["state"] for trial in found["trials"].values()} == {"complete"}
 
@@ -271,7 +271,9 @@ def test_ctrl_c_stops_and_says_how_to_go_on(undisturbed, command, tmp_path):
         "--set",
         "guided.epochs=200",  # so that it does not end before it is stopped
     ]
-    process = subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        run, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     store = ResultStore(str(tmp_path / "store"))
     while len(store.progress()) < 2:  # a guided trial has begun
         time.sleep(0.02)
@@ -330,7 +332,9 @@ def test_ctrl_c_on_a_joined_cluster_leaves_no_attempt_open(sweep, write, command
         address = cluster.stdout.readline().strip()
         sweep["guided"]["epochs"] = 500
         run = [*command, "run", str(write(sweep)), "--address", address]
-        process = subprocess.Popen(run, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            run, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         store = ResultStore(str(tmp_path / "store"))
         while sum(p.epochs == 500 for p in store.progress().values()) < 2:
             time.sleep(0.1)
@@ -377,7 +381,7 @@ def test_a_request_that_can_never_be_met_is_refused(sweep, write, refused, tmp_p
         (["run", "sweep.yaml", "--set", "resources.gpu=1.5"], "a share of one device or whole"),
         (["run", "sweep.yaml", "--set", "imports=[.x]"], "module '.x' cannot be imported"),
         (["run", "sweep.yaml", "--set", "weights=imagenet"], "has no weights called 'imagenet'"),
-        (["run", "sweep.yaml", "--set", "weights={a: b}"], "model 'a' is not in the grid"),
+        (["run", "sweep.yaml", "--set", "weights={a: b}"], "the grid has no model 'a'"),
         (["run", "sweep.yaml", "--set", "seed=100000000000000000000"], "should be less than"),
         (["retry", "sweep.yaml", "--only", "oom"], "unknown kind of failure 'oom'; choose from lo"),
         (["run", "sweep.yaml", "--set", "tracking=wandb"], "should be 'mlflow' or 'tensorboard'"),

@@ -12,10 +12,11 @@ from typer.testing import CliRunner
 
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
+from mg_core.store.layout import TENSORBOARD
 from mg_core.training.execution import Outcome
 from sweeps.cli import app
 from sweeps.spec import load_spec
-from sweeps.tracking import FOLDER, ONCE, PER_PAIR, MLflow, TensorBoard, check_tracking, tracked
+from sweeps.tracking import ONCE, PER_PAIR, MLflow, TensorBoard, check_tracking, tracked
 
 
 @pytest.fixture
@@ -76,7 +77,7 @@ def test_tensorboard_mirrors_every_number_and_goes_with_its_trial(file, tmp_path
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     store = run(file, tmp_path, "tensorboard")
     found = {}
-    for folder in (tmp_path / "store" / FOLDER).iterdir():
+    for folder in (tmp_path / "store" / TENSORBOARD).iterdir():
         events = accumulator.EventAccumulator(str(folder)).Reload()
         for name in events.Tags()["scalars"]:
             for event in events.Scalars(name):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import create_model
 
-from mg_core.config import TrialConfig, parse
+from mg_core.config import DataConfig, GuidanceConfig, TrialConfig, parse
 from mg_core.errors import InputError
 
 
@@ -64,6 +64,32 @@ def test_a_later_field_stays_out_of_the_id_at_its_default(guided):
     content = guided.model_dump()
     assert later.model_validate(content).trial_id == guided.trial_id
     assert later.model_validate({**content, "warmup": 1}).trial_id != guided.trial_id
+
+
+@pytest.mark.parametrize(
+    ("part", "base", "new", "other"),
+    [
+        ("guidance", GuidanceConfig, (float, 1.0), 0.5),
+        ("guidance", GuidanceConfig, (str | None, None), "blurred"),
+        ("guidance", GuidanceConfig, (tuple[str, ...], ()), ("blurred",)),
+        ("data", DataConfig, (float, 0.0), 0.5),
+        ("data", DataConfig, (bool, False), True),
+    ],
+)
+def test_a_later_field_of_a_part_stays_out_of_the_id_at_its_default(guided, part, base, new, other):
+    extended = create_model("Extended", __base__=base, new=new)
+    later = create_model("Later", __base__=TrialConfig, **{part: (extended, ...)})
+    content = guided.model_dump()
+    at_default, elsewhere = (
+        later.model_validate({**content, part: {**content[part], **fields}})
+        for fields in ({"new": new[1]}, {"new": other})
+    )
+    without = later.model_validate(content)
+    assert at_default.trial_id == without.trial_id == guided.trial_id
+    assert elsewhere.trial_id != guided.trial_id
+    assert later.model_validate_json(elsewhere.model_dump_json()).trial_id == elsewhere.trial_id
+    assert at_default.data.key == guided.data.key
+    assert (elsewhere.data.key == guided.data.key) == (part != "data")
 
 
 def test_the_id_does_not_depend_on_the_process(guided):

@@ -33,8 +33,8 @@ PAIRS = [
 ]
 
 
-def make_batch(model, dtype=torch.float32, size=32, annotated=(0, 2)):
-    generator = torch.Generator().manual_seed(3)
+def make_batch(model, dtype=torch.float32, size=32, annotated=(0, 2), seed=3):
+    generator = torch.Generator().manual_seed(seed)
     images = torch.rand(3, 3, size, size, generator=generator)
     masks = torch.zeros(len(annotated), size, size, dtype=torch.bool)
     masks[:, 4:20, 6:22] = True
@@ -134,6 +134,34 @@ def test_step_moves_weights_by_the_gradient_of_the_loss(model):
         model.parameters(), twin.parameters(), gradients, strict=True
     ):
         torch.testing.assert_close(moved, start - 0.1 * gradient)
+
+
+@pytest.mark.parametrize(
+    ("name", "attribution", "layer"),
+    [
+        ("vanilla_tiny", "gradcam", "final"),
+        ("vanilla_tiny", "ixg", "input"),
+        ("bcos_tiny", "gradcam", "final"),
+        ("bcos_tiny", "bcos", "input"),
+    ],
+)
+def test_accumulated_gradients_are_those_of_the_mean_loss(name, attribution, layer):
+    torch.manual_seed(0)
+    model = build_model(name, 4).double().train()
+    guidance = settings(attribution, layer)
+    batches = [
+        make_batch(model, torch.float64),
+        make_batch(model, torch.float64, annotated=(1,), seed=4),
+    ]
+    # Each batch is normalised by its own statistics, whichever way its gradient is taken.
+    losses = [guided_loss(model, batch, guidance)[0] for batch in batches]
+    expected = torch.autograd.grad(sum(losses) / 2, list(model.parameters()))
+    for batch in batches:
+        loss, terms = guided_loss(model, batch, guidance)
+        assert terms.localization > 0
+        (loss / 2).backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-10, atol=1e-12)
 
 
 def test_batch_norm_sees_each_batch_once(model):

@@ -1,4 +1,4 @@
-"""Logs of trials: what is in them, how long they get, and what never is."""
+"""Logs of trials: their content, their size, and no secrets."""
 
 import logging
 import threading
@@ -12,7 +12,7 @@ from mg_core.training.log import LOG_BYTES, TAIL_LINES, TrialLog, redacted
 
 @pytest.fixture
 def log():
-    """Return a log that listens, and the list of what it published."""
+    """Return a started log and the list of texts that it published."""
     published = []
     log = TrialLog(published.append)
     log.start()

@@ -18,12 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mg_core.errors import InputError, StorageError
-from mg_core.store import ResultStore
-from mg_core.store import tables as schema
-from mg_core.store.attempt import Attempt, SupersededError, kept_epochs, sweep
-from mg_core.store.files import TEMPORARY, Files
+from mg_core.store import ResultStore, garbage
+from mg_core.store.attempt import Attempt, SupersededError, kept_epochs
+from mg_core.store.files import Files
+from mg_core.store.garbage import collect_garbage
+from mg_core.store.layout import TEMPORARY
 from mg_core.store.progress import FOOTER, TAIL_BYTES, Progress, footer_in
-from mg_core.store.tables import to_parquet
+from mg_core.store.tables import METRICS, config_columns, to_parquet
 
 OBJECTIVES = ("f1", "epg", "iou")
 
@@ -84,9 +85,9 @@ def test_a_baseline_keeps_its_best_f1_of_equals_the_earliest(store, baseline):
 def test_rows_carry_every_parameter_with_its_type(store, guided):
     run(store, guided)
     table = store.rows()
-    assert table.schema.equals(schema.METRICS)
+    assert table.schema.equals(METRICS)
     row = table.to_pylist()[0]
-    described = schema.config_columns(guided)
+    described = config_columns(guided)
     assert {name: row[name] for name in described} == described
     assert row["guided_attribution"] == "ixg"
     assert table.num_rows == (guided.epochs + 1) * len(guided.evaluate)
@@ -141,7 +142,7 @@ def test_a_paused_predecessor_removes_nothing_that_came_meanwhile(store, guided)
         store.get(key)
 
 
-def test_a_complete_trial_is_fenced_off_before_it_is_swept(store, guided):
+def test_a_complete_trial_is_taken_over_before_its_garbage_is_removed(store, guided):
     run(store, guided, until=2)
     store.put_trials({guided.trial_id: guided})
     first = Attempt(store, guided, OBJECTIVES, "r")
@@ -149,28 +150,28 @@ def test_a_complete_trial_is_fenced_off_before_it_is_swept(store, guided):
     # The first was thought dead and completes the trial; the second is about to commit.
     with pytest.raises(SupersededError):
         first.commit(3, rows_of(guided, 3), lambda: b"weights 3", lambda: b"state 3")
-    sweep(store, "r")
+    collect_garbage(store, "r")
     with pytest.raises(SupersededError):
         second.commit(3, rows_of(guided, 3), lambda: b"weights 3", lambda: b"state 3")
     progress = store.progress()[guided.trial_id]
     assert progress.is_complete
     for key in progress.references:
         store.get(key)
-    sweep(store, "r")
+    collect_garbage(store, "r")
     assert set(store.files.keys("checkpoints")) == progress.references
 
 
-def test_a_failed_trial_is_fenced_off_before_it_is_swept(store, guided, monkeypatch):
+def test_a_failed_trial_is_taken_over_before_its_garbage_is_removed(store, guided, monkeypatch):
     store.put_trials({guided.trial_id: guided})
     zombie = run(store, guided, until=1)
     zombie.end("failed", kind="lost", error="gone", host="there", pid=7)
     store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
-    settled = store.settled()
-    # It only seemed dead, and commits once more after the sweep has looked.
+    found = garbage.with_garbage(store)
+    # The first attempt only seemed dead; it commits again after the garbage was listed.
     zombie.commit(2, rows_of(guided, 2), lambda: b"weights 2", lambda: b"state 2")
     store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
-    monkeypatch.setattr(store, "settled", lambda: settled)
-    sweep(store, "r")
+    monkeypatch.setattr(garbage, "with_garbage", lambda store: found)
+    collect_garbage(store, "r")
     with pytest.raises(SupersededError):
         zombie.commit(3, rows_of(guided, 3), lambda: b"weights 3", lambda: b"state 3")
     progress = store.progress()[guided.trial_id]
@@ -187,26 +188,26 @@ def test_a_failed_trial_is_fenced_off_before_it_is_swept(store, guided, monkeypa
     assert run(store, guided).is_complete
 
 
-def test_a_trial_that_another_driver_took_meanwhile_is_left_to_it(store, guided, monkeypatch):
+def test_garbage_of_a_trial_that_another_driver_runs_is_left(store, guided, monkeypatch):
     store.put_trials({guided.trial_id: guided})
     run(store, guided, until=1).end("failed", kind="bug", error="e")
     store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
-    settled = store.settled()
-    monkeypatch.setattr(store, "settled", lambda: settled)
+    found = garbage.with_garbage(store)
+    monkeypatch.setattr(garbage, "with_garbage", lambda store: found)
     retried = Attempt(store, guided, OBJECTIVES, "other")
-    sweep(store, "r")
+    collect_garbage(store, "r")
     for epoch in (2, 3):
         retried.commit(epoch, rows_of(guided, epoch), lambda: b"weights", lambda: b"state")
     assert store.progress()[guided.trial_id].is_complete
 
 
-def test_a_key_that_is_a_folder_is_the_storages_fault(store):
+def test_reading_a_folder_as_an_object_is_a_storage_error(store):
     store.put("folder/x", b"1")
     with pytest.raises(StorageError, match="folder cannot be read: Is a directory"):
         store.get("folder")
 
 
-def test_what_other_programs_leave_is_not_ours(store, guided):
+def test_files_of_other_programs_are_ignored(store, guided):
     run(store, guided)
     for key in ("metrics/.DS_Store", f"metrics/{guided.trial_id}/.nfs0001", "attempts/x/notes.txt"):
         store.put(key, b"")
@@ -277,7 +278,7 @@ def test_sigkill_at_random_moments_leaves_a_store_to_go_on_from(tmp_path, guided
     store = ResultStore(uri)
     store.put_trials({guided.trial_id: guided})
     run(store, guided)
-    sweep(store, "r")
+    collect_garbage(store, "r")
     reference = ResultStore(str(tmp_path / "reference"))
     run(reference, guided)
     same = [s.rows().drop_columns(["attempt"]) for s in (store, reference)]
@@ -287,18 +288,18 @@ def test_sigkill_at_random_moments_leaves_a_store_to_go_on_from(tmp_path, guided
     assert not (store.local_path / TEMPORARY).exists()
 
 
-def test_sweep_removes_what_nothing_names_and_nothing_else(store, guided, baseline):
+def test_garbage_collection_removes_what_no_metrics_file_names_and_no_more(store, guided, baseline):
     run(store, guided)
     run(store, baseline, until=1)
     kept = set(store.files.keys(""))
     garbage = f"checkpoints/{guided.trial_id}/0001-dead/epoch-0001.safetensors"
-    # A trial that is still to go on may be writing this very moment.
+    # A trial that will go on may be writing at this moment.
     in_flight = f"checkpoints/{baseline.trial_id}/0009-beef/epoch-0002.safetensors"
     store.put(garbage, b"x")
     store.put(in_flight, b"x")
     (store.local_path / TEMPORARY).mkdir(exist_ok=True)
     (store.local_path / TEMPORARY / "torn").write_bytes(b"x")
-    sweep(store, "r")
+    collect_garbage(store, "r")
     assert set(store.files.keys("")) == kept | {in_flight}
 
 
@@ -320,7 +321,7 @@ def test_a_reader_that_races_with_a_new_attempt_reads_one_or_the_other(store, gu
 
 def test_progress_reads_footers_of_any_length(store, guided):
     progress = Progress("t", "0001-ab", 1, 3, checkpoints={1: "k" * 70_000})
-    table = schema.METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
+    table = METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
     store.put("metrics/t/0001-ab.parquet", to_parquet(table))
     assert store.progress() == {"t": progress}
 
@@ -329,17 +330,17 @@ def test_progress_reads_footers_of_any_length(store, guided):
 def test_the_quick_way_to_a_footer_gives_what_a_parquet_reader_gives(n_kept, text):
     kept = {epoch: f"checkpoints/{text}/{epoch}" for epoch in range(n_kept)}
     progress = Progress("t", "0001-ab", 1, 3, checkpoints=kept)
-    table = schema.METRICS.empty_table().replace_schema_metadata({FOOTER: progress.footer()})
+    table = METRICS.empty_table().replace_schema_metadata({FOOTER: progress.footer()})
     data = to_parquet(table)
     assert footer_in(data) == footer_in(data[-TAIL_BYTES:]) == progress.footer()
     assert footer_in(data) == pq.read_metadata(io.BytesIO(data)).metadata[FOOTER]
-    for other in (b"", data[:-1], data[-100:], to_parquet(schema.METRICS.empty_table())):
+    for other in (b"", data[:-1], data[-100:], to_parquet(METRICS.empty_table())):
         assert footer_in(other) is None
 
 
 def test_a_store_of_a_newer_version_is_refused_in_a_sentence(store):
     progress = replace(Progress("t", "0001-ab", 1, 3), format=99)
-    table = schema.METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
+    table = METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
     store.put("metrics/t/0001-ab.parquet", to_parquet(table))
     with pytest.raises(InputError, match="store format 99, this version reads up to 1"):
         store.progress()
@@ -361,7 +362,7 @@ def test_configurations_come_back_as_they_were(store, guided, baseline):
     assert store.trial_ids() == set(configs)
 
 
-def test_what_is_no_store_is_said_to_be_none(tmp_path):
+def test_a_folder_without_a_sweep_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"is not a result store: it holds no sweep\.yaml"):
         ResultStore(str(tmp_path)).spec()
     with pytest.raises(InputError, match="not a folder or a URI"):
@@ -406,7 +407,7 @@ def test_kept_epochs_are_the_union_of_the_pairs_fronts(points):
                     "val_epg": value,
                 }
             )
-    table = pa.Table.from_pylist(rows, schema=schema.METRICS)
+    table = pa.Table.from_pylist(rows, schema=METRICS)
 
     def beaten(first, second):
         return all(s >= f for f, s in zip(first, second, strict=True)) and first != second

@@ -8,10 +8,11 @@ import time
 import pytest
 
 from mg_core.errors import InputError
-from mg_core.store import LOCK, ResultStore
+from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt
+from mg_core.store.layout import LOCK
 from mg_core.training.execution import Outcome
-from sweeps.lock import StoreLock, described, is_held, process_birth, read_lock
+from sweeps.lock import StoreLock, is_held, process_birth, read_lock
 from sweeps.planning import admit, check_admission, make_plan
 from sweeps.runner import FailFast, Queue
 from sweeps.spec import load_spec
@@ -58,10 +59,10 @@ def test_complete_trials_are_skipped_and_failed_ones_wait_to_be_asked(planned, s
     commit(store, first, until=1)
     commit(store, second, until=0).end("failed", kind="bug", error="e", traceback="t")
     plan = planned()
-    assert plan.state(baseline.trial_id) == "complete"
-    assert plan.state(first.trial_id) == "waiting"
+    assert plan.ledger.state(baseline.trial_id) == "complete"
+    assert plan.ledger.state(first.trial_id) == "waiting"
     assert plan.epochs_left(first.trial_id) == 1
-    assert plan.state(second.trial_id) == "failed"
+    assert plan.ledger.state(second.trial_id) == "failed"
     assert not {baseline.trial_id, second.trial_id} & plan.todo(retry_failed=False).keys()
     assert second.trial_id in plan.todo(retry_failed=True)
 
@@ -190,7 +191,7 @@ def test_a_driver_that_was_given_up_notices_and_starts_nothing_more(planned, sto
     monkeypatch.setattr("sweeps.lock.BEAT_SECONDS", 0.02)
     queue = Queue.of(planned().todo(retry_failed=False), set())
     with StoreLock(store, "first") as first:
-        fail_fast = FailFast(queue, None, lambda: first.successor and described(first.successor))
+        fail_fast = FailFast(queue, None, lambda: first.successor)
         fail_fast.outcome(Outcome("t", "running"))
         assert queue.stopped is None
         # Cut off from the store for a while, it is thought dead by a driver elsewhere.

@@ -155,17 +155,17 @@ def test_a_cluster_that_may_grow_is_not_refused_for_what_it_has_now(small_node):
         scheduler.check_resources(wanted, may_grow=True)
 
 
-def test_waiting_in_vain_for_nodes_ends_with_a_sentence(small_node, monkeypatch):
+def test_waiting_in_vain_for_nodes_ends_with_a_sentence(small_node, queue, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(scheduler.time, "monotonic", lambda: now[0])
-    fitting = scheduler.NodesWait(ResourceSpec(cpu=2))
-    lacking = scheduler.NodesWait(ResourceSpec(cpu=4))
+    fitting = scheduler.EarlyStop(queue, ResourceSpec(cpu=2))
+    lacking = scheduler.EarlyStop(queue, ResourceSpec(cpu=4))
     for now[0] in (11.0, 1000.0, 1790.0):
-        lacking.on_step_end(0, [])
+        assert not lacking.stop_all()
     now[0] = math.ceil(scheduler.NODE_SECONDS) + 11.0
-    fitting.on_step_end(0, [])
-    with pytest.raises(InputError, match="no such node has come in 30 minutes"):
-        lacking.on_step_end(0, [])
+    assert not fitting.stop_all()
+    with pytest.raises(InputError, match="no larger node came in 30 minutes"):
+        lacking.stop_all()
 
 
 WAITING = """
@@ -186,4 +186,4 @@ def test_a_sweep_whose_nodes_never_come_ends(sweep, write, tmp_path):
     found = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
     assert found.returncode == 2
     assert "error: resources: a trial asks for 1000 CPUs where the largest" in found.stderr
-    assert "no such node has come" in found.stderr
+    assert "no larger node came" in found.stderr

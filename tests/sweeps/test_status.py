@@ -14,7 +14,7 @@ from sweeps.cost import Costs, static_cost
 from sweeps.fronts import current_fronts
 from sweeps.lock import StoreLock
 from sweeps.planning import admit, make_plan
-from sweeps.removal import find_trial, removal
+from sweeps.removal import removal
 from sweeps.spec import load_spec
 from sweeps.status import read_status
 from sweeps.status_view import status_view
@@ -150,7 +150,7 @@ def test_rm_deletes_what_is_the_stores_and_nothing_else(plan, store):
     store.put("analysis/tables/fronts.csv", b"")
     found = removal(store, [])
     assert "9 trials and all their results" in found.description
-    assert "what is not the store's stays: 1 files" in found.description
+    assert "other files in its folder stay: 1" in found.description
     found.carry_out()
     assert store.files.keys("") == ["notes.txt"]
     assert [p.name for p in store.local_path.iterdir()] == ["notes.txt"]
@@ -182,9 +182,9 @@ def test_rm_refuses_what_is_driven_or_not_there(store):
     with StoreLock(store, "run"), pytest.raises(InputError, match="is driven by process"):
         ready.carry_out()
     with pytest.raises(InputError, match="no trial begins in 'zz'"):
-        find_trial(store, "zz")
+        store.find_trial("zz")
     with pytest.raises(InputError, match="9 trials begin in ''"):
-        find_trial(store, "")
+        store.find_trial("")
 
 
 def test_watch_follows_until_nobody_drives(store, plan):

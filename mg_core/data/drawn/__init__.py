@@ -1,1 +1,1 @@
-"""Sets that are drawn: synthetic images with boxes and masks, written once to a folder."""
+"""Synthetic data sets: drawn images with boxes and masks, written once to a folder."""

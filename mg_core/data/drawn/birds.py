@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import csv
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -16,10 +14,10 @@ from pydantic import Field
 
 from mg_core.config import Frozen, Integer, Number
 from mg_core.counter import generator
-from mg_core.data.drawn.drawing import Colour, Polygon, paint, visible_box
-from mg_core.data.drawn.generated import Generated
+from mg_core.data.drawn.drawing import Colour, Polygon, paint, rotation, to_bytes, visible_box
+from mg_core.data.drawn.generated import write_once
 from mg_core.data.layouts.waterbirds import CUB, FOLDER, Waterbirds
-from mg_core.data.reader import SPLITS, NoOptions
+from mg_core.data.reader import SPLITS, NoOptions, Progress, silent
 
 GENERATOR_VERSION = 1
 """Raised when the same options would give other bytes."""
@@ -27,32 +25,25 @@ JPEG_QUALITY = 95
 WATERBIRDS = 0.23
 """Share of waterbirds in every split, as in the real set."""
 TYPICAL = 0.8
-"""Probability of a bird's own plumage; its outline always tells its kind."""
+"""Probability that a bird's colour is its kind's; its outline always is."""
 HUE = 0.41
-"""Between those of land and water."""
+"""Between the hues of land and water."""
 BIRD_SIZE = (0.38, 0.6)
 """Half-size of the drawing's unit square, as a share of half the image."""
 KINDS, PLACES = ("Landbird", "Waterbird"), ("forest", "ocean")
 
-Progress = Callable[[str, int, int], None]
-
 
 class BirdsOptions(Frozen):
-    """What decides every byte of the set.
+    """Options of the synthetic birds; they decide every byte of the set.
 
-    Attributes:
-        train: number of training images; all of them have the background of their kind.
-        val: number of validation images, on either background; half of them are used.
-        test: number of test images, on either background.
-        size: side of the images in pixels.
-        clarity: how far colour and texture tell land from water: 1 at a glance, 0 not at all.
-        seed: of the whole set.
+    The background fits the bird in all training images and in half of the others.
     """
 
     train: Annotated[Integer, Field(ge=10)] = 800
     val: Annotated[Integer, Field(ge=10)] = 400
     test: Annotated[Integer, Field(ge=10)] = 400
     size: Annotated[Integer, Field(ge=24, le=2048)] = 64
+    # How far colour and texture tell land from water, from 0 (not at all) to 1.
     clarity: Annotated[Number, Field(ge=0, le=1)] = 1.0
     seed: Annotated[Integer, Field(ge=0)] = 0
 
@@ -64,30 +55,18 @@ class Bird(NamedTuple):
     box: tuple[int, int, int, int]
 
 
-def write_birds(folder: Path, options: BirdsOptions, progress: Progress | None = None) -> bool:
-    """Write the set to a new folder; the same options give the same bytes.
-
-    Args:
-        folder: missing, empty, or holding this very set, which is then left as it is.
-        options: what to write.
-        progress: called with the split, images done and images to do.
-
-    Returns:
-        Whether anything was written.
-
-    Raises:
-        InputError: the folder holds something else, or cannot be written.
-    """
-    birds = Generated(
-        what="birds",
-        version=GENERATOR_VERSION,
-        options=options.model_dump(),
-        fingerprint=lambda folder: Waterbirds(folder, NoOptions()).fingerprint(),
+def write_birds(folder: Path, options: BirdsOptions, progress: Progress = silent) -> bool:
+    """Write the set as `write_once` does; the same options give the same bytes."""
+    return write_once(
+        folder,
+        "birds",
+        {"version": GENERATOR_VERSION, "options": options.model_dump()},
+        lambda temporary: _write(temporary, options, progress),
+        lambda written: Waterbirds(written, NoOptions()).fingerprint(),
     )
-    return birds.write(folder, lambda temporary: _write(temporary, options, progress))
 
 
-def _write(root: Path, options: BirdsOptions, progress: Progress | None) -> None:
+def _write(root: Path, options: BirdsOptions, progress: Progress) -> None:
     (root / CUB).mkdir()
     for number, kind in enumerate(KINDS, start=1):
         (root / FOLDER / f"{number:03d}.{kind}").mkdir(parents=True)
@@ -105,8 +84,7 @@ def _write(root: Path, options: BirdsOptions, progress: Progress | None) -> None
             image_id = len(rows) + 1
             rows.append([image_id, name, y, split, place, f"/drawn/{PLACES[place]}.jpg"])
             boxes.append(f"{image_id} {xmin:.1f} {ymin:.1f} {xmax - xmin:.1f} {ymax - ymin:.1f}\n")
-            if progress is not None:
-                progress(SPLITS[split], index + 1, count)
+            progress(SPLITS[split], index + 1, count)
     with (root / FOLDER / "metadata.csv").open("w", newline="") as file:
         header = ["img_id", "img_filename", "y", "split", "place", "place_filename"]
         csv.writer(file, lineterminator="\n").writerows([header, *rows])
@@ -128,33 +106,26 @@ def draw_bird(
 ) -> Bird:
     """Draw a bird over a background.
 
-    Args:
-        rng: this picture's own generator.
-        size: side of the picture in pixels.
-        y: 1 for a waterbird: long neck, flat body, pale; else short, round, warm in colour.
-        place: 1 for water: level waves; else land: upright stems.
-        clarity: of the background.
+    A landbird (y 0) has a short neck, a round body and mostly warm colours, a waterbird (y 1) a
+    long neck, a flat body and mostly pale ones. Land (place 0) has upright stems, water (1) waves.
     """
     canvas = _water(rng, size, clarity) if place else _land(rng, size, clarity)
     half = rng.uniform(*BIRD_SIZE) * size / 2
     angle = np.deg2rad(rng.uniform(-10, 10))
     mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0])
-    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    transform = half * rotation @ mirror
+    transform = half * rotation(angle) @ mirror
     plumage = _plumage(rng, y)
     parts = [polygon @ transform.T for polygon in (_WATERBIRD if y else _LANDBIRD)]
     everything = np.concatenate(parts)
     low, high = everything.min(axis=0), everything.max(axis=0)
-    # At least a pixel of background on every side.
+    # Leave at least a pixel of background on every side.
     offset = 1 - low + rng.random(2) * np.maximum(size - 2 - (high - low), 0)
     beak = colorsys.hsv_to_rgb(rng.uniform(0.08, 0.14), 0.9, 0.85)
     colours = [*[plumage] * (len(parts) - 1), beak]
     covered = np.zeros((size, size), dtype=np.bool_)
     for polygon, colour in zip(parts, colours, strict=True):
         covered |= paint(canvas, [polygon + offset], colour)
-    xmin, ymin, xmax, ymax = visible_box(covered)
-    image = np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
-    return Bird(image, (xmin, ymin, xmax, ymax))
+    return Bird(to_bytes(canvas), visible_box(covered))
 
 
 def _plumage(rng: np.random.Generator, y: int) -> Colour:
@@ -185,7 +156,7 @@ def _blend(
     clarity: float,
 ) -> NDArray[np.float64]:
     if clarity < 1:
-        # Colours that both places may have, and a texture that drowns in grain.
+        # The hues of land and water move together, and noise replaces the waves.
         hue = HUE + clarity * (hue - HUE) + (1 - clarity) * rng.uniform(-0.2, 0.2)
         wave = clarity * wave + (1 - clarity) * rng.normal(0, 0.7, wave.shape)
     dark = np.array(colorsys.hsv_to_rgb(hue, saturation, rng.uniform(0.35, 0.5)))
@@ -207,11 +178,11 @@ _LANDBIRD = (
     _ellipse(0.42, -0.35, 0.32, 0.32),
     np.array([(0.68, -0.5), (1.0, -0.3), (0.68, -0.2)]),
 )
-"""Facing right, in [-1, 1]²: tail, body, head, and the beak last."""
+"""Outlines in [-1, 1]² of a bird that faces right: tail, body, head and beak."""
 _WATERBIRD = (
     np.array([(0.15, 0.4), (0.2, -0.6), (0.4, -0.7), (0.4, -0.4), (0.48, 0.5)]),
     _ellipse(-0.3, 0.5, 0.7, 0.3),
     _ellipse(0.4, -0.72, 0.2, 0.2),
     np.array([(0.5, -0.82), (1.0, -0.68), (1.0, -0.58), (0.5, -0.6)]),
 )
-"""Likewise: neck, body, head and beak."""
+"""Outlines in [-1, 1]² of a bird that faces right: neck, body, head and beak."""

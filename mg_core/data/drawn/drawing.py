@@ -1,4 +1,4 @@
-"""Pictures of the synthetic set: coloured shapes over textures, one random generator each."""
+"""Drawing of synthetic pictures: coloured shapes over textured backgrounds."""
 
 from __future__ import annotations
 
@@ -15,37 +15,29 @@ MAX_OBJECTS = 3
 N_OBJECTS = (0.4, 0.35, 0.25)
 """Probabilities of 1, 2 and 3 objects."""
 SAME_CLASS = 0.6
-"""Probability that a further object is of the first one's class: the texture tells most labels."""
+"""Probability that a further object has the first one's class, so that one texture fits most."""
 OBJECT_SIZE = (0.28, 0.44)
 MAX_OVERLAP = 0.15
-"""Of the smaller of two boxes, so that every object stays visible."""
+"""Largest overlap, as a share of the smaller of two boxes, so that every object stays visible."""
 PLACEMENTS = 40
 PIECE_SIZE = (0.2, 0.5)
-"""Sides of a piece of clutter, as a share of its box's longer one."""
+"""Bounds of the sides of a piece of clutter, as a share of the box's longer side."""
 OUTLINE = 0.016
 TONES = (0.35, 0.88)
-"""The darkest and the lightest tone behind objects, unless their contrast is raised."""
+"""The darkest and the lightest tone behind objects at contrast 1."""
 
 Polygon = NDArray[np.float64]
 Colour = tuple[float, float, float]
 
 
 class Scene(NamedTuple):
-    """A picture and what is in it.
+    """A picture with its annotations."""
 
-    Attributes:
-        image: (size, size, 3) uint8.
-        object_classes: (n,) class of each object, drawn in this order.
-        boxes: (n, 4) xmin, ymin, xmax, ymax around the visible pixels; max is outside.
-        class_ids: (size, size) uint8, class + 1 where an object is visible, else 0.
-        texture: class whose texture the background has.
-    """
-
-    image: NDArray[np.uint8]
-    object_classes: NDArray[np.int64]
-    boxes: NDArray[np.int64]
-    class_ids: NDArray[np.uint8]
-    texture: int
+    image: NDArray[np.uint8]  # (size, size, 3)
+    object_classes: NDArray[np.int64]  # (n,) in the order of drawing
+    boxes: NDArray[np.int64]  # (n, 4) of `visible_box`
+    class_ids: NDArray[np.uint8]  # (size, size), class + 1 where an object is visible, else 0
+    texture: int  # class whose texture the background has
 
 
 def _regular(corners: int, inner: float = 1.0) -> Polygon:
@@ -102,16 +94,11 @@ def draw_scene(
 ) -> Scene:
     """Draw 1–3 objects over a background texture that mostly follows the class of one of them.
 
-    Args:
-        rng: this picture's own generator.
-        size: side of the picture in pixels.
-        n_classes: the first so many of `SHAPES`.
-        correlation: probability that the texture is that of an object's class; otherwise it is
-            that of a class which is not in the picture, as far as there is one.
-        object_size: bounds of an object's longer side before rotation, as a share of the picture's.
-        clutter: pieces behind each object, which hide the texture in its box: what is there but
-            the object then says nothing about the class.
-        contrast: what the tones of texture and clutter are stretched by.
+    With the probability `correlation`, the texture is that of an object's class; otherwise it is
+    that of a class which is not in the picture, if there is one. `object_size` bounds an object's
+    longer side before rotation, as a share of the picture's. `clutter` pieces behind each object
+    hide the texture in its box, so that only the object there tells the class. `contrast` stretches
+    the tones of texture and clutter.
     """
     n_objects = 1 + rng.choice(MAX_OBJECTS, p=N_OBJECTS)
     classes = rng.integers(n_classes, size=n_objects)
@@ -136,8 +123,7 @@ def draw_scene(
         owner[covered] = index
     visible = [visible_box(owner == index) for index in placed]
     class_ids = np.where(owner >= 0, classes[owner] + 1, 0).astype(np.uint8)
-    image = np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
-    return Scene(image, classes[placed], np.array(visible), class_ids, texture)
+    return Scene(to_bytes(canvas), classes[placed], np.array(visible), class_ids, texture)
 
 
 def _texture_class(
@@ -159,13 +145,18 @@ def _outline(
     half = np.array([longer, longer * aspect])
     if rng.random() < 0.5:
         half = half[::-1]
-    angle = np.deg2rad(rng.uniform(-12, 12))
-    transform: NDArray[np.float64] = _rotation(angle) * half
+    transform: NDArray[np.float64] = rotation(np.deg2rad(rng.uniform(-12, 12))) * half
     return transform
 
 
-def _rotation(angle: float) -> NDArray[np.float64]:
+def rotation(angle: float) -> NDArray[np.float64]:
+    """Return the matrix that turns a point by an angle in radians."""
     return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+
+
+def to_bytes(canvas: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Round a picture in [0, 1] to bytes."""
+    return np.clip(np.rint(canvas * 255), 0, 255).astype(np.uint8)
 
 
 def _place(
@@ -173,9 +164,8 @@ def _place(
 ) -> NDArray[np.float64] | None:
     low, high = np.split(_bounds(polygon), 2)
     margin = OUTLINE * size
-    # All draws happen whether needed or not: what follows must not depend on how many were.
-    draws = rng.random((PLACEMENTS, 2))
-    for draw in draws:
+    # All draws happen at once: later random draws must not depend on how many were needed.
+    for draw in rng.random((PLACEMENTS, 2)):
         offset: NDArray[np.float64] = margin - low + draw * (size - 2 * margin - (high - low))
         box = _bounds(polygon + offset)
         if all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
@@ -195,21 +185,21 @@ def _overlap(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
 def paint(
     canvas: NDArray[np.float64], polygons: list[Polygon], colour: Colour
 ) -> NDArray[np.bool_]:
-    """Paint a shape with a dark outline; return the pixels it covers at least half."""
+    """Paint a shape with a dark outline; return the (size, size) pixels that it half covers."""
     alpha = coverage(polygons, len(canvas))
     outline = np.minimum(_edges(polygons, len(canvas)), alpha)
     shaded = np.asarray(colour, dtype=np.float64)
     canvas += alpha[..., None] * (shaded - canvas)
     canvas -= 0.55 * outline[..., None] * shaded
-    covered: NDArray[np.bool_] = alpha >= 0.5
-    return covered
+    return alpha >= 0.5
 
 
 def coverage(polygons: list[Polygon], size: int) -> NDArray[np.float64]:
     """Return how far a polygon, less a second one, covers each pixel, (size, size) in [0, 1]."""
     filled = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
     for polygon, value in zip(polygons, (255, 0), strict=False):
-        ImageDraw.Draw(filled).polygon(_corners(polygon), fill=value)
+        corners = (polygon * SUPERSAMPLING).ravel().tolist()
+        ImageDraw.Draw(filled).polygon(corners, fill=value)
     return np.asarray(filled.reduce(SUPERSAMPLING), dtype=np.float64) / 255
 
 
@@ -217,14 +207,10 @@ def _edges(polygons: list[Polygon], size: int) -> NDArray[np.float64]:
     drawn = Image.new("L", (size * SUPERSAMPLING, size * SUPERSAMPLING))
     width = max(2, round(OUTLINE * size * SUPERSAMPLING))
     for polygon in polygons:
-        corners = _corners(polygon)
-        line = [*corners, *corners[:2]]
+        # Closed, and on to the second corner, so that the first one gets a joint too.
+        line = (np.concatenate([polygon, polygon[:2]]) * SUPERSAMPLING).ravel().tolist()
         ImageDraw.Draw(drawn).line(line, fill=255, width=width, joint="curve")
     return np.asarray(drawn.reduce(SUPERSAMPLING), dtype=np.float64) / 255
-
-
-def _corners(polygon: Polygon) -> list[tuple[float, float]]:
-    return [(float(x), float(y)) for x, y in polygon * SUPERSAMPLING]
 
 
 def _scatter(
@@ -235,34 +221,33 @@ def _scatter(
     pieces: int,
     contrast: float,
 ) -> None:
-    """Scatter pieces in muted colours over a box, where no object is."""
+    """Scatter pieces in muted colours over a box, except where an object is."""
     low, extent = box[:2], box[2:] - box[:2]
     for _ in range(pieces):
         centre, turn = low + rng.random(2) * extent, rng.uniform(0, 2 * np.pi)
         half = rng.uniform(*PIECE_SIZE, size=2) * extent.max() / 2
-        corners = _regular(4) * half @ _rotation(turn).T + centre
+        corners = _regular(4) * half @ rotation(turn).T + centre
         hue, saturation, value = rng.random(), rng.uniform(0.08, 0.3), rng.uniform(*TONES)
         colour = colorsys.hsv_to_rgb(hue, saturation, _stretched(value, contrast))
         alpha = coverage([corners], len(canvas))[..., None] * free[..., None]
         canvas += alpha * (np.asarray(colour) - canvas)
 
 
-def visible_box(visible: NDArray[np.bool_]) -> list[int]:
-    """Return xmin, ymin, xmax, ymax around all true pixels; max is outside."""
+def visible_box(visible: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Return xmin, ymin, xmax, ymax around all true pixels; max is the first pixel outside."""
     rows, columns = np.flatnonzero(visible.any(axis=1)), np.flatnonzero(visible.any(axis=0))
-    return [int(v) for v in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)]
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 
 def vivid(rng: np.random.Generator) -> Colour:
     """Draw a strong colour of any hue."""
-    hue, saturation, value = rng.random(), rng.uniform(0.8, 1), rng.uniform(0.75, 1)
-    return colorsys.hsv_to_rgb(hue, saturation, value)
+    return colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.8, 1), rng.uniform(0.75, 1))
 
 
 def _stretched(value: float, contrast: float) -> float:
     """Move a tone away from the middle of `TONES`, at most to black or white."""
     if contrast == 1:
-        return value  # to the last bit
+        return value  # The formula below could change the last bit.
     middle = sum(TONES) / 2
     return min(max(middle + contrast * (value - middle), 0.0), 1.0)
 
@@ -272,7 +257,7 @@ def _background(
 ) -> NDArray[np.float64]:
     """Draw the texture of a class in two muted colours, (size, size, 3) in [0, 1].
 
-    In double precision, where the last bits that differ between processors never reach a pixel.
+    Double precision: processors differ in the last bits only, which never reach a pixel.
     """
     period = size * rng.uniform(0.10, 0.15)
     angle, phase = np.deg2rad(rng.uniform(-8, 8)), rng.uniform(0, 2 * np.pi, size=2)

@@ -1,10 +1,9 @@
-"""Folders of synthetic data: written once, told apart by a marker of what is in them."""
+"""Folders of synthetic data, written once, with a marker file that records their options."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,75 +11,51 @@ from mg_core.atomic import locked, new_folder
 from mg_core.errors import InputError
 
 
-@dataclass(frozen=True)
-class Generated:
-    """A synthetic data set that a folder may hold.
+def write_once(
+    folder: Path,
+    what: str,
+    decisive: dict[str, Any],
+    content: Callable[[Path], None],
+    fingerprint: Callable[[Path], str],
+) -> bool:
+    """Write a set of `what` ("shapes") to a new folder completely, and return whether it did.
 
-    Attributes:
-        what: the set, in the plural or as a mass ("shapes"); its marker is `<what>.json`.
-        version: raised when the same options would give other bytes.
-        options: that decide every byte.
-        fingerprint: of the set in a folder.
+    A folder that already holds the set is left as it is; one that holds something else is refused.
+    The marker `<what>.json` records the `decisive` "version" of the generator and "options", and
+    the fingerprint of what `content` wrote.
     """
-
-    what: str
-    version: int
-    options: dict[str, Any]
-    fingerprint: Callable[[Path], str]
-
-    def write(self, folder: Path, content: Callable[[Path], None]) -> bool:
-        """Write the set to a new folder, completely or not at all.
-
-        Args:
-            folder: missing, empty, or holding this very set, which is then left as it is.
-            content: writes it into an empty folder.
-
-        Returns:
-            Whether anything was written.
-
-        Raises:
-            InputError: the folder holds something else, or cannot be written.
-        """
-        if self._is_in(folder):
+    if _holds(folder, what, decisive, fingerprint):
+        return False
+    with locked(folder):
+        if _holds(folder, what, decisive, fingerprint):
             return False
-        with locked(folder):
-            if self._is_in(folder):
-                return False
-            with new_folder(folder) as temporary:
-                content(temporary)
-                marker = {
-                    "version": self.version,
-                    "options": self.options,
-                    "fingerprint": self.fingerprint(temporary),
-                }
-                (temporary / self._marker).write_text(json.dumps(marker, indent=2) + "\n")
-        return True
+        with new_folder(folder) as temporary:
+            content(temporary)
+            marker = {**decisive, "fingerprint": fingerprint(temporary)}
+            (temporary / f"{what}.json").write_text(json.dumps(marker, indent=2) + "\n")
+    return True
 
-    @property
-    def _marker(self) -> str:
-        return f"{self.what}.json"
 
-    def _is_in(self, folder: Path) -> bool:
-        try:
-            if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-                return False
-            marker = json.loads((folder / self._marker).read_text())
-            version, found = marker["version"], marker["options"]
-        except (OSError, ValueError, TypeError, KeyError):
-            raise InputError(
-                f"{folder} is neither empty nor a generated set of {self.what}; choose another "
-                f"folder"
-            ) from None
-        if version != self.version or found != self.options:
-            raise InputError(
-                f"{folder} holds another set of {self.what} ({_spelled(found)}), not the one "
-                f"asked for ({_spelled(self.options)})"
-            )
-        if self.fingerprint(folder) != marker.get("fingerprint"):
-            raise InputError(
-                f"{folder} was changed after it was generated; remove it and generate it"
-            )
-        return True
+def _holds(
+    folder: Path, what: str, decisive: dict[str, Any], fingerprint: Callable[[Path], str]
+) -> bool:
+    try:
+        if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+            return False
+        marker = json.loads((folder / f"{what}.json").read_text())
+        found = {key: marker[key] for key in decisive}
+    except (OSError, ValueError, TypeError, KeyError):
+        raise InputError(
+            f"{folder} is neither empty nor a generated set of {what}; choose another folder"
+        ) from None
+    if found != decisive:
+        raise InputError(
+            f"{folder} holds another set of {what} ({_spelled(found['options'])}), not the one "
+            f"asked for ({_spelled(decisive['options'])})"
+        )
+    if fingerprint(folder) != marker.get("fingerprint"):
+        raise InputError(f"{folder} was changed after it was generated; remove it and generate it")
+    return True
 
 
 def _spelled(options: Any) -> str:

@@ -1,12 +1,11 @@
-"""The synthetic data set: shapes over textures that betray them, written as a VOC devkit."""
+"""Shapes over textures that mostly follow a shape's class, written as a VOC devkit."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -16,32 +15,26 @@ from pydantic import BaseModel, Field
 from mg_core.config import Frozen, Integer, Number, PositiveInt
 from mg_core.counter import generator
 from mg_core.data.drawn.drawing import OBJECT_SIZE, SHAPES, Scene, draw_scene
-from mg_core.data.drawn.generated import Generated
-from mg_core.data.layouts.voc import Voc, VocOptions
+from mg_core.data.drawn.generated import write_once
+from mg_core.data.layouts.voc import Voc
+from mg_core.data.reader import Progress, silent
 
 GENERATOR_VERSION = 1
 """Raised when the same options would give other bytes."""
 JPEG_QUALITY = 95
 
-Progress = Callable[[str, int, int], None]
-
 
 class ShapesOptions(Frozen):
-    """What decides every byte of the set.
+    """Options of the synthetic shapes; they decide every byte of the set.
 
     Attributes:
-        train: number of training images.
-        val: number of validation images.
-        test: number of test images.
-        size: side of the images in pixels.
-        classes: the first so many shapes.
+        classes: number of classes; the set uses the first ones of `SHAPES`.
         correlation: probability that the background's texture follows an object's class.
-        seed: of the whole set.
-        object_size: mean of an object's longer side, as a share of the image's; none for 0.36. Of
-            large ones fewer find a place.
-        clutter: pieces of no meaning behind each object, which hide the texture in its box.
-        contrast: what the tones behind the objects are stretched by, none for 1, where
-            they are muted, paler than any object.
+        object_size: mean of an object's longer side, as a share of the image's; none for 0.36. The
+            larger the objects, the fewer fit into an image.
+        clutter: number of pieces behind each object that hide the texture in its box; none for 0.
+        contrast: factor that stretches the tones behind the objects; none for 1, at which they
+            are muted, paler than any object.
     """
 
     train: PositiveInt = 1000
@@ -51,14 +44,14 @@ class ShapesOptions(Frozen):
     classes: Annotated[Integer, Field(ge=2, le=len(SHAPES))] = 6
     correlation: Annotated[Number, Field(ge=0, le=1)] = 0.9
     seed: Annotated[Integer, Field(ge=0)] = 0
-    # Added later: none stands for what there was before, so that keys and ids remain.
+    # Later additions: none stands for the earlier behaviour, so that old keys and ids stay valid.
     object_size: Annotated[Number, Field(ge=0.1, le=0.5)] | None = None
     clutter: PositiveInt | None = None
     contrast: Annotated[Number, Field(ge=1, le=4)] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the classes."""
+        """Class names, in the order of the class indices."""
         return tuple(SHAPES)[: self.classes]
 
     @property
@@ -72,110 +65,94 @@ class ShapesOptions(Frozen):
 
     @property
     def key(self) -> str:
-        """Sixteen hex digits that stand for the set's bytes."""
+        """Sixteen hex digits that identify the set's bytes."""
         text = json.dumps([GENERATOR_VERSION, self.model_dump(exclude_none=True)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Shapes(Voc):
-    """Reader of the synthetic set; a folder that is empty or missing is filled first."""
+    """Reader of the synthetic set; an empty or missing folder is filled first."""
 
     Options: ClassVar[type[BaseModel]] = ShapesOptions
 
-    def __init__(self, root: Path, options: ShapesOptions) -> None:
-        super().__init__(root, VocOptions(classes=",".join(options.names)))
+    @classmethod
+    def class_names(cls, options: ShapesOptions) -> tuple[str, ...]:
+        """Return the names of the first shapes."""
+        return options.names
 
     @classmethod
-    def locate(cls, root: str | None, options: ShapesOptions, cache: Path) -> Path:
-        """Return the folder of the set, generated in the cache when none is given."""
+    def locate(cls, root: str | Path | None, options: ShapesOptions, cache: Path) -> Path:
+        """Return the folder of the set, which is written to the cache when none is given."""
         folder = Path(root).expanduser() if root else cache / f"shapes-{options.key}"
         write_shapes(folder, options)
         return folder
 
 
-class Entry(NamedTuple):
-    """What the lists need to know of an image."""
+def write_shapes(folder: Path, options: ShapesOptions, progress: Progress = silent) -> bool:
+    """Write the set as `write_once` does; the same options give the same bytes.
 
-    id: str
-    object_classes: frozenset[int]
-
-
-def write_shapes(folder: Path, options: ShapesOptions, progress: Progress | None = None) -> bool:
-    """Write the set to a new folder, completely or not at all.
-
-    The same options give the same bytes; every image depends on (seed, split, its number) alone.
-
-    Args:
-        folder: missing, empty, or holding this very set, which is then left as it is.
-        options: what to write.
-        progress: called with the split, images done and images to do.
-
-    Returns:
-        Whether anything was written.
-
-    Raises:
-        InputError: the folder holds something else, or cannot be written.
+    Random draws depend on the seed, the split and the image's number alone.
     """
-    shapes = Generated(
-        what="shapes",
-        version=GENERATOR_VERSION,
-        options=options.model_dump(exclude_none=True),
-        fingerprint=lambda folder: Shapes(folder, options).fingerprint(),
-    )
-    return shapes.write(
+    return write_once(
         folder,
-        lambda temporary: _write_devkit(temporary / "VOCdevkit" / "VOC2007", options, progress),
+        "shapes",
+        {"version": GENERATOR_VERSION, "options": options.model_dump(exclude_none=True)},
+        lambda temporary: _write(temporary / "VOCdevkit" / "VOC2007", options, progress),
+        lambda written: Shapes(written, options).fingerprint(),
     )
 
 
-def _write_devkit(folder: Path, options: ShapesOptions, progress: Progress | None) -> None:
+def _write(folder: Path, options: ShapesOptions, progress: Progress) -> None:
     for name in ("JPEGImages", "Annotations", "SegmentationClass"):
         (folder / name).mkdir(parents=True)
-    entries: dict[str, list[Entry]] = {}
+    listed: dict[str, dict[str, set[int]]] = {}
     for split, count in (("train", options.train), ("val", options.val), ("test", options.test)):
-        entries[split] = []
-        for entry in _write_images(folder, split, count, options):
-            entries[split].append(entry)
-            if progress is not None:
-                progress(split, len(entries[split]), count)
-    entries["trainval"] = entries["train"] + entries["val"]
-    _write_lists(folder / "ImageSets", entries, options.names)
+        listed[split] = {}
+        for index in range(count):
+            name = f"{split}_{index:06d}"
+            rng = generator(options.seed, "shapes", split, index)
+            listed[split][name] = _write_image(folder, name, rng, options)
+            progress(split, index + 1, count)
+    listed["trainval"] = {**listed["train"], **listed["val"]}
+    _write_lists(folder / "ImageSets", listed, options.names)
 
 
-def _write_images(folder: Path, split: str, count: int, options: ShapesOptions) -> Iterator[Entry]:
-    for index in range(count):
-        rng = generator(options.seed, "shapes", split, index)
-        scene = draw_scene(
-            rng,
-            options.size,
-            options.classes,
-            options.correlation,
-            options.object_sizes,
-            options.clutter or 0,
-            options.contrast or 1.0,
-        )
-        name = f"{split}_{index:06d}"
-        Image.fromarray(scene.image).save(
-            folder / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0
-        )
-        mask = Image.fromarray(scene.class_ids, mode="P")
-        mask.putpalette(_PALETTE)
-        mask.save(folder / "SegmentationClass" / f"{name}.png")
-        xml = _annotation(name, scene, options)
-        (folder / "Annotations" / f"{name}.xml").write_text(xml, encoding="utf-8")
-        yield Entry(name, frozenset(scene.object_classes.tolist()))
+def _write_image(
+    folder: Path, name: str, rng: np.random.Generator, options: ShapesOptions
+) -> set[int]:
+    """Draw and write an image with its annotations, and return the classes of its objects."""
+    scene = draw_scene(
+        rng,
+        options.size,
+        options.classes,
+        options.correlation,
+        options.object_sizes,
+        options.clutter or 0,
+        options.contrast or 1.0,
+    )
+    Image.fromarray(scene.image).save(
+        folder / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0
+    )
+    mask = Image.fromarray(scene.class_ids, mode="P")
+    mask.putpalette(_PALETTE)
+    mask.save(folder / "SegmentationClass" / f"{name}.png")
+    xml = _annotation(name, scene, options)
+    (folder / "Annotations" / f"{name}.xml").write_text(xml, encoding="utf-8")
+    return set(scene.object_classes.tolist())
 
 
-def _write_lists(folder: Path, entries: dict[str, list[Entry]], names: tuple[str, ...]) -> None:
+def _write_lists(
+    folder: Path, listed: dict[str, dict[str, set[int]]], names: tuple[str, ...]
+) -> None:
+    """Write for each split the ids of its images, given with the classes of their objects."""
     (folder / "Main").mkdir(parents=True)
     (folder / "Segmentation").mkdir()
-    for split, listed in entries.items():
-        ids = "".join(f"{entry.id}\n" for entry in listed)
+    for split, classes in listed.items():
+        ids = "".join(f"{image}\n" for image in classes)
         (folder / "Main" / f"{split}.txt").write_text(ids)
         (folder / "Segmentation" / f"{split}.txt").write_text(ids)
         for index, name in enumerate(names):
-            signs = (1 if index in entry.object_classes else -1 for entry in listed)
-            lines = (f"{entry.id} {sign:2d}\n" for entry, sign in zip(listed, signs, strict=True))
+            lines = (f"{image} {1 if index in classes[image] else -1:2d}\n" for image in classes)
             (folder / "Main" / f"{name}_{split}.txt").write_text("".join(lines))
 
 
@@ -200,7 +177,7 @@ def _annotation(name: str, scene: Scene, options: ShapesOptions) -> str:
 
 
 def _voc_palette() -> list[int]:
-    """Return the devkit's colour map: the bits of an id, spread over the high bits of r, g, b."""
+    """Return the devkit's colour map, which spreads an id's bits over the high bits of r, g, b."""
     ids = np.arange(256)
     palette = np.zeros((256, 3), dtype=np.int64)
     for bit in range(8):

@@ -1,1 +1,1 @@
-"""Layouts that are read: folders as their publishers, or users, arrange them."""
+"""Folder layouts that are read: those of VOC, COCO and Waterbirds-100."""

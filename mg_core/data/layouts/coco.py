@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,11 @@ from pydantic import BaseModel, Field
 
 from mg_core.config import Frozen, Integer, Number
 from mg_core.counter import permutation
-from mg_core.data.images import read_size
+from mg_core.data.images import opened
 from mg_core.data.layouts.coco_json import Entry, read_instances
+from mg_core.data.layouts.files import SUFFIXES, existing_file, fingerprint, read_list, split_names
 from mg_core.data.layouts.polygons import draw
-from mg_core.data.layouts.voc import IMAGE_SUFFIXES, class_names, read_list
-from mg_core.data.reader import Reader, Record, Report, existing_file, fingerprint, refuse
+from mg_core.data.reader import Reader, Record, Report, refuse, reporting
 from mg_core.errors import InputError
 
 COCO_CLASSES = (
@@ -36,15 +36,12 @@ COCO_CLASSES = (
 
 
 class CocoOptions(Frozen):
-    """Settings of a folder in COCO layout.
+    """Options of a folder in COCO layout: names, and which training images are for validation.
 
     Attributes:
-        year: behind `train` and `val` in the names of folders and annotations; may be empty.
-        classes: names separated by commas, for data with classes of their own.
-        val_fraction: share of the training images that validation is drawn from.
-        val_seed: of that draw.
-        val_list: file below the data folder whose lines name the validation images by id,
-            instead of a draw.
+        year: suffix of `train` and `val` in the names of folders and annotations; may be empty.
+        classes: class names separated by commas, for data with other classes than COCO's.
+        val_list: file below the data folder that lists the ids of the validation images.
     """
 
     year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]*$")] = "2014"
@@ -57,8 +54,8 @@ class CocoOptions(Frozen):
 class Coco(Reader):
     """Reader of `annotations/instances_{train,val}2014.json`, `train2014` and `val2014`.
 
-    Test is the official validation set. Classes are matched by name, so that gaps in their ids do
-    not matter; crowds are boxes like others; images without annotations are negatives.
+    The test split is the official validation set. Classes are matched by name, so that gaps in
+    their ids do not matter. Crowds count as boxes; images without annotations are negatives.
     """
 
     Options: ClassVar[type[BaseModel]] = CocoOptions
@@ -66,9 +63,14 @@ class Coco(Reader):
     def __init__(self, root: Path, options: CocoOptions) -> None:
         self.root = root
         self.options = options
-        self.classes = class_names(options.classes)
+        self.classes = self.class_names(options)
         if not self._annotations("train").is_file():
             raise InputError(f"{root} holds no COCO: {self._annotations('train')} is missing")
+
+    @classmethod
+    def class_names(cls, options: Any) -> tuple[str, ...]:
+        """Return the names that the option `classes` lists."""
+        return split_names(options.classes)
 
     def records(self, split: str, report: Report = refuse) -> Sequence[Record]:
         """Read the images of a split, in the order of their ids."""
@@ -76,17 +78,16 @@ class Coco(Reader):
         path = self._annotations(official)
         entries = read_instances(path, self.classes, report)
         if split != "test":
-            is_val = self._validation(entries, report)
-            entries = [entry for entry, val in zip(entries, is_val, strict=True)
-                       if val == (split == "val")]  # fmt: skip
+            wanted = self._validation(entries, report) == (split == "val")
+            entries = [entry for entry, is_in in zip(entries, wanted, strict=True) if is_in]
         if not entries:
             raise InputError(f"{path} leaves no image for the {split} split")
         found = []
         for entry in entries:
-            try:
-                found.append(self._record(entry, self._images(official)))
-            except InputError as error:
-                report(error)
+            with reporting(report):
+                image = existing_file(self._images(official), entry.file_name, entry.source)
+                size = (entry.width, entry.height)
+                found.append(Record(str(entry.id), image, entry.boxes, size, entry.outlines))
         return found
 
     def fingerprint(self) -> str:
@@ -94,19 +95,20 @@ class Coco(Reader):
         tables = [path for part in ("train", "val") if (path := self._annotations(part)).is_file()]
         if self.options.val_list is not None:
             tables.append(self._val_list())
-        # Not from the annotations: parsing them takes a trial longer than all else at its start.
+        # Listed by the folders: parsing the annotations would take most of a trial's start.
         images = [
             path
             for part in ("train", "val")
             for path in self._images(part).rglob("*")
-            if path.suffix in IMAGE_SUFFIXES
+            if path.suffix in SUFFIXES
         ]
         return fingerprint(self.root, tables, images)
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
-        """Return the pixels of every class: polygons and run lengths, drawn at stored size."""
+        """Return the pixels of every class: polygons and run lengths, drawn at the stored size."""
         assert record.size is not None
-        width, height = read_size(record.image)
+        with opened(record.image) as image:
+            width, height = image.size
         if (width, height) != record.size:
             raise InputError(
                 f"{record.image} has {width} × {height} pixels, but its annotations are for "
@@ -114,9 +116,13 @@ class Coco(Reader):
             )
         masks: dict[int, NDArray[np.bool_]] = {}
         for box, outline in zip(record.boxes, record.segmentation, strict=True):
-            drawn = draw(outline, *record.size)
+            drawn = draw(outline, width, height)
             masks[box.class_index] = masks.get(box.class_index, False) | drawn
-        return {index: _nearest(masks[index], size) for index in sorted(masks)}
+        pictures = {index: Image.fromarray(masks[index]) for index in sorted(masks)}
+        return {
+            index: np.asarray(picture.resize((size, size), Image.Resampling.NEAREST))
+            for index, picture in pictures.items()
+        }
 
     def _annotations(self, part: str) -> Path:
         return self.root / "annotations" / f"instances_{part}{self.options.year}.json"
@@ -135,35 +141,18 @@ class Coco(Reader):
             return stratified_draw(labels, self.options.val_fraction, self.options.val_seed)
         known = {str(entry.id) for entry in entries}
         chosen = read_list(self._val_list(), report)
-        for item in chosen:
-            if item.id not in known:
-                report(InputError(f"{item.source} names {item.id!r}, which is no training image"))
-        ids = {item.id for item in chosen}
-        return np.array([str(entry.id) in ids for entry in entries], dtype=np.bool_)
-
-    def _record(self, entry: Entry, folder: Path) -> Record:
-        return Record(
-            id=str(entry.id),
-            image=existing_file(folder, entry.file_name, entry.source),
-            boxes=entry.boxes,
-            size=(entry.width, entry.height),
-            segmentation=entry.outlines,
-        )
+        for name, source in chosen.items():
+            if name not in known:
+                report(InputError(f"{source} names {name!r}, which is no training image"))
+        return np.array([str(entry.id) in chosen for entry in entries], dtype=np.bool_)
 
 
 def stratified_draw(labels: NDArray[np.bool_], fraction: float, seed: int) -> NDArray[np.bool_]:
     """Draw int(fraction · N) images so that every class keeps its share.
 
-    Images are sorted by their rarest class, at random within it, and picked at equal distances
-    (systematic sampling): of every such stratum the draw takes its share, one more or one less.
-
-    Args:
-        labels: (N, K); an image without any is in a stratum of its own.
-        fraction: in (0, 1).
-        seed: of the order within strata.
-
-    Returns:
-        (N,) which images are drawn.
+    The stratum of an image is its rarest class. Images are sorted by stratum, in random order
+    within it, and picked at equal distances (systematic sampling). Each stratum so gives its share
+    of the draw, up to one image. The images without a label make up one more stratum.
     """
     counts = labels.sum(axis=0)
     rarest = np.where(labels, counts, len(labels) + 1).argmin(axis=1)
@@ -174,8 +163,3 @@ def stratified_draw(labels: NDArray[np.bool_], fraction: float, seed: int) -> ND
     drawn = np.zeros(len(labels), dtype=np.bool_)
     drawn[order] = np.diff(steps) > 0
     return drawn
-
-
-def _nearest(mask: NDArray[np.bool_], size: int) -> NDArray[np.bool_]:
-    pixels = Image.fromarray(mask.astype(np.uint8))
-    return np.asarray(pixels.resize((size, size), Image.Resampling.NEAREST)).astype(np.bool_)

@@ -1,88 +1,68 @@
-"""COCO's instance annotations, every value checked: a file from anywhere is read or refused."""
+"""COCO's instance annotations, with every value checked."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mg_core.data.layouts.polygons import Outline, parse_outline
-from mg_core.data.reader import Box, Report, refuse
+from mg_core.data.reader import Box, Report, refuse, reporting
 from mg_core.errors import InputError
 
 MAX_SIDE = 2**16
-"""Pixels; beyond is no photograph but a mistake."""
+"""In pixels; a longer side is taken for a mistake."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Entry:
-    """An image and its objects, those marked as crowds included.
-
-    Attributes:
-        id: of the image.
-        file_name: below the folder of its images.
-        width: in pixels, as annotated.
-        height: in pixels, as annotated.
-        source: file and item, for sentences.
-        boxes: of its objects.
-        outlines: one for each box; none where an object has only a box, or where there are none.
-    """
+    """An image and its objects, those marked as crowds included."""
 
     id: int
-    file_name: str
+    file_name: str  # relative to the split's image folder
     width: int
     height: int
-    source: str
-    boxes: tuple[Box, ...] = ()
-    outlines: tuple[Outline, ...] | None = None
+    source: str  # file and item number, for messages
+    objects: list[tuple[Box, Outline | None]] = field(default_factory=list)
 
+    @property
+    def boxes(self) -> tuple[Box, ...]:
+        """The box of each object."""
+        return tuple(box for box, _ in self.objects)
 
-@dataclass
-class _Objects:
-    boxes: list[Box] = field(default_factory=list)
-    outlines: list[Outline | None] = field(default_factory=list)
+    @property
+    def outlines(self) -> tuple[Outline, ...] | None:
+        """The outline of each object; none if one has no outline or there is no object."""
+        found = tuple(outline for _, outline in self.objects if outline is not None)
+        return found if found and len(found) == len(self.objects) else None
 
 
 def read_instances(path: Path, classes: Sequence[str], report: Report = refuse) -> list[Entry]:
-    """Read a file of instance annotations.
-
-    Args:
-        path: of the JSON file.
-        classes: known names; categories are matched to them.
-        report: what to do about an image or annotation that is wrong.
-
-    Returns:
-        Its images in the order of their ids.
-
-    Raises:
-        InputError: the file is no such annotations at all.
-    """
+    """Read the images of a file of annotations, in the order of their ids; classes go by name."""
     content = _load(path)
-    names = _categories(path, _items(path, content, "categories"), report)
-    indices = {name: index for index, name in enumerate(classes)}
+    names: dict[int, str] = {}
+    for item, source in _items(path, content, "categories"):
+        with reporting(report):
+            key, name = _integer(item, "id", source), _text(item, "name", source)
+            if key in names or name in names.values():
+                raise InputError(f"{source} repeats id {key} or name {name!r}")
+            names[key] = name
     images: dict[int, Entry] = {}
-    for number, item in enumerate(_items(path, content, "images")):
-        try:
-            entry = _image(item, f"{path}, images[{number}]")
+    for item, source in _items(path, content, "images"):
+        with reporting(report):
+            entry = _image(item, source)
             if entry.id in images:
-                raise InputError(
-                    f"{entry.source} repeats id {entry.id} of {images[entry.id].source}"
-                )
+                raise InputError(f"{source} repeats id {entry.id} of {images[entry.id].source}")
             images[entry.id] = entry
-        except InputError as error:
-            report(error)
-    objects: dict[int, _Objects] = {}
+    indices = {name: index for index, name in enumerate(classes)}
     seen: set[int] = set()
-    for number, item in enumerate(_items(path, content, "annotations")):
-        source = f"{path}, annotations[{number}]"
-        try:
-            _add_object(item, source, images, names, indices, objects, seen)
-        except InputError as error:
-            report(error)
-    return [_with_objects(images[key], objects.get(key)) for key in sorted(images)]
+    for item, source in _items(path, content, "annotations"):
+        with reporting(report):
+            _add_object(item, source, images, names, indices, seen)
+    return [images[key] for key in sorted(images)]
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -97,25 +77,13 @@ def _load(path: Path) -> Mapping[str, Any]:
     return content
 
 
-def _items(path: Path, content: Mapping[str, Any], key: str) -> list[Any]:
+def _items(path: Path, content: Mapping[str, Any], key: str) -> Iterator[tuple[Any, str]]:
+    """Yield the items of a list, and their file and number for messages."""
     items = content.get(key)
     if not isinstance(items, list):
         raise InputError(f"{path} has no list {key!r}")
-    return items
-
-
-def _categories(path: Path, items: list[Any], report: Report) -> dict[int, str]:
-    names: dict[int, str] = {}
     for number, item in enumerate(items):
-        source = f"{path}, categories[{number}]"
-        try:
-            key, name = _integer(item, "id", source), _text(item, "name", source)
-            if key in names or name in names.values():
-                raise InputError(f"{source} repeats id {key} or name {name!r}")
-            names[key] = name
-        except InputError as error:
-            report(error)
-    return names
+        yield item, f"{path}, {key}[{number}]"
 
 
 def _image(item: Any, source: str) -> Entry:
@@ -132,7 +100,6 @@ def _add_object(
     images: Mapping[int, Entry],
     names: Mapping[int, str],
     indices: Mapping[str, int],
-    objects: dict[int, _Objects],
     seen: set[int],
 ) -> None:
     image_id, category = (_integer(item, key, source) for key in ("image_id", "category_id"))
@@ -150,10 +117,8 @@ def _add_object(
     box = _box(item, indices[name], source)
     image = images[image_id]
     outline = item.get("segmentation")
-    found = objects.setdefault(image_id, _Objects())
     parsed = parse_outline(outline, image.width, image.height, source) if outline else None
-    found.boxes.append(box)
-    found.outlines.append(parsed)
+    image.objects.append((box, parsed))
 
 
 def _box(item: Any, class_index: int, source: str) -> Box:
@@ -166,17 +131,6 @@ def _box(item: Any, class_index: int, source: str) -> Box:
     if not all(math.isfinite(value) for value in corners):
         raise InputError(f"{source}: bbox is {str(values)[:60]}, beyond all numbers")
     return Box(class_index, *corners)
-
-
-def _with_objects(entry: Entry, objects: _Objects | None) -> Entry:
-    if objects is None:
-        return entry
-    outlines = [outline for outline in objects.outlines if outline is not None]
-    complete = tuple(outlines) if len(outlines) == len(objects.boxes) else None
-    return Entry(
-        entry.id, entry.file_name, entry.width, entry.height, entry.source,
-        tuple(objects.boxes), complete,
-    )  # fmt: skip
 
 
 def _number(value: Any) -> float:

@@ -1,4 +1,4 @@
-"""Outlines of objects as COCO stores them, checked before any C code draws them."""
+"""Outlines of objects as COCO stores them, checked before compiled code draws them."""
 
 from __future__ import annotations
 
@@ -11,21 +11,11 @@ from numpy.typing import NDArray
 from mg_core.errors import InputError
 
 Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64]
-"""Polygons (n, 2) of corners x, y, or run lengths (m,): pixels outside and inside in turn."""
+"""Polygons (2 n,) of corners x, y, …; or (m,) run lengths of pixels outside and inside in turn."""
 
 
 def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
-    """Check a `segmentation`: a list of polygons, or run lengths, compressed or not.
-
-    Args:
-        value: parsed JSON.
-        width: of the image.
-        height: of the image.
-        source: file and item, for sentences.
-
-    Raises:
-        InputError: it is neither, or does not fit the image.
-    """
+    """Check a `segmentation` from JSON: a list of polygons, or run lengths, compressed or not."""
     if isinstance(value, list):
         return tuple(_polygon(polygon, width, height, source) for polygon in value)
     if not isinstance(value, dict) or value.get("size") != [height, width]:
@@ -44,15 +34,14 @@ def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
 def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
     """Return the pixels of an object, (height, width), as pycocotools draws them."""
     if isinstance(outline, np.ndarray):
-        values = np.arange(len(outline)) % 2 == 1
-        # Column after column.
-        columns = np.repeat(values, outline).reshape(width, height)
+        # Runs go down the columns.
+        columns = np.repeat(np.arange(len(outline)) % 2 == 1, outline).reshape(width, height)
         rows: NDArray[np.bool_] = columns.T
         return rows
-    # Late: it is compiled code that only this data set needs.
+    # Imported here: only this layout needs it.
     from pycocotools import mask
 
-    polygons = [corners.reshape(-1).tolist() for corners in outline]
+    polygons = [corners.tolist() for corners in outline]
     drawn = mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
     pixels: NDArray[np.bool_] = drawn.astype(np.bool_)
     return pixels
@@ -65,18 +54,17 @@ def _polygon(value: Any, width: int, height: int, source: str) -> NDArray[np.flo
         corners = np.array([math.nan])
     if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2 or not np.isfinite(corners).all():
         raise InputError(f"{source}: a polygon is no list of at least three corners x, y")
-    corners = corners.reshape(-1, 2)
-    # A point far away would cost memory in proportion: the whole outline is walked.
-    if (np.abs(corners) > 2 * np.array([width, height])).any():
+    # pycocotools walks the whole outline, so a distant point would cost memory in proportion.
+    if (np.abs(corners.reshape(-1, 2)) > (2 * width, 2 * height)).any():
         raise InputError(f"{source}: a polygon leads far out of the {width} × {height} image")
     return corners
 
 
 def _decompressed(text: str) -> list[int] | None:
-    """Read run lengths from the LEB128-like text of pycocotools; none where it is no such text.
+    """Read run lengths from the LEB128-like text of pycocotools; none if it is malformed.
 
-    Five bits a character, the sixth says that more follow; from the third run on the difference
-    to the run before the last is stored.
+    A character holds five bits and a sixth that says whether more follow. From the fourth run on,
+    the difference to the run two before is stored.
     """
     runs: list[int] = []
     value = shift = 0

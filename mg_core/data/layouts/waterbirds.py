@@ -1,4 +1,4 @@
-"""Waterbirds-100: birds of two kinds, in training always over the background of their kind."""
+"""Waterbirds-100: landbirds and waterbirds; in training the background always fits the bird."""
 
 from __future__ import annotations
 
@@ -6,20 +6,10 @@ import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
-from mg_core.data.reader import (
-    SPLITS,
-    Box,
-    NoOptions,
-    Reader,
-    Record,
-    Report,
-    Task,
-    existing_file,
-    fingerprint,
-    refuse,
-)
+from mg_core.data.layouts.files import existing_file, fingerprint, read_words
+from mg_core.data.reader import SPLITS, Box, Reader, Record, Report, Task, refuse, reporting
 from mg_core.errors import InputError
 
 FOLDER = "waterbird_1.0_forest2water2"
@@ -28,23 +18,14 @@ COLUMNS = ("img_id", "img_filename", "y", "split", "place")
 
 
 class Row(NamedTuple):
-    """One line of `metadata.csv`.
+    """One line of `metadata.csv`."""
 
-    Attributes:
-        image_id: of CUB.
-        name: of the image below the folder.
-        y: 1 for a waterbird.
-        split: index into `SPLITS`.
-        place: 1 for water.
-        source: file and line, for sentences.
-    """
-
-    image_id: str
-    name: str
-    y: int
-    split: int
-    place: int
-    source: str
+    image_id: str  # in CUB-200-2011
+    name: str  # path of the image relative to `FOLDER`
+    y: int  # 1 for a waterbird, 0 for a landbird
+    split: int  # index into `SPLITS`
+    place: int  # 1 for a water background, 0 for land
+    source: str  # file and line number, for messages
 
     @property
     def group(self) -> int:
@@ -55,8 +36,8 @@ class Row(NamedTuple):
 class Waterbirds(Reader):
     """Reader of `waterbird_1.0_forest2water2` with `CUB_200_2011` beside it.
 
-    Of the validation images only those with the background of their kind are used: there, as in
-    training, both tasks have the same labels.
+    Only those validation images are used whose background fits the bird. Both tasks then have the
+    same labels, as in training.
     """
 
     tasks: ClassVar[Mapping[str, Task]] = {
@@ -65,49 +46,38 @@ class Waterbirds(Reader):
     }
     classes = ("landbird", "waterbird")
 
-    def __init__(self, root: Path, options: NoOptions) -> None:
-        self.root, self.cub = data_folders(root)
-        self.folder = self.root / FOLDER
+    def __init__(self, root: Path, options: object) -> None:
+        self.root = root.resolve().parent if root.resolve().name == FOLDER else root
+        self.folder, self.cub = self.root / FOLDER, self.root / CUB
+        self._table, self._boxes = self.folder / "metadata.csv", self.cub / "bounding_boxes.txt"
+        self._names = self.cub / "images.txt"
+        for needed in (self._table, self._boxes):
+            if not needed.is_file():
+                raise InputError(f"{root} holds no Waterbirds-100: {needed} is missing")
 
     def records(self, split: str, report: Report = refuse) -> Sequence[Record]:
         """Read the images of a split, in the order of `metadata.csv`."""
-        boxes = read_boxes(self.cub / "bounding_boxes.txt", report)
-        ids = self._ids(report)
+        boxes = read_boxes(self._boxes, report)
+        ids = None  # Without CUB's list of ids by file name, those of `metadata.csv` are CUB's.
+        if self._names.is_file():
+            ids = {name: image_id for (image_id, name), _ in _words(self._names, 2, report)}
+        rows = [row for row in read_metadata(self._table, report) if SPLITS[row.split] == split]
+        if split == "val":
+            rows = [row for row in rows if row.place == row.y]
+        if not rows:
+            raise InputError(f"{self._table} lists no image of the {split} split")
         found = []
-        for row in self._rows(split, report):
-            try:
+        for row in rows:
+            with reporting(report):
                 found.append(self._record(row, boxes, ids))
-            except InputError as error:
-                report(error)
         return found
 
     def fingerprint(self) -> str:
         """Hash the tables by content and images by size."""
-        images = [
-            existing_file(self.folder, row.name, row.source)
-            for row in read_metadata(self.folder / "metadata.csv")
-        ]
-        tables = [self.folder / "metadata.csv", self.cub / "bounding_boxes.txt"]
-        if self._names.is_file():
-            tables.append(self._names)
+        rows = read_metadata(self._table)
+        images = [existing_file(self.folder, row.name, row.source) for row in rows]
+        tables = [path for path in (self._table, self._boxes, self._names) if path.is_file()]
         return fingerprint(self.root, tables, images)
-
-    @property
-    def _names(self) -> Path:
-        return self.cub / "images.txt"
-
-    def _ids(self, report: Report) -> Mapping[str, str] | None:
-        """Return CUB's ids by file name; without the list, ids are those of `metadata.csv`."""
-        return read_names(self._names, report) if self._names.is_file() else None
-
-    def _rows(self, split: str, report: Report) -> list[Row]:
-        path = self.folder / "metadata.csv"
-        rows = [row for row in read_metadata(path, report) if SPLITS[row.split] == split]
-        if split == "val":
-            rows = [row for row in rows if row.place == row.y]
-        if not rows:
-            raise InputError(f"{path} lists no image of the {split} split")
-        return rows
 
     def _record(
         self, row: Row, boxes: Mapping[str, tuple[float, ...]], ids: Mapping[str, str] | None
@@ -122,87 +92,43 @@ class Waterbirds(Reader):
         return Record(Path(row.name).with_suffix("").as_posix(), image, (box,), group=row.group)
 
 
-def data_folders(root: Path) -> tuple[Path, Path]:
-    """Return the folder around the images' own, at `root` or above it, and that of CUB's lists.
-
-    Raises:
-        InputError: one of them is not there.
-    """
-    parent = root.resolve().parent if root.resolve().name == FOLDER else root
-    for needed in (parent / FOLDER / "metadata.csv", parent / CUB / "bounding_boxes.txt"):
-        if not needed.is_file():
-            raise InputError(f"{root} holds no Waterbirds-100: {needed} is missing")
-    return parent, parent / CUB
-
-
 def read_metadata(path: Path, report: Report = refuse) -> list[Row]:
-    """Read `metadata.csv`, its columns in any order.
-
-    Args:
-        path: of the file.
-        report: what to do about a line that is wrong.
-
-    Raises:
-        InputError: the file cannot be read, or lacks a column.
-    """
-    (_, header), *lines = list(_csv_lines(path)) or [(0, [])]
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        raise InputError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
-    rows: list[Row] = []
-    seen: dict[str, str] = {}
-    for number, values in lines:
-        try:
-            row = _row(dict(zip(header, values, strict=False)), f"{path} line {number}")
-            if row.name in seen:
-                raise InputError(f"{row.source} repeats image {row.name} of {seen[row.name]}")
-        except InputError as error:
-            report(error)
-            continue
-        seen[row.name] = row.source
-        rows.append(row)
-    return rows
-
-
-def _csv_lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Read `metadata.csv`, which has the `COLUMNS` in any order and maybe others."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file)
-            for values in reader:
-                if values:
-                    yield reader.line_num, values
+            lines = [(values, f"{path} line {reader.line_num}") for values in reader if values]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read as a table ({error})") from None
+    header = lines[0][0] if lines else []
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise InputError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
+    rows: dict[str, Row] = {}
+    for values, source in lines[1:]:
+        with reporting(report):
+            row = _row(dict(zip(header, values, strict=False)), source)
+            if row.name in rows:
+                raise InputError(f"{source} repeats image {row.name} of {rows[row.name].source}")
+            rows[row.name] = row
+    return list(rows.values())
 
 
-def _row(values: Mapping[str, Any], source: str) -> Row:
-    numbers = {}
+def _row(values: Mapping[str, str], source: str) -> Row:
+    text = {name: values.get(name, "").strip() for name in COLUMNS}
     for name, allowed in (("y", "01"), ("split", "012"), ("place", "01")):
-        text = (values.get(name) or "").strip()
-        if len(text) != 1 or text not in allowed:
-            raise InputError(f"{source}: {name} is {text!r}; choose from {', '.join(allowed)}")
-        numbers[name] = int(text)
-    image_id, name = ((values.get(key) or "").strip() for key in ("img_id", "img_filename"))
-    if not name:
+        if len(text[name]) != 1 or text[name] not in allowed:
+            raise InputError(
+                f"{source}: {name} is {text[name]!r}; choose from {', '.join(allowed)}"
+            )
+    if not text["img_filename"]:
         raise InputError(f"{source}: img_filename is empty")
-    return Row(image_id, name, numbers["y"], numbers["split"], numbers["place"], source)
-
-
-def read_names(path: Path, report: Report = refuse) -> dict[str, str]:
-    """Read CUB's `images.txt` (`id name`): ids by file name."""
-    return {words[1]: words[0] for words, _ in _words(path, 2, report)}
+    y, split, place = (int(text[name]) for name in ("y", "split", "place"))
+    return Row(text["img_id"], text["img_filename"], y, split, place, source)
 
 
 def read_boxes(path: Path, report: Report = refuse) -> dict[str, tuple[float, ...]]:
-    """Read CUB's `bounding_boxes.txt` (`id x y w h`) as corners by image id.
-
-    Args:
-        path: of the file.
-        report: what to do about a line that is wrong.
-
-    Raises:
-        InputError: the file cannot be read.
-    """
+    """Read CUB's `bounding_boxes.txt` (`id x y w h`): xmin, ymin, xmax, ymax by image id."""
     boxes: dict[str, tuple[float, ...]] = {}
     for words, source in _words(path, 5, report):
         try:
@@ -220,13 +146,8 @@ def read_boxes(path: Path, report: Report = refuse) -> dict[str, tuple[float, ..
 
 
 def _words(path: Path, count: int, report: Report) -> Iterator[tuple[list[str], str]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a table ({error})") from None
-    for number, line in enumerate(lines, start=1):
-        words = line.split()
+    for words, source in read_words(path, "a table"):
         if len(words) == count:
-            yield words, f"{path} line {number}"
-        elif words:
-            report(InputError(f"{path} line {number} has {len(words)} words, {count} are wanted"))
+            yield words, source
+        else:
+            report(InputError(f"{source} has {len(words)} words, {count} are wanted"))

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mg_core.data.boxes import annotated_indices, dilate, rasterise, scale_boxes
+from mg_core.data.boxes import annotated_indices, boxes_to_masks, dilate, rasterise, scale_boxes
+from mg_core.errors import InputError
 
 coordinate = st.one_of(st.integers(-50, 700), st.floats(-1e9, 1e300))
 stored_boxes = st.lists(st.tuples(*[coordinate] * 4), min_size=1, max_size=5)
@@ -74,6 +76,62 @@ def test_masks_are_unions_of_boxes(entries):
                     for r, (xmin, ymin, xmax, ymax) in entries
                 )
                 assert masks[row, y, x] == inside
+
+
+finite_boxes = st.lists(st.tuples(*[st.floats(-20, 300)] * 4), max_size=3)
+
+
+@given(
+    st.lists(st.tuples(finite_boxes, sides, sides), max_size=3),
+    st.integers(1, 40),
+    st.sampled_from([0.0, 0.1, 0.5]),
+)
+def test_masks_of_given_boxes_equal_the_definition(images, size, dilation):
+    boxes = [found for found, _, _ in images]
+    masks = boxes_to_masks(boxes, size, [image[1:] for image in images], dilation)
+    assert masks.dtype == torch.bool
+    assert masks.shape == (len(images), size, size)
+    for mask, (found, width, height) in zip(masks, images, strict=True):
+        wanted = torch.zeros((size, size), dtype=torch.bool)
+        for box in found:
+            xmin, ymin, xmax, ymax = scaled_slowly(box, width, height, size)
+            dx, dy = int(dilation * (xmax - xmin)), int(dilation * (ymax - ymin))
+            rows, columns = slice(max(ymin - dy, 0), ymax + dy), slice(max(xmin - dx, 0), xmax + dx)
+            wanted[rows, columns] = True
+        assert torch.equal(mask, wanted)
+
+
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, lambda v: torch.tensor(v).float()])
+def test_boxes_of_any_kind_at_the_trained_size(kind):
+    masks = boxes_to_masks([kind([[1, 0, 3, 2], [0, 3, 1, 4]]), kind([[2, 2, 2, 2]]), []], 4)
+    assert masks.int().tolist() == [
+        [[0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0], [1, 0, 0, 0]],
+        [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]],
+        [[0] * 4] * 4,
+    ]
+    assert boxes_to_masks(torch.tensor([[[0, 0, 8, 4]]]), 2, np.array([[8, 8]])).tolist() == [
+        [[True, True], [False, False]]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (([[1, 2, 3, 4]], 8), r"boxes of image 0: rows of 4 finite numbers .* not shape \(4,\)"),
+        (([[], [[1, 2, 3]]], 8), "boxes of image 1: rows of 4 finite numbers"),
+        (([[[1, 2, 3, float("nan")]]], 8), "boxes of image 0: rows of 4 finite numbers"),
+        (([[[1, 2, 3, 4], [1]]], 8), "boxes of image 0: rows of 4 numbers"),
+        (([[]], (8, 8)), r"size is \(8, 8\): masks are square"),
+        (([[]], 0), "size is 0: masks are square"),
+        (([[]], 8, [(8, 8), (8, 8)]), r"image_sizes needs one positive \(width, height\) for 1"),
+        (([[]], 8, [(0, 8)]), "image_sizes needs one positive"),
+        (([[]], 8, [8]), "image_sizes: rows of 2 finite numbers"),
+        (([[]], 8, None, -0.1), "dilation is -0.1"),
+    ],
+)
+def test_malformed_boxes_are_a_sentence(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        boxes_to_masks(*arguments)
 
 
 @given(st.integers(1, 400), st.integers(0, 9), st.floats(0.001, 1), st.floats(0.001, 1))

@@ -171,7 +171,7 @@ FEW = ("--set", "train=2", "--set", "val=2", "--set", "test=2", "--set", "size=2
         (("verify", "voc2007", "--set", "classes"), "--set 'classes' is no KEY=VALUE"),
         (("verify", "shapes", "--set", "sise=3"), "options of data set shapes: unknown key"),
         (("show", "shapes", "x.png", "--split", "all", *FEW), "unknown split 'all'"),
-        (("verify", "shapes", "--image-size", "0"), "mg-data: image_size: "),
+        (("verify", "shapes", "--image-size", "0"), "data set shapes: image_size: "),
     ],
 )
 def test_wrong_arguments_are_one_line_and_code_2(monkeypatch, capsys, arguments, sentence):

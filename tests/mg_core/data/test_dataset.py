@@ -1,13 +1,20 @@
 from __future__ import annotations
 
+import doctest
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 
+import mg_core.data.boxes
+import mg_core.data.dataset
 from mg_core.config import DataConfig
-from mg_core.data import open_data
+from mg_core.data import DATASETS, class_names, data_config, open_data
 from mg_core.data.boxes import dilate
-from mg_core.data.drawn.shapes import Shapes
+from mg_core.data.drawn.shapes import Shapes, ShapesOptions
+from mg_core.data.layouts.voc import Voc
 from mg_core.errors import InputError
 
 SIZE = 32
@@ -89,3 +96,101 @@ def test_a_set_without_masks_says_so(devkit, tmp_path):
     assert not split.has_segmentation
     assert split.segmentation([0], [0]) is None
     assert split.segmented([0, 1]).tolist() == [False, False]
+
+
+@pytest.mark.parametrize("module", [mg_core.data.boxes, mg_core.data.dataset])
+def test_the_examples_run(module, tmp_path, monkeypatch):
+    monkeypatch.setenv("MG_CACHE", str(tmp_path))
+    found = doctest.testmod(module)
+    assert found.attempted
+    assert not found.failed
+
+
+def test_a_name_opens_what_its_configuration_opens(small_shapes, small_options, tmp_path, data):
+    options = small_options.model_dump(exclude_none=True)
+    named = open_data("shapes", small_shapes, tmp_path, image_size=SIZE, **options)
+    # A sweep spells out all options; what it decodes is what a name finds.
+    assert named.folder.name == data.folder.name
+    whole = data_config("shapes", SIZE, options={"size": 48, "train": 24, "val": 7, "test": 5})
+    assert whole.options == ShapesOptions(size=48, train=24, val=7, test=5).model_dump(
+        exclude_none=True
+    )
+    assert open_data("shapes", small_shapes, **options).folder.name.startswith("shapes-224px-")
+
+
+def test_a_configuration_comes_alone(small_shapes):
+    config = data_config("shapes", SIZE)
+    for further in ({"image_size": SIZE}, {"train": 3}):
+        with pytest.raises(InputError, match="a whole configuration has its own image_size"):
+            open_data(config, small_shapes, **further)
+
+
+@pytest.mark.parametrize(
+    ("values", "source", "sentence"),
+    [
+        ({"name": "shape"}, "", "unknown data set 'shape' (did you mean 'shapes'?)"),
+        ({"name": "shape"}, "data", "data.name: unknown data set 'shape'"),
+        ({"name": None}, "", "unknown data set None; choose from"),
+        ({"options": {"trian": 3}}, "", "options of data set shapes: unknown key 'trian'"),
+        ({"options": {"trian": 3}}, "data", "data.options: unknown key 'trian'"),
+        ({"image_size": 0}, "", "data set shapes: image_size: "),
+        ({"image_size": 0}, "data", "data: image_size: "),
+    ],
+)
+def test_wrong_configurations_are_a_sentence(values, source, sentence):
+    with pytest.raises(InputError) as caught:
+        data_config(**{"name": "shapes", **values}, source=source)
+    assert str(caught.value).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "task", "names"),
+    [
+        ("voc2007", {"classes": "wug, blicket"}, None, ("wug", "blicket")),
+        ("coco2014", {"classes": "wug"}, None, ("wug",)),
+        ("shapes", {"classes": 2}, None, ("ellipse", "rectangle")),
+        ("waterbirds100", {}, None, ("landbird", "waterbird")),
+        ("waterbirds100", {}, "conventional", ("landbird", "waterbird")),
+        ("waterbirds100", {}, "reversed", ("land", "water")),
+    ],
+)
+def test_class_names_need_no_folder(name, options, task, names):
+    assert class_names(data_config(name, options=options), "/gone", task=task) == names
+
+
+def test_class_names_are_those_of_a_split(data, split):
+    config = data_config("shapes", options={"train": 24, "val": 7, "test": 5, "size": 48})
+    assert class_names(config) == data.classes == split.classes
+    with pytest.raises(InputError, match="unknown task 'x'; this data set has no tasks"):
+        class_names(config, task="x")
+    with pytest.raises(InputError, match="options of data set voc2007: unknown key 'x'"):
+        class_names(DataConfig(**{**config.model_dump(), "name": "voc2007", "options": {"x": 1}}))
+
+
+class Folders(Voc):
+    """A data set whose classes are known from its folder only."""
+
+    def __init__(self, root, options):
+        super().__init__(root, options)
+        self.classes = (root.name,)
+
+    @classmethod
+    def class_names(cls, options):
+        return None
+
+
+def test_class_names_in_the_files_need_the_folder(devkit, monkeypatch):
+    monkeypatch.setitem(DATASETS._variants, "folders", Folders)
+    config = data_config("folders")
+    assert class_names(config, devkit.root) == (devkit.root.name,)
+    with pytest.raises(InputError, match="needs the folder it lies in"):
+        class_names(config)
+
+
+def test_class_names_and_configurations_need_no_pytorch():
+    code = (
+        "import sys\nfrom mg_core.data import class_names, data_config\n"
+        "class_names(data_config('waterbirds100'), task='reversed')\nprint('torch' in sys.modules)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "False\n"

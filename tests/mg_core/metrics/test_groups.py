@@ -57,9 +57,13 @@ def test_a_diverged_model_has_no_accuracy():
     assert all(math.isnan(found[f"accuracy{name}"]) for name in ("", "_group_1", "_min_group"))
 
 
-def test_what_does_not_belong_together_is_refused():
+def test_shapes_and_groups_are_checked():
     logits, labels, groups = tensors([(0, 0, 1.0, 0.0)])
-    with pytest.raises(InputError, match=r"groups \(N,\), not \(1, 2\), \(1, 2\) and \(0,\)"):
+    with pytest.raises(InputError, match=r"groups must have shape \(1,\), not \(0,\)"):
         group_accuracy(logits, labels, groups[:0])
+    with pytest.raises(
+        InputError, match=r"logits and labels .* \(N, K\), not \(1, 2\) and \(0, 2\)"
+    ):
+        group_accuracy(logits, labels[:0], groups)
     with pytest.raises(InputError, match=r"groups must be in \[0, 4\)"):
         group_accuracy(logits, labels, groups + 4)

@@ -11,8 +11,8 @@ from torchvision.models import resnet18, resnet50
 
 from mg_core.attributions import explain
 from mg_core.errors import InputError
-from mg_core.models import MODELS, Model, build_model
-from mg_core.models.bcos_networks import BcosModel
+from mg_core.models import MODELS, Model, architecture, build_model
+from mg_core.models.bcos import BcosModel
 
 LAYERS = ("mid1", "mid2", "mid3", "final")
 
@@ -65,7 +65,8 @@ def test_head_is_named(model):
 
 def test_what_is_known_without_building_is_what_the_model_says(name, model):
     variant = MODELS[name]
-    assert model.guidance_layers == variant.guidance_layers
+    for attribute in ("guidance_layers", "head", "pretrained", "gflops"):
+        assert getattr(model, attribute) == getattr(variant, attribute)
     has_norms = any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
     built = "bcos" if isinstance(model, BcosModel) else "vanilla" if has_norms else "xdnn"
     assert variant.family == model.family == built
@@ -92,7 +93,9 @@ def test_vanilla_resnets_are_torchvisions(name, original):
 
 
 def test_a_declared_model_says_what_to_subclass():
-    with pytest.raises(TypeError, match="vanilla_tiny is declared, not a class; subclass what it"):
+    with pytest.raises(
+        TypeError, match=r"not a class; subclass mg_core\.models\.Model or a network"
+    ):
 
         class Mine(MODELS["vanilla_tiny"]):
             pass
@@ -128,7 +131,14 @@ def test_a_model_of_your_own_works_by_name(monkeypatch):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.fc(self.body(x).relu().mean((2, 3)))
 
-    own = build_model("my_net", 5)
-    inputs = own.encode(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
-    (maps,) = explain(own, inputs, [("ixg", "mid1")]).maps(torch.tensor([4, 0]))
-    assert maps.shape == (2, 6, 6)
+    @MODELS.register("my_declared_net")
+    @architecture("vanilla", {"mid1": "body"}, gflops=2.5)
+    def my_declared_net(num_classes: int) -> Model:
+        return MyNet(num_classes)
+
+    for name, gflops in (("my_net", 1.0), ("my_declared_net", 2.5)):
+        own = build_model(name, 5)
+        assert MODELS[name].gflops == own.gflops == gflops
+        inputs = own.encode(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+        (maps,) = explain(own, inputs, [("ixg", "mid1")]).maps(torch.tensor([4, 0]))
+        assert maps.shape == (2, 6, 6)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
@@ -13,56 +11,20 @@ from bcos.models import pretrained
 from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18
 
+from mg_core.download import ATTEMPTS
 from mg_core.errors import InputError
 from mg_core.models import MODELS, WeightFile, build_model
-
-
-class Publisher:
-    """Serve bytes by path; a path in `torn` breaks off half way."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.torn: set[str] = set()
-        self.requests: list[str] = []
-        publisher = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # the name http.server looks for
-                publisher.requests.append(self.path)
-                content = publisher.files.get(self.path)
-                if content is None:
-                    self.send_error(404)
-                    return
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                torn = self.path in publisher.torn
-                self.wfile.write(content[: len(content) // 2] if torn else content)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def publish(self, path: str, content: bytes) -> str:
-        self.files[path] = content
-        return self.address + path
-
-
-@pytest.fixture
-def publisher():
-    publisher = Publisher()
-    yield publisher
-    publisher.server.shutdown()
-    publisher.server.server_close()
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     return tmp_path / "hub" / "checkpoints"
+
+
+def publish(server, name: str, content: bytes) -> str:
+    server.files[name] = content
+    return server.url(name)
 
 
 def saved(value: object) -> bytes:
@@ -88,14 +50,14 @@ def assert_backbone_is(model, state):
             assert torch.equal(value, state[key]), key
 
 
-def test_torchvision_file_by_name(publisher, cache, monkeypatch):
+def test_torchvision_file_by_name(server, cache, monkeypatch):
     theirs = resnet18().state_dict()
     content = saved(theirs)
-    url = publisher.publish(f"/models/resnet18-{digest(content)[:8]}.pth", content)
+    url = publish(server, f"models/resnet18-{digest(content)[:8]}.pth", content)
     monkeypatch.setitem(MODELS["vanilla_resnet18"].pretrained, "imagenet", WeightFile.named(url))
     for _ in range(2):
         assert_backbone_is(build_model("vanilla_resnet18", 20, weights="imagenet"), theirs)
-    assert len(publisher.requests) == 1
+    assert len(server.asked) == 1
     assert (cache / url.rsplit("/", 1)[1]).read_bytes() == content
 
 
@@ -161,13 +123,13 @@ def released_bcos(name: str) -> dict[str, torch.Tensor]:
         ("bcos_vitc_s", lambda: released_bcos("vitc_s_patch1_14")),
     ],
 )
-def test_published_formats_by_name(name, content, publisher, cache, monkeypatch):
+def test_published_formats_by_name(name, content, server, cache, monkeypatch):
     content = content()
     state = {k.removeprefix("module."): v for k, v in content.get("state_dict", content).items()}
     published = MODELS[name].pretrained["imagenet"]
     file = saved(content)
-    path = f"/{name}-{digest(file)[:10]}.pth" if published.sha256 else f"/{name}.pth.tar"
-    url = publisher.publish(path, file)
+    path = f"{name}-{digest(file)[:10]}.pth" if published.sha256 else f"{name}.pth.tar"
+    url = publish(server, path, file)
     served = WeightFile.named(url) if published.sha256 else WeightFile(url, None)
     monkeypatch.setitem(MODELS[name].pretrained, "imagenet", served)
     model = build_model(name, 20, weights="imagenet")
@@ -209,9 +171,9 @@ def test_checksum_of_a_local_file(tmp_path):
         build_model("vanilla_tiny", 5, weights=f"{path}#sha256=xyz")
 
 
-def test_wrong_checksum_is_refused_and_leaves_nothing(publisher, cache):
+def test_wrong_checksum_is_refused_and_leaves_nothing(server, cache):
     content = saved(tiny_state())
-    url = publisher.publish("/tiny-0123456789.pth", content)
+    url = publish(server, "tiny-0123456789.pth", content)
     with pytest.raises(InputError, match=r"wrong checksum.*instead of 0123456789"):
         build_model("vanilla_tiny", 5, weights=url)
     assert not list(cache.iterdir())
@@ -220,46 +182,38 @@ def test_wrong_checksum_is_refused_and_leaves_nothing(publisher, cache):
     build_model("vanilla_tiny", 5, weights=f"{url}#sha256={digest(content)}")
 
 
-def test_damaged_cache_is_noticed(publisher, cache):
+def test_broken_download_leaves_no_weights_and_continues(server, cache):
     content = saved(tiny_state())
-    url = publisher.publish(f"/tiny-{digest(content)[:10]}.pth", content)
-    build_model("vanilla_tiny", 5, weights=url)
-    (file,) = cache.glob("*.pth")
-    file.write_bytes(content[:-1])
-    with pytest.raises(InputError, match=f"{file.name}.*wrong checksum"):
+    path = f"tiny-{digest(content)[:10]}.pth"
+    url = publish(server, path, content)
+    server.cuts = [1000] * ATTEMPTS
+    with pytest.raises(InputError, match=f"{path} failed 5 times"):
         build_model("vanilla_tiny", 5, weights=url)
-
-
-def test_broken_download_leaves_nothing_and_can_be_repeated(publisher, cache):
-    content = saved(tiny_state())
-    path = f"/tiny-{digest(content)[:10]}.pth"
-    url = publisher.publish(path, content)
-    publisher.torn.add(path)
-    with pytest.raises(InputError, match=r"broke off|failed"):
-        build_model("vanilla_tiny", 5, weights=url)
-    assert not list(cache.iterdir())
-    publisher.torn.clear()
+    assert not list(cache.glob("*.pth"))
+    server.cuts = []
     build_model("vanilla_tiny", 5, weights=url)
-    assert [p.name for p in cache.iterdir()] == [path[1:]]
-
-
-def test_what_a_killed_download_left_is_overwritten(publisher, cache):
-    content = saved(tiny_state())
-    url = publisher.publish(f"/tiny-{digest(content)[:10]}.pth", content)
-    cache.mkdir(parents=True)
-    (cache / (url.rsplit("/", 1)[1] + ".partial")).write_bytes(b"half")
-    build_model("vanilla_tiny", 5, weights=url)
-    assert not list(cache.glob("*.partial"))
-
-
-def test_missing_address_fails_with_a_sentence(publisher, cache):
-    with pytest.raises(InputError, match=r"download failed.*404"):
-        build_model("vanilla_tiny", 5, weights=f"{publisher.address}/none-01234567.pth")
+    assert [p.name for p in cache.iterdir()] == [path]
+    assert server.asked[-1] == f"bytes={1000 * ATTEMPTS}-"
 
 
 def test_address_without_checksum_is_refused():
     with pytest.raises(InputError, match=r"no checksum.*#sha256="):
         build_model("vanilla_tiny", 5, weights="http://127.0.0.1:9/file.pth")
+
+
+def test_an_address_of_a_file_is_read_in_place(cache, tmp_path, monkeypatch):
+    content = saved(tiny_state())
+    path = tmp_path / f"a b-{digest(content)[:10]}.pth"
+    path.write_bytes(content)
+    file = WeightFile.named(path.as_uri())
+    monkeypatch.setitem(MODELS["vanilla_tiny"].pretrained, "mine", file)
+    assert_backbone_is(build_model("vanilla_tiny", 5, weights="mine"), tiny_state())
+    path.write_bytes(content[:-1])
+    with pytest.raises(InputError, match=f"{path}: wrong checksum"):
+        build_model("vanilla_tiny", 5, weights="mine")
+    path.unlink()
+    with pytest.raises(InputError, match=f"'mine': there is no file {path}"):
+        build_model("vanilla_tiny", 5, weights="mine")
 
 
 def test_unknown_name_lists_the_choices():

@@ -1,4 +1,4 @@
-"""A small synthetic data set and a model that has seen a little of it."""
+"""A small synthetic data set, and a model that was trained on it for a few steps."""
 
 import pytest
 import torch

@@ -10,10 +10,10 @@ from mg_core.attributions import attribute
 from mg_core.config import EvaluationPair
 from mg_core.training.evaluation import (
     BOX_SIZE_EDGES,
+    averages,
     batches_by_label_count,
     breakdown,
     evaluate,
-    localization,
 )
 
 PAIRS = [
@@ -52,12 +52,14 @@ def test_equals_one_pair_at_a_time(shapes, model, batch_size):
         expected = one_by_one(model, split, pair)
         scores = evaluation.scores[pair]
         assert scores.targets.tolist() == [k for _, k, *_ in expected]
-        np.testing.assert_allclose(scores.epg, [e[2] for e in expected], atol=2e-5)
-        np.testing.assert_allclose(scores.area, [e[4] for e in expected], atol=1e-6)
-        np.testing.assert_allclose(scores.on_object, [e[5] for e in expected], atol=2e-4)
+        np.testing.assert_allclose(scores.values["epg"], [e[2] for e in expected], atol=2e-5)
+        np.testing.assert_allclose(scores.values["box_area"], [e[4] for e in expected], atol=1e-6)
+        np.testing.assert_allclose(scores.values["on_object"], [e[5] for e in expected], atol=2e-4)
         # A pixel at a threshold may fall on either side of it in single precision.
-        np.testing.assert_allclose(scores.iou, [e[3] for e in expected], atol=0.02)
-        summary = localization(scores)
+        np.testing.assert_allclose(
+            scores.values["iou_by_threshold"], [e[3] for e in expected], atol=0.02
+        )
+        summary = averages(scores)
         means = np.mean([e[3] for e in expected], axis=0)
         assert summary["epg"] == pytest.approx(np.mean([e[2] for e in expected]), abs=1e-5)
         assert summary["iou"] == pytest.approx(means.max(), abs=2e-3)
@@ -70,7 +72,7 @@ def test_equals_one_pair_at_a_time(shapes, model, batch_size):
 
 def test_batches_do_not_change_results(shapes, model):
     results = [evaluate(model, shapes.split("val"), PAIRS[:1], size) for size in (3, 24)]
-    np.testing.assert_allclose(*[r.scores[PAIRS[0]].epg for r in results], atol=1e-5)
+    np.testing.assert_allclose(*[r.scores[PAIRS[0]].values["epg"] for r in results], atol=1e-5)
     assert results[0].classification["f1"] == results[1].classification["f1"]
 
 
@@ -84,7 +86,7 @@ def test_a_batch_takes_one_backward_pass_per_label(shapes, model, monkeypatch):
     assert len(calls) == counts.sum()  # three pairs, and still one pass per label
 
 
-def test_every_image_is_in_one_batch_with_its_like():
+def test_all_images_of_a_batch_have_the_same_number_of_labels():
     labels = np.random.default_rng(0).random((50, 6)) < 0.3
     batches = list(batches_by_label_count(labels, 8))
     assert sorted(np.concatenate(batches)) == list(range(50))
@@ -102,15 +104,15 @@ def test_parameters_are_trainable_afterwards_and_have_no_gradient(shapes, model)
 
 def test_the_threshold_of_validation_is_used_on_test(shapes, model):
     scores = evaluate(model, shapes.split("val"), PAIRS[:1], 64).scores[PAIRS[0]]
-    best = localization(scores)
+    best = averages(scores)
     assert best["iou"] == max(best["iou_by_threshold"])
-    other = localization(scores, iou_threshold=0.5)
+    other = averages(scores, iou_threshold=0.5)
     assert other["iou"] == other["iou_at_0.5"] == best["iou_at_0.5"]
     assert other["iou_threshold"] == 0.5
 
 
 class _WithoutLabels:
-    """A split whose images show nothing that has a name."""
+    """A split whose images have no labels."""
 
     def __init__(self, split):
         self._split = split
@@ -124,7 +126,7 @@ class _WithoutLabels:
 def test_images_without_labels_count_for_classification_alone(shapes, model):
     split = _WithoutLabels(shapes.split("val"))
     evaluation = evaluate(model, split, PAIRS[:1], 8)
-    summary = localization(evaluation.scores[PAIRS[0]])
+    summary = averages(evaluation.scores[PAIRS[0]])
     assert summary["n_pairs"] == 0
     assert np.isnan(summary["epg"])
     assert np.isnan(summary["iou"])
@@ -136,10 +138,10 @@ def test_breakdown_partitions_the_pairs(shapes, model):
     scores = evaluate(model, shapes.split("val"), PAIRS[:1], 64).scores[PAIRS[0]]
     found = breakdown(scores, len(shapes.classes))
     for k, value in enumerate(found["epg_by_class"]):
-        assert value == pytest.approx(scores.epg[scores.targets == k].mean(), nan_ok=True)
+        assert value == pytest.approx(scores.values["epg"][scores.targets == k].mean(), nan_ok=True)
     for low, high, value in zip(
         BOX_SIZE_EDGES[:-1], BOX_SIZE_EDGES[1:], found["epg_by_box_size"], strict=True
     ):
-        inside = (scores.area > low) & (scores.area <= high)
-        expected = scores.epg[inside].mean() if inside.any() else np.nan
+        inside = (scores.values["box_area"] > low) & (scores.values["box_area"] <= high)
+        expected = scores.values["epg"][inside].mean() if inside.any() else np.nan
         assert value == pytest.approx(expected, nan_ok=True)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mg_core.errors import InputError, NodeError, NumericalError, StorageError
-from mg_core.training.failures import KINDS, Failure, failure_kind
+from mg_core.store.ledger import FAILURE_KINDS
+from mg_core.training.failures import Failure, failure_kind
 
 
 def allocate_on_host():
@@ -36,7 +37,7 @@ def test_every_exception_has_a_kind(work, kind):
     with pytest.raises(Exception) as caught:  # noqa: PT011 (whatever it is)
         work()
     assert failure_kind(caught.value) == kind
-    assert kind in KINDS
+    assert kind in FAILURE_KINDS
 
 
 def failure(work):

@@ -1,0 +1,280 @@
+"""From stores to fronts, tests, tables, findings, figures and a report: one function a step.
+
+Every function takes a store, several of them, mapping files of published tables among them, or
+`Results` that were read before. Validation alone chooses; test results are shown.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import pandas as pd
+
+from analysis.frame import StoreLike, load_tests
+from analysis.published import is_mapping, read_published
+from analysis.results import Results, merge, read_results
+from mg_core.errors import InputError
+from mg_core.store import ResultStore
+
+if TYPE_CHECKING:
+    from analysis.claims import Finding
+    from analysis.plots import Drawing
+    from analysis.tabular.formats import Table
+    from analysis.testing.plan import Job
+
+Source: TypeAlias = StoreLike | Results
+Sources: TypeAlias = Source | Sequence[Source]
+OnProgress: TypeAlias = Callable[[str, int, int], None]
+Say: TypeAlias = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Testing:
+    """How checkpoints are tested.
+
+    Attributes:
+        data: folder of the data set; none for the one that the sweep names.
+        device: `auto`, `cpu` or a CUDA device; none for the sweep's.
+        runner: `inline` tests in this process, `ray` as many at once as there is room for.
+        address: with `ray`, `local`, `auto` (join a cluster) or host:port.
+        heatmaps: test images whose heat maps are kept of each checkpoint.
+    """
+
+    data: str | None = None
+    device: str | None = None
+    runner: str = "inline"
+    address: str = "local"
+    heatmaps: int = 8
+
+
+INLINE = Testing()
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report that was written.
+
+    Attributes:
+        path: the HTML page.
+        problems: one sentence for each checkpoint that could not be tested.
+        is_finished: whether every trial is complete or failed.
+    """
+
+    path: Path
+    problems: tuple[str, ...]
+    is_finished: bool
+
+
+def read(
+    sources: Sources, objectives: Sequence[str] | None = None, tolerance: float = 0.0
+) -> Results:
+    """Read stores and published tables into one `Results`, in which each trial stands once.
+
+    Args:
+        sources: stores, mapping files, or results.
+        objectives: metrics of the fronts, such as `["f1", "epg"]`; those of the sweep by default.
+        tolerance: values in one bin of this width count as equal, in fractions.
+
+    Raises:
+        InputError: a source cannot be read, or an objective is unknown.
+    """
+    return merge(*_read_parts(sources, objectives, tolerance))
+
+
+def _read_parts(
+    sources: Sources, objectives: Sequence[str] | None, tolerance: float
+) -> tuple[list[Results], pd.DataFrame]:
+    """Return each store by itself, and the rows that others published."""
+    is_single = isinstance(sources, Results | ResultStore | str | os.PathLike)
+    named = cast("Sequence[Source]", [sources] if is_single else sources)
+    parts: list[Results] = []
+    others: list[pd.DataFrame] = []
+    for source in named:
+        if isinstance(source, Results):
+            parts.append(source)
+        elif not isinstance(source, ResultStore) and is_mapping(str(source)):
+            others.append(read_published(str(source)))
+        else:
+            parts.append(read_results(source, objectives, tolerance))
+    return parts, pd.concat(others, ignore_index=True) if others else pd.DataFrame()
+
+
+def fronts(
+    store: Sources, objectives: Sequence[str] | None = None, tolerance: float = 0.0
+) -> pd.DataFrame:
+    """Return the checkpoints on the Pareto fronts that validation gives; arguments as for `read`.
+
+    Returns:
+        Rows of `load`, with the number of the front in `front`, and their test columns.
+
+    Example:
+        >>> import analysis
+        >>> found = analysis.fronts("runs/demo")
+        >>> found[["loss", "localization_weight", "epoch", "val_f1", "val_epg"]].shape[1]
+        5
+    """
+    tested = read(store, objectives, tolerance).tested
+    found: pd.DataFrame = tested[~tested["is_reference"]].reset_index(drop=True)
+    return found
+
+
+def test(
+    store: Sources,
+    objectives: Sequence[str] | None = None,
+    tolerance: float = 0.0,
+    testing: Testing = INLINE,
+    say: Say | None = None,
+) -> list[str]:
+    """Evaluate the checkpoints that validation selects on the test split, and no others.
+
+    What is tested already is not computed again. The first arguments are those of `read`;
+    `testing` says where the data are and what to run on, and `say` takes a sentence on each store.
+
+    Returns:
+        One sentence for each checkpoint that could not be tested.
+
+    Example:
+        >>> import analysis
+        >>> analysis.test("runs/demo")
+        []
+    """
+    parts, _ = _read_parts(store, objectives, tolerance)
+    return [problem for part in parts for problem in _tested(part, testing, say)[1]]
+
+
+def tables(
+    store: Sources, objectives: Sequence[str] | None = None, tolerance: float = 0.0
+) -> dict[str, Table]:
+    """Return the tables of a study by name, each with its title and a frame.
+
+    Example:
+        >>> import analysis
+        >>> sorted(analysis.tables("runs/demo"))
+        ['attained', 'baselines', 'best', 'fronts', 'gains', 'volumes']
+    """
+    from analysis.tabular.study import tables as all_tables
+
+    found = all_tables(read(store, objectives, tolerance))
+    return {table.name: table for table in found}
+
+
+def findings(store: Sources, tolerance: float = 0.0) -> list[Finding]:
+    """Judge the paper's findings R1 to R9 and Table 1 on what sweeps measured.
+
+    Example:
+        >>> import analysis
+        >>> [finding.name for finding in analysis.findings("runs/demo")][:3]
+        ['R1', 'R2', 'R3']
+    """
+    from analysis.claims import judge
+
+    return judge(read(store, None, tolerance))
+
+
+def figures(
+    store: Sources,
+    only: Sequence[str] = (),
+    objectives: Sequence[str] | None = None,
+    tolerance: float = 0.0,
+) -> list[Drawing]:
+    """Return the figures that stores have results for, with their data, not drawn yet.
+
+    `only` names figures, such as `fig5`; the other arguments are those of `read`.
+
+    Example:
+        >>> import analysis
+        >>> (figure,) = analysis.figures("runs/demo", only=["fig5"])
+        >>> figure.draw(figure.data).savefig("fig5.png")
+    """
+    from analysis.plots import drawings
+
+    return list(drawings(read(store, objectives, tolerance), only))
+
+
+def report(
+    store: Sources,
+    out: Path | str | None = None,
+    objectives: Sequence[str] | None = None,
+    tolerance: float = 0.0,
+    testing: Testing | None = INLINE,
+    watch: float | None = None,
+    say: Say | None = None,
+) -> Report:
+    """Test what is left, draw everything, and write tables, figures and one HTML page.
+
+    Args:
+        store: stores and mapping files.
+        out: folder for the files; `STORE/analysis` of the first store by default.
+        objectives: metrics of the fronts; those of the sweep by default.
+        tolerance: width of the bins in which values count as equal, in fractions.
+        testing: how to test; none tests nothing.
+        watch: seconds after which the page of an unfinished sweep loads itself again.
+        say: takes a sentence on each store that was tested.
+
+    Example:
+        >>> import analysis
+        >>> analysis.report("runs/demo").path.name
+        'report.html'
+    """
+    from analysis.claims import judge
+    from analysis.page.output import Output
+    from analysis.page.report import report_page
+    from analysis.tabular.study import tables as all_tables
+
+    parts, published = _read_parts(store, objectives, tolerance)
+    problems: list[str] = []
+    if testing is not None:
+        found = [_tested(part, testing, say) for part in parts]
+        parts = [part for part, _ in found]
+        problems = [problem for _, sentences in found for problem in sentences]
+    results = merge(parts, published)
+    output = Output(results, Path(out) if out is not None else None)
+    written = all_tables(results)
+    output.write_tables(written)
+    # The page shows PNG files; a paper's take as long again.
+    drawn = output.write_figures(figures(results), ["png"])
+    page = report_page(results, drawn, written, judge(results), problems, watch)
+    path = output.write("report.html", page)
+    return Report(path, tuple(problems), not results.states["unfinished"])
+
+
+def _tested(results: Results, testing: Testing, say: Say | None) -> tuple[Results, list[str]]:
+    """Test what is left of one store; return its results anew, and what could not be tested."""
+    from analysis.testing.plan import plan_tests
+    from analysis.testing.progress import Progress
+
+    plan = plan_tests(results, with_heatmaps=testing.heatmaps > 0)
+    problems = [plan.unkept] if plan.unkept else []
+    failed: list[str] = []
+    if plan.jobs:
+        with Progress(len(plan.jobs)) as progress:
+            for problem in _run(results, plan.jobs, testing, progress.decoding):
+                failed += [problem] if problem else []
+                progress.advance()
+    if len(failed) < len(plan.jobs):
+        made = frozenset(results.store.heatmap_keys())
+        results = replace(results, tests=load_tests(results.store), heatmap_keys=made)
+    if say is not None:
+        say(results.tested_sentence)
+    return results, [*problems, *failed]
+
+
+def _run(
+    results: Results, jobs: Sequence[Job], testing: Testing, decoding: OnProgress
+) -> Iterator[str | None]:
+    # PyTorch is loaded here: where nothing is left to test, nobody waits for it.
+    from analysis.testing.bench import run_tests, runtime_of
+
+    runtime = runtime_of(results, testing.data, testing.device)
+    if testing.runner == "inline":
+        return run_tests(jobs, runtime, testing.heatmaps, decoding)
+    if testing.runner == "ray":
+        from analysis.testing.spread import run_tests_on_ray
+
+        asked = dict(results.spec.get("resources") or {})
+        return run_tests_on_ray(jobs, runtime, asked, testing.address, testing.heatmaps)
+    raise InputError(f"unknown --runner {testing.runner!r}; choose from inline, ray")

@@ -1,0 +1,147 @@
+"""The keys of a result store: all file names are made here, and parsed here.
+
+```
+sweep.yaml                                    the resolved spec
+data/<data key>/<fingerprint>                 empty; fingerprint of the data when first read
+trials/<trial_id>.json                        the full configuration, written once by the driver
+attempts/<trial_id>/<n>-<nonce>.json          one run of a trial: where, versions, how it ended
+logs/<trial_id>/<n>-<nonce>.txt               the newest lines of its log
+metrics/<trial_id>/<n>-<nonce>.parquet        rows of all epochs so far: the only commit point
+checkpoints/<trial_id>/<n>-<nonce>/…          weights of non-dominated epochs, newest state
+test/<trial_id>/<epoch>-<rows>.parquet        test rows of one non-dominated checkpoint
+heatmaps/<trial_id>/<epoch>-<pair>.parquet    its maps of a few test images (by task)
+tensorboard/<trial_id>/…                      event files, with `tracking: tensorboard`
+lock.json                                     the driver that is running
+analysis/                                     tables, figures and report of `mg-analysis`
+```
+
+Every object has one writer. The highest attempt with a metrics file counts for a trial; weights
+and states that this file does not name are garbage.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mg_core.config import EvaluationPair
+
+SPEC = "sweep.yaml"
+LOCK = "lock.json"
+TRIALS, DATA, ANALYSIS = "trials", "data", "analysis"
+ATTEMPTS, LOGS, METRICS, CHECKPOINTS = "attempts", "logs", "metrics", "checkpoints"
+TEST, HEATMAPS, TENSORBOARD = "test", "heatmaps", "tensorboard"
+TEMPORARY = ".tmp"
+"""Folder of objects that are still being written."""
+
+RESULTS = (METRICS, TEST, HEATMAPS, CHECKPOINTS, ATTEMPTS, LOGS, TENSORBOARD)
+"""Folders with a folder for each trial, in the order in which they are deleted. The metrics come
+first: a trial without them has no results, even if the deletion is interrupted."""
+
+FOLDERS = (*RESULTS, TRIALS, DATA, ANALYSIS, TEMPORARY)
+"""All folders of a store, in the order in which they are deleted."""
+
+_ENDINGS = {METRICS: "parquet", ATTEMPTS: "json", LOGS: "txt"}
+_ATTEMPT = re.compile(r"(metrics|attempts|logs)/([^/]+)/(\d+-[0-9a-f]+)\.(parquet|json|txt)")
+_HEATMAPS = re.compile(r"heatmaps/([^/]+)/(\d+)-([^/]+@[^/]+)\.parquet")
+
+
+@dataclass(frozen=True, order=True)
+class AttemptKey:
+    """Identity of one run of a trial; a later run has a higher key."""
+
+    number: int
+    nonce: str
+
+    def __str__(self) -> str:
+        return f"{self.number:04d}-{self.nonce}"
+
+    @classmethod
+    def of(cls, name: str) -> AttemptKey:
+        """Parse a file or folder name."""
+        number, nonce = name.split(".")[0].split("-")
+        return cls(int(number), nonce)
+
+
+def trial_key(trial_id: str) -> str:
+    """Return the key of a trial's configuration."""
+    return f"{TRIALS}/{trial_id}.json"
+
+
+def prefix(folder: str, trial_id: str | None = None) -> str:
+    """Return the prefix of a trial's keys in one of `RESULTS`; of all trials' without an id."""
+    return f"{folder}/{trial_id}" if trial_id else folder
+
+
+def attempt_key(folder: str, trial_id: str, attempt: AttemptKey | str) -> str:
+    """Return the key of an attempt's object in `attempts`, `logs` or `metrics`."""
+    return f"{prefix(folder, trial_id)}/{attempt}.{_ENDINGS[folder]}"
+
+
+def weights_key(trial_id: str, attempt: AttemptKey, epoch: int) -> str:
+    """Return the key of the weights after an epoch of an attempt."""
+    return f"{CHECKPOINTS}/{trial_id}/{attempt}/epoch-{epoch:04d}.safetensors"
+
+
+def state_key(trial_id: str, attempt: AttemptKey, epoch: int) -> str:
+    """Return the key of the state from which training resumes after an epoch."""
+    return f"{CHECKPOINTS}/{trial_id}/{attempt}/state-{epoch:04d}.pt"
+
+
+def test_key(trial_id: str, epoch: int, pairs: Iterable[tuple[str | None, str | None]]) -> str:
+    """Return the key of test rows, with a hash of their (attribution, layer) pairs.
+
+    Two processes that test the same pairs write the same object; other pairs are other objects.
+    """
+    text = json.dumps(sorted(str(pair) for pair in pairs))
+    return f"{TEST}/{trial_id}/{epoch:04d}-{hashlib.sha256(text.encode()).hexdigest()[:8]}.parquet"
+
+
+def heatmaps_name(pair: EvaluationPair, task: str | None) -> str:
+    """Return the name of heat maps: their attribution and layer, and their task if there is one.
+
+    A baseline has heat maps for every task, since each task asks about other classes.
+    """
+    return f"{pair}-{task}" if task else str(pair)
+
+
+def heatmaps_key(trial_id: str, epoch: int, name: str) -> str:
+    """Return the key of a checkpoint's heat maps, given their `heatmaps_name`."""
+    return f"{HEATMAPS}/{trial_id}/{epoch:04d}-{name}.parquet"
+
+
+def fingerprint_key(data_key: str, fingerprint: str) -> str:
+    """Return the key that records the fingerprint of a data set."""
+    return f"{DATA}/{data_key}/{fingerprint}"
+
+
+def attempts_in(keys: Iterable[str]) -> Iterator[tuple[str, AttemptKey]]:
+    """Yield trial and attempt of each key; files of other programs (.nfs…) are skipped."""
+    for key in keys:
+        match = _ATTEMPT.fullmatch(key)
+        if match:
+            yield match[2], AttemptKey.of(match[3])
+
+
+def highest_attempts(keys: Iterable[str]) -> dict[str, AttemptKey]:
+    """Return the highest attempt of each trial, sorted by trial."""
+    highest: dict[str, AttemptKey] = {}
+    for trial, attempt in attempts_in(keys):
+        highest[trial] = max(attempt, highest.get(trial, attempt))
+    return dict(sorted(highest.items()))
+
+
+def heatmaps_in(keys: Iterable[str]) -> Iterator[tuple[str, int, str]]:
+    """Yield trial, epoch and name of heat maps."""
+    for key in keys:
+        match = _HEATMAPS.fullmatch(key)
+        if match:
+            yield match[1], int(match[2]), match[3]
+
+
+def trial_of(key: str) -> str:
+    """Return the trial that an object of `trials` or of a folder of `RESULTS` belongs to."""
+    return key.split("/")[1].partition(".")[0]
