@@ -87,8 +87,7 @@ def without_repeats(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     # Pandas would let the dtypes of an empty frame decide.
     filled = [frame for frame in frames if len(frame)] or frames[:1]
     together = pd.concat(filled, ignore_index=True)
-    found: pd.DataFrame = together.drop_duplicates(KEY, ignore_index=True)
-    return found
+    return together.drop_duplicates(KEY, ignore_index=True)
 
 
 def _read_all(
@@ -110,14 +109,12 @@ def _read_all(
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert a table of the store to the documented dtypes."""
     frame: pd.DataFrame = table.to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-    typed: pd.DataFrame = frame.astype({name: "int64" for name in WITHOUT_NULLS if name in frame})
-    return typed
+    return frame.astype({name: "int64" for name in WITHOUT_NULLS if name in frame})
 
 
 def with_tests(rows: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """Add the test columns to rows; those not tested get missing values."""
-    joined: pd.DataFrame = rows.merge(tests, how="left", on=KEY, validate="many_to_one")
-    return joined
+    return rows.merge(tests, how="left", on=KEY, validate="many_to_one")
 
 
 def _check_columns(columns: Sequence[str] | None, shape: pa.Schema) -> None:

@@ -18,10 +18,8 @@ def reference_point(*tables: ArrayLike) -> Table:
     """Return the component-wise minimum of all points that compete in a panel.
 
     All losses of the panel share it, the baseline included. Against the baseline alone, every
-    front that trades F1 for localisation would be worth nothing.
-
-    Args:
-        tables: points (N, objectives) each; rows with a NaN are left out.
+    front that trades F1 for localisation would be worth nothing. Tables are (N, objectives);
+    rows with a NaN are left out.
 
     Raises:
         ValueError: there is no point.
@@ -34,14 +32,10 @@ def reference_point(*tables: ArrayLike) -> Table:
 
 
 def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
-    """Return the volume between points and a reference that all of them are at least as good as.
+    """Return the volume between points (N, objectives) and a reference, its worst corner.
 
-    Args:
-        points: (N, objectives); rows with a NaN, or below the reference anywhere, add nothing.
-        reference: (objectives,) the worst corner of the volume.
-
-    Returns:
-        The volume in the product of the objectives' units; 0 for no points.
+    Its unit is the product of the objectives' units. Rows with a NaN, or below the reference
+    anywhere, add nothing.
     """
     table = _valid(points)
     if not len(table):
@@ -52,13 +46,8 @@ def hypervolume(points: ArrayLike, reference: ArrayLike) -> float:
 def additive_epsilon(points: ArrayLike, others: ArrayLike) -> float:
     """Return what must be added to `points` for each of `others` to be weakly dominated.
 
-    Args:
-        points: (N, objectives) that are judged.
-        others: (M, objectives) that they are judged by.
-
-    Returns:
-        The addend in the objectives' units (Zitzler et al., 2003): at most 0 when `points` already
-        weakly dominate all others, NaN where either is empty.
+    It is in the objectives' units (Zitzler et al., 2003): at most 0 where `points` (N,
+    objectives) already weakly dominate all others, NaN where either is empty.
     """
     table, wanted = _valid(points), _valid(others)
     if not len(table) or not len(wanted):
@@ -67,15 +56,11 @@ def additive_epsilon(points: ArrayLike, others: ArrayLike) -> float:
 
 
 def attainment(fronts: Sequence[ArrayLike], share: float = 0.5) -> Table:
-    """Return the goals that at least a share of several runs reach: never one pooled front.
+    """Return the non-dominated goals (M, objectives) that at least a share of the runs reach.
 
-    Args:
-        fronts: front (N, 2 or 3) of each run, such as one for each seed.
-        share: share of the runs that must reach a goal, above 0 and up to 1; 0.5 gives the median
-            attainment surface, 1 what every run attains.
-
-    Returns:
-        (M, objectives) the non-dominated among those goals (Grunert da Fonseca et al., 2001).
+    `fronts` has the front (N, 2 or 3) of each run, such as one for each seed. A share of 0.5
+    gives the median attainment surface (Grunert da Fonseca et al., 2001), 1 what every run
+    attains.
 
     Raises:
         ValueError: the share is out of range, or no run has a point.
@@ -94,13 +79,11 @@ def attainment(fronts: Sequence[ArrayLike], share: float = 0.5) -> Table:
     percentile = 100 * n_needed / len(found)
     # The library minimises.
     surface = moocore.eaf(-np.concatenate(found), sets, percentiles=[percentile])
-    goals: Table = -np.asarray(surface)[:, :-1]
-    return goals
+    return -np.asarray(surface)[:, :-1]
 
 
 def _valid(points: ArrayLike) -> Table:
     table = np.atleast_2d(np.asarray(points, dtype=np.float64))
     if not table.size:
         return table.reshape(0, table.shape[-1])
-    valid: Table = table[~np.isnan(table).any(axis=1)]
-    return valid
+    return table[~np.isnan(table).any(axis=1)]

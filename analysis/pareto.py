@@ -28,19 +28,13 @@ def fronts(
 
     A front is taken over λ × epochs ≥ 1 of one configuration, seed and evaluated (attribution,
     layer). Epoch 0 is the reference and never a candidate; a row with a NaN objective never
-    enters. See `mg_core.pareto.non_dominated` for ties and the tolerance.
-
-    Args:
-        frame: as `load` gives it; other columns than the configuration's, the key's and the
-            objectives' may be left out.
-        objectives: metrics without the split in front.
-        tolerance: width of the bins in which values count as equal, in fractions.
-        split: whose metrics.
+    enters. See `mg_core.pareto.non_dominated` for ties and the tolerance. `objectives` are
+    metrics without the split in front; columns that are neither theirs, nor the key's, nor the
+    configuration's may be missing.
     """
     ids = front_ids(frame)
     mask = is_on_front(frame, objectives, tolerance, split)
-    found: pd.DataFrame = frame[mask].assign(front=ids[mask])
-    return found
+    return frame[mask].assign(front=ids[mask])
 
 
 def is_on_front(
@@ -49,25 +43,19 @@ def is_on_front(
     tolerance: float = 0.0,
     split: str = "val",
 ) -> NDArray[np.bool_]:
-    """Mark the rows of a frame that are on the front they compete for; see `fronts`.
-
-    Returns:
-        (rows,) bool.
+    """Mark the rows of a frame that are on the front they compete for, (rows,); see `fronts`.
 
     Raises:
         InputError: the frame has no such objective.
     """
     names = [f"{split}_{name}" for name in objectives]
-    missing = [name for name in names if name not in frame]
-    if missing or not names:
-        columns = map(str, frame)
-        found = [n.removeprefix(f"{split}_") for n in columns if n.startswith(f"{split}_")]
-        raise InputError(
-            f"unknown objective {missing[0].removeprefix(split + '_')!r}; "
-            f"choose from {', '.join(found)}"
-            if missing
-            else "a front needs at least one objective"
-        )
+    if not names:
+        raise InputError("a front needs at least one objective")
+    missing = [name for name in objectives if f"{split}_{name}" not in frame]
+    if missing:
+        columns = [str(name) for name in frame if str(name).startswith(f"{split}_")]
+        known = ", ".join(name.removeprefix(f"{split}_") for name in columns)
+        raise InputError(f"unknown objective {missing[0]!r}; choose from {known}")
     points = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
     ids = front_ids(frame)
     ids[np.isnan(points).any(axis=1)] = -1
@@ -81,12 +69,9 @@ def is_on_front(
 
 
 def front_ids(frame: pd.DataFrame) -> NDArray[np.int64]:
-    """Number the fronts that rows compete for; -1 for rows that never do.
+    """Number the fronts that rows compete for, (rows,), from 0 in order of appearance.
 
-    Those are a baseline's rows, and epoch 0 of a guided trial.
-
-    Returns:
-        (rows,) int, counting from 0 in order of appearance.
+    A baseline's rows, and epoch 0 of a guided trial, never compete and have -1.
     """
     if frame.empty:
         return np.zeros(0, dtype=np.int64)
@@ -109,4 +94,5 @@ def front_ids(frame: pd.DataFrame) -> NDArray[np.int64]:
 
 def numbered(frame: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.int64]:
     """Number the distinct rows of some columns in order of appearance, nulls being values."""
-    return frame.groupby(list(columns), dropna=False, sort=False).ngroup().to_numpy(np.int64)
+    groups = frame.groupby(list(columns), dropna=False, sort=False)
+    return groups.ngroup().to_numpy().astype(np.int64)

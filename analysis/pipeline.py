@@ -118,8 +118,7 @@ def fronts(
         5
     """
     tested = read(store, objectives, tolerance).tested
-    found: pd.DataFrame = tested[~tested["is_reference"]].reset_index(drop=True)
-    return found
+    return tested[~tested["is_reference"]].reset_index(drop=True)
 
 
 def test(

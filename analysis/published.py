@@ -102,11 +102,9 @@ def beside(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
                 filled[name] = filled[name].astype(object)
                 filled.loc[here, name] = known.iloc[0]
     if own.empty:
-        typed: pd.DataFrame = filled
-        return typed
+        return filled
     filled = filled.astype({n: own[n].dtype for n in filled if n in own}, errors="ignore")
-    together: pd.DataFrame = pd.concat([own, filled], ignore_index=True)
-    return together
+    return pd.concat([own, filled], ignore_index=True)
 
 
 def _read_mapping(file: Path) -> Mapping:
@@ -163,8 +161,7 @@ def _table(mapping: Mapping, file: Path, named: dict[str, str]) -> pd.DataFrame:
     for name, values in mapping.rename.items():
         if name in frame:
             frame[name] = [values.get(str(value), value) for value in frame[name]]
-    typed: pd.DataFrame = frame
-    return typed
+    return frame
 
 
 def _records(kind: str, file: Path) -> pd.DataFrame:

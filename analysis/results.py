@@ -21,6 +21,7 @@ from analysis.frame import (
 from analysis.heatmaps import HeatMaps, Key, Row
 from analysis.pareto import OBJECTIVES
 from analysis.selection import select
+from mg_core.columns import BY_METRIC
 from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
@@ -77,12 +78,15 @@ class Results:
     @property
     def name(self) -> str:
         """What the sweeps and the tables of others are called."""
-        own = [str(self.spec.get("name") or "")] if len(self.stores) == 1 else []
-        names = [*filter(None, own)] or [
-            store.uri.rstrip("/").split("/")[-1] for store in self.stores
-        ]
+        own = self.spec.get("name") if len(self.stores) == 1 else None
+        names = [str(own)] if own else [s.uri.rstrip("/").split("/")[-1] for s in self.stores]
         others = [] if self.published.empty else list(self.published["source"].unique())
         return ", ".join([*names, *others])
+
+    @property
+    def objectives_in_words(self) -> str:
+        """The objectives as tables print them, such as "F1, EPG"."""
+        return ", ".join(BY_METRIC[name].header for name in self.objectives)
 
     @property
     def progress(self) -> Mapping[str, Progress]:
@@ -134,12 +138,8 @@ class Results:
     def states(self) -> dict[str, int]:
         """Number of trials that are complete, failed, or unfinished: running or waiting."""
         counts = self.ledger.counts(self.trials)
-        n_unfinished = counts["waiting"] + counts["running"]
-        return {
-            "complete": counts["complete"],
-            "failed": counts["failed"],
-            "unfinished": n_unfinished,
-        }
+        done = {name: counts[name] for name in ("complete", "failed")}
+        return done | {"unfinished": counts["waiting"] + counts["running"]}
 
 
 def read_results(
@@ -147,10 +147,7 @@ def read_results(
 ) -> Results:
     """Read a store, of a finished sweep or a running one.
 
-    Args:
-        store: a folder, a URI or a `ResultStore`.
-        objectives: metrics of the fronts; those of the sweep where none are named.
-        tolerance: width of the bins in which values count as equal, in fractions.
+    Fronts are taken over the sweep's objectives where none are named.
 
     Raises:
         InputError: the store is none or cannot be read, or an objective is unknown.
@@ -191,10 +188,6 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
     A trial's id stands for everything that decides its results, so a trial that several stores
     hold is one trial: the first store's. Where only tables of others are given, there is no row
     of one's own.
-
-    Args:
-        parts: results of one store each.
-        published: as `analysis.published.read_published` gives them.
 
     Raises:
         InputError: fronts of different objectives are to be put together.

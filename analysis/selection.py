@@ -27,23 +27,16 @@ def select(
 ) -> pd.DataFrame:
     """Return the rows whose checkpoints are tested: those on their fronts, and every epoch 0.
 
-    Args:
-        frame: as `load` gives it.
-        objectives: metrics without the split in front.
-        tolerance: width of the bins in which values count as equal, in fractions.
-
-    Returns:
-        Rows of `frame`, with `front` (its number, -1 at epoch 0) and `is_reference` (epoch 0).
+    They get the columns `front` (its number, -1 at epoch 0) and `is_reference` (epoch 0).
 
     Raises:
         ValueError: a column belongs to the test split.
     """
     _refuse_test_columns(frame)
     is_reference = references(frame)
-    chosen = is_on_front(frame, objectives, tolerance) | is_reference
+    chosen = is_reference | is_on_front(frame, objectives, tolerance)
     selected = frame.assign(front=front_ids(frame), is_reference=is_reference)
-    found: pd.DataFrame = selected[chosen].reset_index(drop=True)
-    return found
+    return selected[chosen].reset_index(drop=True)
 
 
 def best_within(
@@ -51,19 +44,10 @@ def best_within(
 ) -> pd.DataFrame:
     """Return per front the row with the highest metric among those near the reference.
 
-    Near means that the constraint is at most `slack` below that of epoch 0, the baseline judged
-    with the same attribution and layer. Of equal rows the one with the better constraint is
-    taken, then the earlier epoch, then the smaller λ. A front without a row near its reference
-    has none in the result.
-
-    Args:
-        frame: as `load` gives it.
-        metric: without the split in front; larger is better.
-        constraint: metric that may not fall far, without the split in front.
-        slack: in fractions.
-
-    Returns:
-        One row of `frame` per front, with `front` added.
+    Near means that the constraint is at most `slack` (a fraction) below that of epoch 0, the
+    baseline judged with the same attribution and layer. Of equal rows the one with the better
+    constraint is taken, then the earlier epoch, then the smaller λ. A front without a row near
+    its reference has none in the result. Both metrics are named without the split in front.
 
     Raises:
         ValueError: a column belongs to the test split.
@@ -72,17 +56,14 @@ def best_within(
     metric, constraint = f"val_{metric}", f"val_{constraint}"
     key = [name for name in KEY if name != "epoch"]
     start = frame.loc[references(frame), [*key, constraint]]
-    rows = frame.assign(front=front_ids(frame)).merge(
-        start.rename(columns={constraint: "least"}), on=key, how="left"
-    )
+    start = start.rename(columns={constraint: "least"})
+    rows = frame.assign(front=front_ids(frame)).merge(start, on=key, how="left")
     near = rows[(rows["front"] >= 0) & (rows[constraint] >= rows["least"] - slack - ROUNDING)]
-    order = [metric, constraint, "epoch", "localization_weight"]
-    ranked = near.dropna(subset=[metric]).sort_values(
-        order, ascending=[False, False, True, True], kind="stable"
-    )
+    order = {metric: False, constraint: False, "epoch": True, "localization_weight": True}
+    known = near.dropna(subset=[metric])
+    ranked = known.sort_values(list(order), ascending=list(order.values()), kind="stable")
     best = ranked.drop_duplicates("front").sort_values("front")
-    found: pd.DataFrame = best.drop(columns="least").reset_index(drop=True)
-    return found
+    return best.drop(columns="least").reset_index(drop=True)
 
 
 def references(frame: pd.DataFrame) -> pd.Series:
@@ -92,11 +73,8 @@ def references(frame: pd.DataFrame) -> pd.Series:
 
 def guided_there(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are judged where they were guided."""
-    same = (frame["attribution"] == frame["guided_attribution"]) & (
-        frame["layer"] == frame["guided_layer"]
-    )
-    found: pd.DataFrame = frame[same]
-    return found
+    is_method = frame["attribution"] == frame["guided_attribution"]
+    return frame[is_method & (frame["layer"] == frame["guided_layer"])]
 
 
 def _refuse_test_columns(frame: pd.DataFrame) -> None:

@@ -42,9 +42,7 @@ class Setting:
 def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setting]:
     """Split rows of guided trials into those that may stand in one figure.
 
-    Args:
-        frame: rows of guided trials.
-        shown: parts of a setting that the figure itself shows side by side.
+    `shown` names parts of a setting that the figure itself shows side by side.
     """
     own = [name for name in SETTING if name not in shown]
     told_apart = distinguishing(frame, own)
@@ -54,19 +52,18 @@ def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setti
         setting = dict(zip(own, cast("tuple[Any, ...]", values), strict=True))
         differing = {name: setting[name] for name in told_apart if not pd.isna(setting[name])}
         dataset = str(setting["dataset"])
-        phrases = [
-            COLUMNS[name].in_words(value) for name, value in differing.items() if name != "dataset"
-        ]
-        label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
         slug = "-".join(f"{name}={value}" for name, value in differing.items())
+        differing.pop("dataset", None)
+        phrases = [COLUMNS[name].in_words(value) for name, value in differing.items()]
+        label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
         yield Setting(label, re.sub(r"[^A-Za-z0-9.=_-]+", "_", slug), rows)
 
 
 def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return those columns that tell rows apart which the columns before them do not.
+    """Return the columns that tell rows apart which the columns before them leave together.
 
-    Missing values count as values. What follows from other columns, such as the epochs that each
-    data set was trained for, names nothing that they do not.
+    Missing values count as values. A column that follows from others is left out, such as the
+    epochs that each data set was trained for.
     """
     kept: list[str] = []
     groups = pd.Series(0, index=frame.index)
@@ -75,3 +72,9 @@ def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
         if finer.nunique() > groups.nunique():
             kept, groups = [*kept, name], finer
     return kept
+
+
+def describing(frame: pd.DataFrame) -> list[str]:
+    """Return the columns that name each configuration of guided rows, apart from its loss."""
+    own = [*distinguishing(frame, SETTING), "model", *distinguishing(frame, ["weights"])]
+    return [*own, "guided_attribution", "guided_layer"]

@@ -42,7 +42,7 @@ class Column:
         needs: what a data set must have for the metric to be measured.
         of_pair: whether the metric is measured for each evaluated (attribution, layer).
         splits: prefixes of the splits on which the metric is measured.
-        metric: name of a metric without the prefix of the split.
+        metric: name of the entry of `METRICS` that the column belongs to.
     """
 
     name: str
@@ -87,13 +87,9 @@ def _of_trial(name: str, type_: Type, role: Role, part: Part | None, source: str
     return Column(name, type_, description, role, part=part, source=source, **more)
 
 
-def _metric(name: str, type_: Type, description: str, **more: Any) -> Column:
-    return Column(name, type_, description, metric=name, **more)
-
-
 def _share(name: str, description: str, label: str = "", **more: Any) -> Column:
-    return _metric(name, "float64", description, label=label, is_share=True,
-                   **{"better": "higher", **more})  # fmt: skip
+    return Column(name, "float64", description, label=label, is_share=True,
+                  **{"better": "higher", **more})  # fmt: skip
 
 
 # fmt: off
@@ -117,7 +113,7 @@ CONFIGURATION_COLUMNS: tuple[Column, ...] = (
               "passes over the training split that make the trial complete", phrase="{} epochs"),
     _of_trial("learning_rate", "float64", "setting", "training", "learning_rate",
               "learning rate of Adam", phrase="learning rate {:g}"),
-    _of_trial("batch_size", "int32", "setting", "training", "batch_size", "images a step"),
+    _of_trial("batch_size", "int32", "setting", "training", "batch_size", "images per step"),
     _of_trial("precision", "text", "setting", "training", "precision",
               "precision of the training step"),
     _of_trial("baseline", "text", "bookkeeping", None, "baseline",
@@ -136,7 +132,7 @@ CONFIGURATION_COLUMNS: tuple[Column, ...] = (
               label="boxes kept", long_label="share of boxes", brief="f{:g}",
               phrase="{:.3g} % of the boxes", usual_phrase="all boxes"),
     _of_trial("box_dilation", "float64", "axis", "boxes", "guidance.box_dilation",
-              "share of its size that a training box grows by on each side", is_share=True,
+              "growth of a training box on each side, as a share of its size", is_share=True,
               usual=0.0, label="dilation", brief="d{:g}", phrase="boxes dilated by {:.3g} %",
               usual_phrase="boxes as they are"),
     _of_trial("task", "text", "axis", "data", "guidance.task",
@@ -166,9 +162,9 @@ METRICS: tuple[Column, ...] = (
     _share("precision", "micro precision"),
     _share("recall", "micro recall"),
     _share("map", "macro mean of average precision", "mAP"),
-    _metric("bce", "float64", "binary cross-entropy", label="BCE", better="lower"),
-    _metric("n_images", "int64", "images of the split"),
-    _metric("n_classes_without_positives", "int64", "classes left out of map"),
+    Column("bce", "float64", "binary cross-entropy", label="BCE", better="lower"),
+    Column("n_images", "int64", "images of the split"),
+    Column("n_classes_without_positives", "int64", "classes left out of map"),
     _share("accuracy", "share of images whose largest logit is their class, for data with groups",
            needs="groups"),
     _share("accuracy_group_0", "accuracy of landbirds on land", needs="groups"),
@@ -182,25 +178,25 @@ METRICS: tuple[Column, ...] = (
     _share("epg", "mean energy pointing game over (image, ground-truth class) pairs", "EPG",
            of_pair=True),
     _share("iou", "mean IoU at iou_threshold", "IoU", of_pair=True),
-    _metric("iou_threshold", "float64", "the threshold with the highest mean validation IoU",
-            of_pair=True),
+    Column("iou_threshold", "float64", "the threshold with the highest mean validation IoU",
+           of_pair=True),
     _share("iou_at_0.5", "mean IoU at threshold 0.5", "IoU at 0.5", of_pair=True),
-    _metric("iou_by_threshold", "list", "mean IoU at every threshold of the grid", of_pair=True),
-    _metric("n_pairs", "int64", "(image, ground-truth class) pairs", of_pair=True),
-    _metric("n_without_energy", "int64", "pairs whose map has no positive value; they count 0",
-            of_pair=True),
-    _metric("n_empty_mask", "int64", "pairs whose boxes cover no pixel; they count 0",
-            of_pair=True),
+    Column("iou_by_threshold", "list", "mean IoU at every threshold of the grid", of_pair=True),
+    Column("n_pairs", "int64", "(image, ground-truth class) pairs", of_pair=True),
+    Column("n_without_energy", "int64", "pairs whose map has no positive value; they count 0",
+           of_pair=True),
+    Column("n_empty_mask", "int64", "pairs whose boxes cover no pixel; they count 0",
+           of_pair=True),
     _share("box_area", "mean share of the image inside the boxes: the EPG of a uniform map",
            better=None, of_pair=True),
     _share("on_object", "mean share of the in-box energy that is on the object", "on object",
            long_label="on-object energy", needs="masks", of_pair=True),
-    _metric("n_on_object", "int64", "pairs with a segmentation mask and energy in the box",
-            of_pair=True),
-    _metric("epg_by_class", "list", "mean EPG of each class", of_pair=True, splits=("test",)),
-    _metric("epg_by_box_size", "list",
-            "mean EPG by box-area bin (mg_core.training.evaluation.BOX_SIZE_EDGES)",
-            of_pair=True, splits=("test",)),
+    Column("n_on_object", "int64", "pairs with a segmentation mask and energy in the box",
+           of_pair=True),
+    Column("epg_by_class", "list", "mean EPG of each class", of_pair=True, splits=("test",)),
+    Column("epg_by_box_size", "list",
+           "mean EPG by box-area bin (mg_core.training.evaluation.BOX_SIZE_EDGES)",
+           of_pair=True, splits=("test",)),
 )
 """What is measured on a split, in the order of the table; `of_split` makes the columns."""
 
@@ -217,9 +213,14 @@ BOOKKEEPING_COLUMNS: tuple[Column, ...] = (
 def of_split(split: str) -> tuple[Column, ...]:
     """Return the columns of all metrics on one split."""
     return tuple(
-        replace(c, name=f"{split}_{c.name}", description=f"{SPLITS[split]}: {c.description}")
-        for c in METRICS
-        if split in c.splits
+        replace(
+            metric,
+            name=f"{split}_{metric.name}",
+            description=f"{SPLITS[split]}: {metric.description}",
+            metric=metric.name,
+        )
+        for metric in METRICS
+        if split in metric.splits
     )
 
 
@@ -248,7 +249,7 @@ PAIR = ["attribution", "layer"]
 """Columns that identify what a row's maps were evaluated with."""
 
 AXES: tuple[Column, ...] = tuple(c for c in CONFIGURATION_COLUMNS if c.role == "axis")
-"""What a grid varies."""
+"""Columns that a grid varies."""
 
 RUN = ["baseline", "seed"]
 """Columns that no front pools: trials of other seeds or other baselines are never on one front."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,6 +22,8 @@ from mg_core.errors import InputError
 
 NUMERICS_VERSION = 1
 """Increased by every change of the code that changes results, so that trials are comparable."""
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Scalar = bool | int | float | str
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
@@ -222,7 +224,7 @@ class Runtime(Frozen):
     version: str = ""
 
 
-def parse(model: type[BaseModel], value: Any, source: str) -> Any:
+def parse(model: type[Model], value: Any, source: str) -> Model:
     """Validate a value, and describe the first error in one sentence.
 
     Args:

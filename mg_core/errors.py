@@ -39,11 +39,7 @@ class NumericalError(ArithmeticError):
 
 
 def check_shapes(form: str, **tensors: Tensor) -> None:
-    """Refuse two tensors that do not have the same shape.
-
-    Args:
-        form: what the shape must look like, such as "(B, H, W)".
-        tensors: the two tensors, by the names that the message gives them.
+    """Refuse two named tensors that do not both have a shape of a form such as "(B, H, W)".
 
     Raises:
         InputError: the shapes differ, or have another number of dimensions.

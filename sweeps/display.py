@@ -133,7 +133,7 @@ class Display(Listener):
         epochs = self._plan.grid.trials[trial].epochs
         self._console.print(
             "; ".join(filter(None, [self.summary(), self._rate_text()]))
-            + f"; {self._label(trial)} epoch {outcome.epoch}/{epochs} {outcome.state}",
+            + f"; {self._label(trial)} epoch {outcome.epoch}/{epochs} {self._states[trial]}",
             soft_wrap=True,
             highlight=False,
         )

@@ -89,7 +89,7 @@ def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
         InputError: the data set is wrong; the message names the file.
     """
     from mg_core.data import open_data
-    from mg_core.data.progress import progress_bars
+    from mg_core.progress import progress_bars
 
     spec = plan.spec
     with progress_bars("decoding") as progress:

@@ -54,15 +54,8 @@ def interval(units: pd.DataFrame, statistic: Statistic, seed: int = 0) -> Interv
 
     Seeds of one configuration are alike, so they are not resampled as if they were independent
     of it (Davison and Hinkley, 1997, section 3.8). Missing values are left out of their column.
-
-    Args:
-        units: one row per configuration and seed; column `configuration` names the first, all
-            others are values.
-        statistic: function of the means of the values' columns.
-        seed: seed of the draws.
-
-    Returns:
-        None where there is no row.
+    `units` has one row per configuration and seed: column `configuration` names the first, all
+    others are values, whose means `statistic` gets. The result is none where there is no row.
     """
     if units.empty:
         return None

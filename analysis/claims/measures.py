@@ -54,8 +54,7 @@ class Measures:
     @property
     def guided_there(self) -> pd.DataFrame:
         """Rows judged where they were guided."""
-        rows: pd.DataFrame = guided_there(self.rows).reset_index(drop=True)
-        return rows
+        return guided_there(self.rows).reset_index(drop=True)
 
     def chosen(
         self, rows: pd.DataFrame, by: str = "epg", constraint: str = "f1", slack: float = SLACK
@@ -65,13 +64,7 @@ class Measures:
         It has the highest `by` among those whose `constraint` is at most `slack` below that of
         epoch 0. Where a finished sweep has no such checkpoint, the baseline is taken, as epoch 0
         of the trial with the smallest λ: to leave such runs out would favour what fails. Columns
-        `start_…` hold the values of epoch 0.
-
-        Args:
-            rows: rows of these measures to choose from.
-            by: metric that is to be highest.
-            constraint: metric that may lose little.
-            slack: loss that is allowed, in fractions.
+        `start_…` hold the values of epoch 0. `slack` is a fraction.
         """
         rows = rows.assign(place=numbered(rows, [*CONFIGURATION, *RUN, *PAIR]))
         best = best_within(rows.drop(columns="front"), by, constraint, slack)
@@ -82,8 +75,7 @@ class Measures:
         key = [name for name in KEY if name != "epoch"]
         before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
         together = pd.concat([best, stands], ignore_index=True) if len(stands) else best
-        found: pd.DataFrame = together.drop(columns="place").merge(before, on=key, how="left")
-        return found
+        return together.drop(columns="place").merge(before, on=key, how="left")
 
 
 def tested_rows(results: Results) -> tuple[pd.DataFrame, str]:
@@ -96,12 +88,8 @@ def tested_rows(results: Results) -> tuple[pd.DataFrame, str]:
 def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
     """Return the EPG that chosen checkpoints gained over their baselines, in points.
 
-    Other gains are divided by those of the rows in `is_whole`. Where such a row is the baseline
-    itself, its gain of 0 can be no divisor: it is missing.
-
-    Args:
-        chosen: one row per configuration and seed, as `Measures.chosen` gives them.
-        is_whole: (rows,) bool, marks the rows that others are compared with.
+    `is_whole` (rows,) marks the rows whose gain others are divided by. Where such a row is the
+    baseline itself, its gain of 0 cannot be a divisor and is missing.
     """
     gain: pd.Series = (chosen["epg"] - chosen["start_epg"]).astype("float64")
     return gain.mask(is_whole & chosen["is_reference"])
@@ -113,23 +101,16 @@ def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:
     for column in TABLE:
         if column.part == "boxes":
             is_usual &= rows[column.name] == column.usual
-    typed: pd.DataFrame = rows[is_usual].reset_index(drop=True)
-    return typed
+    return rows[is_usual].reset_index(drop=True)
 
 
 def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Return the hypervolume of each loss in (F1, metric), as a share of all losses' together.
 
     All losses of a panel and seed are measured against one reference point, the component-wise
-    minimum of the baseline and everybody's points.
-
-    Args:
-        rows: selected rows, judged where they were guided.
-        metric: the objective beside F1, without the split in front.
-
-    Returns:
-        One row per panel and seed: `configuration` (the panel's number), the panel's columns, and
-        one column per loss, in percent; a loss that was not run there has NaN.
+    minimum of the baseline and everybody's points. Each panel and seed has a row: `configuration`
+    (the panel's number), the panel's columns, and one column per loss, in percent; a loss that
+    was not run there has NaN.
     """
     numbers = numbered(rows, [*PANEL, *PAIR])
     found = []
@@ -147,21 +128,14 @@ def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
         }
         found.append(group.iloc[0][["configuration", *PANEL]].to_dict() | shares)
     # Without any row there would be no columns either.
-    none: pd.DataFrame = rows.iloc[:0].reindex(columns=["configuration", *PANEL])
-    return pd.DataFrame(found) if found else none
+    return pd.DataFrame(found, columns=None if found else ["configuration", *PANEL])
 
 
 def paired(chosen: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataFrame:
     """Lay chosen checkpoints out with one column per value of `across`, a row per the rest.
 
-    Args:
-        chosen: one row per configuration and seed.
-        across: configuration column whose values are compared.
-        values: the columns laid out; several give each value of `across` as many columns.
-
-    Returns:
-        `configuration` (number of all that is shared but the seed) and the columns, named by the
-        values of `across`; a mean where several rows share everything.
+    `configuration` numbers all that is shared but the seed. Several `values` give each value of
+    `across` as many columns. Where several rows share everything, their mean is taken.
     """
     rest = [name for name in CONFIGURATION if name != across]
     return laid_out(chosen.assign(configuration=numbered(chosen, rest)), across, values)
@@ -173,20 +147,18 @@ def laid_out(rows: pd.DataFrame, across: str, values: Sequence[str]) -> pd.DataF
     # Columns of no rows have no type of their own.
     rows = rows.astype(dict.fromkeys(values, "float64"))
     wide = rows.pivot_table(index=index, columns=across, values=list(values)).dropna(how="all")
-    names = list(wide) if len(values) > 1 else [name for _, name in wide]
+    names = wide.columns if len(values) > 1 else wide.columns.get_level_values(1)
     numbers = wide.index.get_level_values("configuration")
     columns = {name: wide.iloc[:, place].to_numpy() for place, name in enumerate(names)}
-    typed: pd.DataFrame = pd.DataFrame({"configuration": numbers, **columns})
-    return typed
+    return pd.DataFrame({"configuration": numbers, **columns})
 
 
 def by_column(rows: pd.DataFrame, across: str, value: str) -> pd.DataFrame:
     """Give each value of `across` a column that is known in its own rows alone.
 
-    Statistics that compare means of different configurations need this. The configurations that
-    are resampled leave the loss out.
+    Statistics that compare means of different configurations need this. The loss is no part of
+    the configurations that are resampled.
     """
     keys = sorted(map(str, rows[across].unique()))
     columns = {key: rows[value].where(rows[across] == key).to_numpy() for key in keys}
-    typed: pd.DataFrame = pd.DataFrame({"configuration": numbered(rows, PANEL), **columns})
-    return typed
+    return pd.DataFrame({"configuration": numbered(rows, PANEL), **columns})

@@ -24,19 +24,14 @@ def difference(table: pd.DataFrame, name: str, others: Sequence[str]) -> Interva
     if name not in table or not others:
         return None
     both = table[table[name].notna() & table[others].notna().any(axis=1)]
-    return estimate(
-        both[["configuration", name, *others]],
-        lambda means: means[:, 0] - np.nanmax(means[:, 1:], axis=1),
-    )
+    compared = both[["configuration", name, *others]]
+    return estimate(compared, lambda means: means[:, 0] - np.nanmax(means[:, 1:], axis=1))
 
 
 def kept_share(table: pd.DataFrame, part: object, whole: object) -> Interval | None:
     """Return the percentage of a gain that is kept, where both were measured."""
-    both = having(table, [part, whole])
-    return estimate(
-        both.reindex(columns=["configuration", part, whole]),
-        lambda means: 100 * means[:, 0] / means[:, 1],
-    )
+    both = having(table, [part, whole]).reindex(columns=["configuration", part, whole])
+    return estimate(both, lambda means: 100 * means[:, 0] / means[:, 1])
 
 
 def estimate(table: pd.DataFrame, statistic: Statistic) -> Interval | None:
@@ -48,10 +43,8 @@ def estimate(table: pd.DataFrame, statistic: Statistic) -> Interval | None:
 def having(table: pd.DataFrame, columns: Sequence[object]) -> pd.DataFrame:
     """Keep the rows in which some columns are known, none where there is no such column."""
     if any(name not in table for name in columns):
-        empty: pd.DataFrame = table.iloc[:0][["configuration"]]
-        return empty
-    typed: pd.DataFrame = table[table[list(columns)].notna().all(axis=1)]
-    return typed
+        return table.iloc[:0][["configuration"]]
+    return table[table[list(columns)].notna().all(axis=1)]
 
 
 def best_of_losses(measures: Measures, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -59,8 +52,7 @@ def best_of_losses(measures: Measures, rows: pd.DataFrame, metric: str) -> pd.Da
     chosen = measures.chosen(rows, by=metric)
     chosen = chosen.assign(configuration=numbered(chosen, PANEL))
     ranked = chosen.sort_values(f"val_{metric}", ascending=False, kind="stable")
-    best: pd.DataFrame = ranked.drop_duplicates(["configuration", "seed"]).sort_index()
-    return best
+    return ranked.drop_duplicates(["configuration", "seed"]).sort_index()
 
 
 def best_layer(chosen: pd.DataFrame, layers: Sequence[str]) -> str:
@@ -73,5 +65,4 @@ def column_means(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the mean of every value column, one row each."""
     values = table.drop(columns="configuration")
     means: NDArray[np.float64] = values.mean().to_numpy(dtype=np.float64)
-    typed: pd.DataFrame = pd.DataFrame({name: [str(column) for column in values], "mean": means})
-    return typed
+    return pd.DataFrame({name: [str(column) for column in values], "mean": means})

@@ -85,14 +85,12 @@ def _points(results: Results) -> pd.DataFrame:
     rows = beside(results.tested, results.published)
     parts = [setting.frame.assign(setting=setting.label) for setting in by_setting(rows)]
     if not parts:
-        empty: pd.DataFrame = rows.assign(setting=[])
-        return empty
+        return rows.assign(setting=[])
     points = pd.concat(parts).sort_values(["setting", "model", "epoch"], kind="stable")
     # The baseline of a panel is the same checkpoint for all trials that start from it.
     same = [*SETTING, "model", "attribution", "layer", "guided_layer", "seed", "baseline"]
     is_repeated = points["is_reference"] & points.duplicated([*same, "is_reference"])
-    typed: pd.DataFrame = points[~is_repeated].reset_index(drop=True)
-    return typed
+    return points[~is_repeated].reset_index(drop=True)
 
 
 def _levels(points: pd.DataFrame, name: str) -> dict[str, Any]:

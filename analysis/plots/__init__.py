@@ -15,9 +15,7 @@ __all__ = ["FIGURES", "FORMATS", "Drawing", "drawings", "render"]
 def drawings(results: Results, only: Sequence[str] = ()) -> Iterator[Drawing]:
     """Yield the figures that a store has results for, the paper's in the order of their numbers.
 
-    Args:
-        results: what the store holds.
-        only: names of the figures to draw; all of them where none are named.
+    `only` names figures; all are drawn where none are named.
 
     Raises:
         InputError: a name is unknown.

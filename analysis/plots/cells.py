@@ -44,15 +44,10 @@ class Column:
 def cells(
     heatmaps: HeatMaps, columns: Sequence[Column], images: Sequence[int] = range(MOST_IMAGES)
 ) -> pd.DataFrame:
-    """Return what every cell of a figure shows, column by column.
+    """Return what every cell of a figure shows, one row each, column by column.
 
-    Args:
-        heatmaps: the reader of the results' heat maps.
-        columns: columns of the figure, from left to right.
-        images: positions of the test images to show.
-
-    Returns:
-        One row per cell; `heat_map` (S, S), `pixels` (S, S, 3) and `boxes` (n, 4) are arrays.
+    `images` are positions of test images; `heat_map` (S, S), `pixels` (S, S, 3) and `boxes`
+    (n, 4) are arrays.
     """
     found = []
     for place, column in enumerate(columns):
@@ -69,8 +64,7 @@ def cells(
                 | {"probability": shown.probability, "epg": epg_of(shown, column.row["task"])}
                 | {"heat_map": shown.map, "pixels": shown.picture, "boxes": shown.boxes}
             )
-    typed: pd.DataFrame = pd.DataFrame(found)
-    return typed
+    return pd.DataFrame(found)
 
 
 def key_of(heatmaps: HeatMaps, row: Mapping[str, Any], epoch: int | None = None) -> Key | None:
@@ -103,10 +97,8 @@ def draw_cells(data: pd.DataFrame) -> Figure:
     side = min(1.15, style.TEXT_WIDTH / len(columns))
     with style.house_style():
         size = (side * len(columns) + 0.15, (side + 0.17) * len(rows) + 0.35)
-        figure = Figure(
-            figsize=size,
-            layout=ConstrainedLayoutEngine(w_pad=GAP, h_pad=GAP, wspace=GAP, hspace=GAP),
-        )
+        layout = ConstrainedLayoutEngine(w_pad=GAP, h_pad=GAP, wspace=GAP, hspace=GAP)
+        figure = Figure(figsize=size, layout=layout)
         grid = figure.subplots(len(rows), len(columns), squeeze=False)
         for axes in grid.flat:
             axes.axis("off")

@@ -35,6 +35,10 @@ class Drawing:
     data: pd.DataFrame
     draw: Callable[[pd.DataFrame], Figure]
 
+    def _repr_png_(self) -> bytes:
+        """Show the figure in a notebook."""
+        return render(self, ["png"])["png"]
+
     def csv(self) -> str:
         """Return the data as CSV, without the columns that hold arrays."""
         is_array = self.data.map(lambda value: isinstance(value, np.ndarray)).any()
@@ -43,6 +47,11 @@ class Drawing:
 
 FIGURES: Registry[Callable[[Results], Iterator[Drawing]]] = Registry("figure")
 """Figures by name; each yields one drawing per setting of the store, or none."""
+
+
+def file_name(*parts: str) -> str:
+    """Return the name of a figure and what tells it from the store's others, joined by dashes."""
+    return "-".join(filter(None, parts))
 
 
 def render(drawing: Drawing, formats: Sequence[str] = FORMATS) -> dict[str, bytes]:

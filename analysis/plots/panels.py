@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,20 +23,35 @@ LEAST_RANGE = 4.0
 
 
 def on_lines(points: pd.DataFrame, groups: list[str], axes: list[str]) -> pd.Series:
-    """Mark the points that are non-dominated in two axes within their group.
-
-    All points are shown; a line joins those marked.
-
-    Args:
-        points: one row per point, one column per axis.
-        groups: columns within whose equal values points compete.
-        axes: two columns in which larger is better.
-    """
+    """Mark the points that a line joins: those non-dominated in two axes within their group."""
     marked = pd.Series(False, index=points.index)
     for _, group in points.groupby(groups, dropna=False):
         marked.loc[group.index] = non_dominated(group[axes].to_numpy(dtype=np.float64))
-    typed: pd.Series = marked
-    return typed
+    return marked
+
+
+def with_lines(
+    points: pd.DataFrame, panel: list[str], metric: str, order: list[str] | None = None
+) -> pd.DataFrame:
+    """Return points with `is_on_line`, taken in F1 and a metric per panel, loss and start.
+
+    Guided points come first, in an order if one is given, then the baseline of each panel and
+    start (seed and baseline), which stands once and has no loss.
+    """
+    start = [*panel, "seed", "baseline"]
+    guided = points[~points["is_reference"]]
+    guided = guided.assign(is_on_line=on_lines(guided, [*start, "loss"], ["f1", metric]))
+    crosses = points[points["is_reference"]].drop_duplicates(start)
+    crosses = crosses.assign(loss=None, is_on_line=False)
+    ordered = guided.sort_values(order, kind="stable") if order else guided
+    parts = [part for part in (ordered, crosses) if len(part)]
+    return pd.concat(parts or [guided], ignore_index=True)
+
+
+def in_panels(data: pd.DataFrame, **columns: pd.Series | str) -> pd.DataFrame:
+    """Return data with `series` and `start` as `draw_panels` takes them, and further columns."""
+    start = data["seed"].astype(str) + " " + data["baseline"].astype(str)
+    return data.assign(series=data["loss"], start=start, **columns)
 
 
 def draw_panels(
@@ -51,13 +67,9 @@ def draw_panels(
     each panel: one collapsed model would squeeze the fronts of a whole column. What strictly
     dominates the baseline of every start is green, what each of them strictly dominates is grey.
 
-    Args:
-        data: `row, column, series, start, f1, value, is_reference, is_on_line`, in percent;
-            `is_hollow` where some points are of another source.
-        rows: label of each row to draw, in order.
-        columns: label of each column to draw, in order.
-        marks: marker and colour of each series.
-        y_label: label of the vertical axis, one for the figure or one for each row.
+    `data` has `row, column, series, start, f1, value, is_reference, is_on_line`, in percent, and
+    `is_hollow` where some points are of another source. `rows` and `columns` give the label of
+    each panel in order, `y_label` is one for the figure or one for each row.
     """
     with style.house_style():
         figure = Figure(figsize=_size(len(columns), len(rows)), layout="constrained")
@@ -99,10 +111,7 @@ def _limits(values: pd.Series) -> tuple[float, float]:
 
 
 def _draw_panel(
-    axes: Axes,
-    data: pd.DataFrame,
-    marks: Mapping[str, style.Mark],
-    y_limits: tuple[float, float],
+    axes: Axes, data: pd.DataFrame, marks: Mapping[str, style.Mark], y_limits: tuple[float, float]
 ) -> None:
     axes.set_ylim(y_limits)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
@@ -119,8 +128,8 @@ def _draw_panel(
         for _, front in data[data["series"] == series].groupby("start", dropna=False):
             is_hollow = bool(hollow.loc[front.index].any())
             line = front[front["is_on_line"]].sort_values(["f1", "value"])
-            style_ = "--" if is_hollow else "-"
-            axes.plot(line["f1"], line["value"], style_, color=mark.colour, zorder=3)
+            dashes = "--" if is_hollow else "-"
+            axes.plot(line["f1"], line["value"], dashes, color=mark.colour, zorder=3)
             _scatter(axes, front[~front["is_on_line"]], mark, alpha=0.35, is_hollow=is_hollow)
             _scatter(axes, line, mark, alpha=1.0, is_hollow=is_hollow)
     axes.plot(crosses["f1"], crosses["value"], linestyle="none", zorder=6, **style.BASELINE)
@@ -149,24 +158,13 @@ def _draw_regions(axes: Axes, x: pd.Series, y: pd.Series) -> None:
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     x0, y0 = float(x.max()), float(y.max())
     axes.add_patch(Rectangle((x0, y0), right - x0, top - y0, color=style.BETTER, lw=0, zorder=0))
-    x0, y0 = float(x.min()), float(y.min())
-    axes.add_patch(
-        Rectangle((left, bottom), x0 - left, y0 - bottom, color=style.WORSE, lw=0, zorder=0)
-    )
+    wide, high = float(x.min()) - left, float(y.min()) - bottom
+    axes.add_patch(Rectangle((left, bottom), wide, high, color=style.WORSE, lw=0, zorder=0))
 
 
 def _row_title(axes: Axes, label: str) -> None:
-    axes.text(
-        1.03,
-        0.5,
-        label,
-        transform=axes.transAxes,
-        rotation=270,
-        ha="left",
-        va="center",
-        fontsize=8,
-        fontweight="bold",
-    )
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "left", "va": "center"}
+    axes.text(1.03, 0.5, label, rotation=270, fontsize=8, fontweight="bold", **place)
 
 
 def _legend(
@@ -181,6 +179,5 @@ def _legend(
     if has_hollow:
         others.append(style.hollow_handle())
     rows = [series + others] if columns > 2 and not has_hollow else [series, others]
-    figure.legend(
-        handles=style.in_rows(rows), loc="outside upper center", ncols=max(map(len, rows))
-    )
+    handles, widest = style.in_rows(rows), max(map(len, rows))
+    figure.legend(handles=handles, loc="outside upper center", ncols=widest)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.plots import style
 from analysis.plots.cells import BOXES, MAP, PICTURE, Column, cells, draw_cells, key_of, records
-from analysis.plots.drawing import FIGURES, Drawing
+from analysis.plots.drawing import FIGURES, Drawing, file_name
 from analysis.results import Results
 from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import by_setting
@@ -21,32 +21,29 @@ PLACES = (("bcos", "bcos", "input"), ("vanilla", "gradcam", "final"), ("xdnn", "
 @FIGURES.register("fig2")
 def before_and_after(results: Results) -> Iterator[Drawing]:
     """Fig. 2: maps of images before and after guidance by Energy."""
-    for label, slug, chosen in _chosen_by_setting(results, "epg", "f1", SLACK):
+    for label, slug, chosen in _chosen_by_setting(results):
         losses = style.in_order(chosen["loss"], style.LOSSES)
-        rows = chosen[chosen["loss"] == losses[0]]
-        places = _places(rows)[:2]
+        places = _places(chosen[chosen["loss"] == losses[0]])[:2]
         columns = [Column("image", PICTURE, places[0])]
         for row in places:
-            where = f"{style.ATTRIBUTIONS.get(row['attribution'], row['attribution'])} @ "
-            where += style.LAYERS.get(row["layer"], row["layer"])
-            columns += [
-                Column(f"{where}\nbefore", MAP, row | {"epoch": 0}),
-                Column(f"{where}\nguided", MAP, row),
-            ]
-        data = cells(results.heatmaps, columns)
+            attribution, layer = row["attribution"], row["layer"]
+            where = style.ATTRIBUTIONS.get(attribution, attribution)
+            where += f" @ {style.LAYERS.get(layer, layer)}"
+            columns.append(Column(f"{where}\nbefore", MAP, row | {"epoch": 0}))
+            columns.append(Column(f"{where}\nguided", MAP, row))
         caption = (
             f"Fig. 2: attributions of test images of {label} before and after guidance by "
             f"{losses[0]}, checkpoints chosen on validation. Below each map its EPG."
         )
-        yield from _drawing("fig2", slug, caption, data)
+        yield from _drawing("fig2", slug, caption, cells(results.heatmaps, columns))
 
 
 @FIGURES.register("fig9")
 def losses_side_by_side(results: Results) -> Iterator[Drawing]:
     """Fig. 9: maps after guidance by each loss."""
-    for label, slug, chosen in _chosen_by_setting(results, "epg", "f1", SLACK):
+    for label, slug, chosen in _chosen_by_setting(results):
         place = _place_with_most(chosen, "loss")
-        losses = style.marks(place["loss"]) if len(place) else {}
+        losses = style.marks(place["loss"])
         if len(losses) < 2:
             continue
         by_loss = {row["loss"]: row for row in records(place)}
@@ -56,11 +53,9 @@ def losses_side_by_side(results: Results) -> Iterator[Drawing]:
             Column("baseline", MAP, first | {"epoch": 0}),
             *(Column(mark.label, MAP, by_loss[loss]) for loss, mark in losses.items()),
         ]
-        where = style.place_label(first[name] for name in style.PLACE)
         caption = (
-            f"Fig. 9: attributions of {where} on test images of {label} before guidance "
-            "and after guidance by each loss, checkpoints chosen on validation. Below each map "
-            "its EPG."
+            f"Fig. 9: {_subject(first, label)} before guidance and after guidance by each loss, "
+            "checkpoints chosen on validation. Below each map its EPG."
         )
         yield from _drawing("fig9", slug, caption, cells(results.heatmaps, columns))
 
@@ -68,41 +63,30 @@ def losses_side_by_side(results: Results) -> Iterator[Drawing]:
 @FIGURES.register("fig11")
 def dilations_side_by_side(results: Results) -> Iterator[Drawing]:
     """Fig. 11: maps after guidance with boxes that are too large."""
-    for label, slug, chosen in _chosen_by_setting(
-        results, "epg", "f1", SLACK, shown=["box_dilation"]
-    ):
+    for label, slug, chosen in _chosen_by_setting(results, shown=["box_dilation"]):
         place = _place_with_most(chosen, "box_dilation")
         sizes = sorted(place["box_dilation"].unique())
         if len(sizes) < 2:
             continue
-        losses = [name for name in style.marks(place["loss"]) if name in ("energy", "l1")]
         rows = records(place)
-        first = rows[0]
-        parts = []
-        for image in range(2):
-            top = [
-                Column("baseline", PICTURE, first | {"epoch": 0}),
-                *(Column(f"{100 * p:g} %", BOXES, first | {"box_dilation": p}) for p in sizes),
-            ]
-            own = cells(results.heatmaps, top, [image])
-            parts.append(own.assign(row_label="boxes", row=3 * image))
-            for number, loss in enumerate(losses, start=1):
+        first, before = rows[0], rows[0] | {"epoch": 0}
+        boxes = [Column(f"{100 * p:g} %", BOXES, first | {"box_dilation": p}) for p in sizes]
+        lines = {"boxes": [Column("baseline", PICTURE, before), *boxes]}
+        for loss in style.marks(place["loss"]):
+            if loss in ("energy", "l1"):
                 found = {r["box_dilation"]: r for r in rows if r["loss"] == loss}
-                line = [
-                    Column("baseline", MAP, first | {"epoch": 0}),
-                    *(Column(f"{100 * p:g} %", MAP, found[p]) for p in sizes if p in found),
-                ]
-                own = cells(results.heatmaps, line, [image])
-                name = style.LOSSES[loss].label
-                parts.append(own.assign(row_label=name, row=3 * image + number))
-        where = style.place_label(first[name] for name in style.PLACE)
+                maps = [Column(f"{100 * p:g} %", MAP, found[p]) for p in sizes if p in found]
+                lines[style.LOSSES[loss].label] = [Column("baseline", MAP, before), *maps]
+        parts = [
+            cells(results.heatmaps, line, [image]).assign(row_label=name, row=3 * image + number)
+            for image in range(2)
+            for number, (name, line) in enumerate(lines.items())
+        ]
         caption = (
-            f"Fig. 11: attributions of {where} on test images of {label} after guidance "
-            "with boxes that are wider by a share of their size on each side. Below each map its "
-            "EPG with the true boxes."
+            f"Fig. 11: {_subject(first, label)} after guidance with boxes that are wider by a "
+            "share of their size on each side. Below each map its EPG with the true boxes."
         )
-        data = pd.concat(parts, ignore_index=True)
-        yield from _drawing("fig11", slug, caption, data)
+        yield from _drawing("fig11", slug, caption, pd.concat(parts, ignore_index=True))
 
 
 @FIGURES.register("fig13")
@@ -110,9 +94,8 @@ def groups(results: Results) -> Iterator[Drawing]:
     """Fig. 13: maps, predictions and confidences on data with groups, for both tasks."""
     if not results.selected["val_accuracy"].notna().any():
         return
-    for label, slug, chosen in _chosen_by_setting(
-        results, "epg", "accuracy", TABLE_1_SLACK, shown=["task"]
-    ):
+    chosen_by_setting = _chosen_by_setting(results, "accuracy", TABLE_1_SLACK, shown=["task"])
+    for label, slug, chosen in chosen_by_setting:
         place = _place_with_most(chosen, "task")
         rows = records(place)
         if not rows:
@@ -125,28 +108,33 @@ def groups(results: Results) -> Iterator[Drawing]:
         for row in sorted(rows, key=lambda row: (str(row["task"]), str(row["loss"]))):
             loss = style.LOSSES[row["loss"]].label if row["loss"] in style.LOSSES else row["loss"]
             columns.append(Column(f"{loss}\n{row['task']}", MAP, row))
-        where = style.place_label(first[name] for name in style.PLACE)
         caption = (
-            f"Fig. 13: attributions of {where} on test images of {label}. Below each map "
-            "the prediction of the model and its confidence; ✗ marks wrong ones."
+            f"Fig. 13: {_subject(first, label)}. Below each map the prediction of the model and "
+            "its confidence; ✗ marks wrong ones."
         )
         data = cells(results.heatmaps, columns).assign(has_groups=True)
         yield from _drawing("fig13", slug, caption, data)
 
 
 def _chosen_by_setting(
-    results: Results, metric: str, constraint: str, slack: float, shown: Sequence[str] = ()
+    results: Results, constraint: str = "f1", slack: float = SLACK, shown: Sequence[str] = ()
 ) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield per setting the checkpoints of the first seed that were chosen on validation."""
+    """Yield label, slug and, of the first seed, the checkpoints chosen by validation EPG.
+
+    Those without heat maps, before guidance or after, are left out.
+    """
+    maps = results.heatmaps
     for setting in by_setting(guided_there(results.selected), shown):
-        frame = setting.frame
-        chosen = best_within(frame.drop(columns="front"), metric, constraint, slack)
-        maps = results.heatmaps
+        chosen = best_within(setting.frame.drop(columns="front"), "epg", constraint, slack)
         is_made = [bool(key_of(maps, row) and key_of(maps, row, 0)) for row in records(chosen)]
         chosen = chosen[is_made]
         if len(chosen):
-            first = chosen[chosen["seed"] == chosen["seed"].min()]
-            yield setting.label, setting.slug, first
+            yield setting.label, setting.slug, chosen[chosen["seed"] == chosen["seed"].min()]
+
+
+def _subject(row: Mapping[str, Any], label: str) -> str:
+    where = style.place_label(row[name] for name in style.PLACE)
+    return f"attributions of {where} on test images of {label}"
 
 
 def _places(chosen: pd.DataFrame) -> list[dict[str, Any]]:
@@ -167,8 +155,7 @@ def _place_with_most(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
         same = (chosen[style.PLACE] == [place[name] for name in style.PLACE]).all(axis=1)
         if chosen.loc[same, column].nunique() > most:
             best, most = chosen[same], chosen.loc[same, column].nunique()
-    typed: pd.DataFrame = best
-    return typed
+    return best
 
 
 def _drawing(name: str, slug: str, caption: str, data: pd.DataFrame) -> Iterator[Drawing]:
@@ -180,4 +167,4 @@ def _drawing(name: str, slug: str, caption: str, data: pd.DataFrame) -> Iterator
         f"{' '.join(str(label).split())} {100 * value:.0f} %" for label, value in means.items()
     )
     alt = f"Heat maps over test images of {classes}. Mean EPG: {shown}."
-    yield Drawing("-".join(filter(None, [name, slug])), caption, alt, data, draw_cells)
+    yield Drawing(file_name(name, slug), caption, alt, data, draw_cells)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, cast
 
 import matplotlib
@@ -89,12 +90,13 @@ LOSSES = {
 
 OTHER_MARKS = (("s", "#8a5aa8"), ("v", "#4fb3d9"), ("h", "#8c6d4f"), ("P", "#e58bb5"), ("<", INK))
 """Marker and colour of losses that users register, in order of their names."""
+LEVEL_MARKS = (
+    ("o", "#f4bd19"), ("s", "#ee8434"), ("^", "#d8372c"), ("D", "#8e1f5c"), ("p", "#1b4090"),
+    ("v", INK),
+)  # fmt: skip
+"""Marker and colour of the levels of a setting, from light to dark."""
 
-MODELS = {
-    "vanilla": "Vanilla",
-    "xdnn": "$\\mathcal{X}$-DNN",
-    "bcos": "B-cos",
-}
+MODELS = {"vanilla": "Vanilla", "xdnn": "$\\mathcal{X}$-DNN", "bcos": "B-cos"}
 BACKBONES = {
     "resnet50": "ResNet-50",
     "resnet18": "ResNet-18",
@@ -110,11 +112,8 @@ def marks(losses: Iterable[str]) -> dict[str, Mark]:
     """Return how each loss is drawn, the paper's four first, others by name."""
     names = set(losses)
     known = {name: mark for name, mark in LOSSES.items() if name in names}
-    others = sorted(names - set(known))
-    return known | {
-        name: Mark(name, *OTHER_MARKS[number % len(OTHER_MARKS)], 4.6)
-        for number, name in enumerate(others)
-    }
+    others = zip(sorted(names - set(known)), cycle(OTHER_MARKS), strict=False)
+    return known | {name: Mark(name, *drawn, 4.6) for name, drawn in others}
 
 
 def model_label(model: str) -> str:
@@ -145,12 +144,8 @@ def is_of(model: str, backbone: str) -> bool:
 
 def level_marks(labels: Sequence[str]) -> dict[str, Mark]:
     """Return marks of growing darkness for the levels of a setting, in order."""
-    colours = ("#f4bd19", "#ee8434", "#d8372c", "#8e1f5c", "#1b4090", "#222222")
-    markers = ("o", "s", "^", "D", "p", "v")
-    return {
-        label: Mark(label, markers[place % 6], colours[place % 6], 4.6)
-        for place, label in enumerate(labels)
-    }
+    drawn = zip(labels, cycle(LEVEL_MARKS), strict=False)
+    return {label: Mark(label, marker, colour, 4.6) for label, (marker, colour) in drawn}
 
 
 def in_order(names: Iterable[str], known: Iterable[str]) -> list[str]:

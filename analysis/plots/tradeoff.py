@@ -1,20 +1,16 @@
-"""Localisation against classification (Fig. 5, 6, 7): one panel per model and layer.
-
-`tradeoff_data` computes what is shown, `draw_tradeoff` draws it and decides nothing.
-"""
+"""Localisation against classification (Fig. 5, 6, 7): one panel per model and layer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.plots import style
-from analysis.plots.drawing import FIGURES, Drawing
-from analysis.plots.panels import draw_panels, on_lines
+from analysis.plots.drawing import FIGURES, Drawing, file_name
+from analysis.plots.panels import draw_panels, in_panels, with_lines
 from analysis.published import beside
 from analysis.results import Results
 from analysis.selection import guided_there
@@ -22,6 +18,7 @@ from analysis.settings import by_setting
 from mg_core.columns import BY_METRIC
 
 COLUMN = ["model", "attribution"]
+PANEL = [*COLUMN, "layer"]
 MOST_COLUMNS = 5
 """Panels in a row that are still legible across two columns of a paper."""
 
@@ -29,42 +26,19 @@ MOST_COLUMNS = 5
 def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> pd.DataFrame:
     """Return the points of one figure: a localisation metric against F1, in percent.
 
-    Only rows judged where they were guided are shown, and all of them that validation chose.
-    Points that are non-dominated in the two axes shown are marked for a line, separately for each
-    panel, loss and start (seed and baseline).
-
-    Args:
-        selected: rows of `selection.select`, with the columns of `split`; rows without a value
-            there (not tested yet) are left out.
-        metric: metric against F1, without the split in front.
-        split: split whose values are shown, test or val.
-
-    Returns:
-        `model, attribution, layer, loss, seed, baseline, localization_weight, epoch, trial_id,
-        f1, <metric>, is_reference, is_on_line`, and `source` where others published some rows.
-        Baselines stand once per panel and start, without loss.
+    Only rows judged where they were guided are shown, and all of them that validation chose and
+    that have values on `split`.
     """
-    axes = ["f1", metric]
-    columns = [f"{split}_{name}" for name in axes]
-    shown = guided_there(selected).dropna(subset=columns)
-    points = shown[
-        [
-            *COLUMN,
-            *["layer", "loss", "seed", "baseline", "localization_weight", "epoch", "trial_id"],
-            "is_reference",
-            *(["source"] if "source" in shown else []),
-        ]
-    ].assign(**{name: shown[c].astype(float) * 100 for name, c in zip(axes, columns, strict=True)})
-    is_reference = points["is_reference"]
-    panel = [*COLUMN, "layer"]
-    crosses = points[is_reference].drop_duplicates([*panel, "seed", "baseline"])
-    crosses = crosses.assign(loss=None, localization_weight=np.nan, is_on_line=False)
-    guided = points[~is_reference]
-    guided = guided.assign(is_on_line=on_lines(guided, [*panel, "loss", "seed", "baseline"], axes))
-    order = [*panel, "loss", "seed", "f1"]
-    parts = [part for part in (guided.sort_values(order, kind="stable"), crosses) if len(part)]
-    found: pd.DataFrame = pd.concat(parts or [guided], ignore_index=True)
-    return found
+    values = {name: f"{split}_{name}" for name in ("f1", metric)}
+    shown = guided_there(selected).dropna(subset=list(values.values()))
+    kept = [*PANEL, "loss", "seed", "baseline", "localization_weight", "epoch", "trial_id"]
+    kept += ["is_reference", *(["source"] if "source" in shown else [])]
+    points = shown[kept].assign(
+        **{name: 100 * shown[c].astype(float) for name, c in values.items()}
+    )
+    data = with_lines(points, PANEL, metric, [*PANEL, "loss", "seed", "f1"])
+    weights = data["localization_weight"].mask(data["is_reference"])
+    return data.assign(localization_weight=weights)
 
 
 def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
@@ -77,29 +51,19 @@ def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
         for model, method in _columns(data)
     }
     layers = style.in_order(data["layer"], style.LAYERS)
-    long = data.assign(
-        row=data["layer"],
-        column=data["model"] + " " + data["attribution"],
-        series=data["loss"],
-        start=data["seed"].astype(str) + " " + data["baseline"].astype(str),
-        value=data[metric],
-    )
+    column = data["model"] + " " + data["attribution"]
+    long = in_panels(data, row=data["layer"], column=column, value=data[metric])
     if "source" in data and data["source"].isna().any():
         long["is_hollow"] = data["source"].notna()
-    return draw_panels(
-        long,
-        rows={layer: style.LAYERS.get(layer, layer) for layer in layers},
-        columns=columns,
-        marks=style.marks(data["loss"].dropna()),
-        y_label=f"{BY_METRIC[metric].menu} (%)",
-    )
+    rows = {layer: style.LAYERS.get(layer, layer) for layer in layers}
+    y_label = f"{BY_METRIC[metric].menu} (%)"
+    return draw_panels(long, rows, columns, style.marks(data["loss"].dropna()), y_label)
 
 
 def _columns(data: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (model, attribution) in the paper's order: its models, own attributions first."""
     models = style.in_order({m.split("_")[0] for m in data["model"]}, style.MODELS)
-    backbones = list(style.BACKBONES)
-    methods = list(style.ATTRIBUTIONS)
+    backbones, methods = list(style.BACKBONES), list(style.ATTRIBUTIONS)
 
     def rank(column: tuple[str, str]) -> tuple[int, int, int, str]:
         model, method = column
@@ -113,15 +77,14 @@ def _columns(data: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _drawings(results: Results, name: str, metric: str, is_main: bool = True) -> Iterator[Drawing]:
-    number = name.removeprefix("fig")
     for setting in by_setting(beside(results.tested, results.published)):
         main = style.main_backbone(setting.frame["model"].unique())
         belongs = setting.frame["model"].map(lambda model, main=main: style.is_of(model, main))
         data = tradeoff_data(setting.frame[belongs == is_main], metric)
         for page, part in _pages(data):
             yield Drawing(
-                name="-".join(filter(None, [name, setting.slug, page])),
-                caption=_caption(number, setting.label, metric, part),
+                name=file_name(name, setting.slug, page),
+                caption=_caption(name.removeprefix("fig"), setting.label, metric, part),
                 alt=_alt(metric, part),
                 data=part,
                 draw=partial(draw_tradeoff, metric=metric),
@@ -163,7 +126,7 @@ def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
     guided = data[~data["is_reference"]]
     n_points, n_line = len(guided), int(guided["is_on_line"].sum())
     crosses = data[data["is_reference"]]
-    n_starts = crosses.groupby([*COLUMN, "layer"]).size().max() if len(crosses) else 0
+    n_starts = crosses.groupby(PANEL).size().max() if len(crosses) else 0
     starts = (
         "The cross is the baseline before guidance"
         if n_starts < 2
@@ -181,7 +144,7 @@ def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
 def _alt(metric: str, data: pd.DataFrame) -> str:
     name = BY_METRIC[metric].menu
     panels = []
-    for (model, method, layer), panel in data.groupby([*COLUMN, "layer"], sort=False):
+    for (model, method, layer), panel in data.groupby(PANEL, sort=False):
         start = panel[panel["is_reference"]][metric].mean()
         best = panel[~panel["is_reference"]].groupby("loss")[metric].max()
         reached = ", ".join(f"{loss} up to {value:.1f}" for loss, value in best.items())

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from analysis.frame import with_tests
 from analysis.pareto import is_on_front, numbered
 from analysis.plots import style
-from analysis.plots.drawing import FIGURES, Drawing
-from analysis.plots.panels import draw_panels, on_lines
+from analysis.plots.drawing import FIGURES, Drawing, file_name
+from analysis.plots.panels import draw_panels, in_panels, on_lines, with_lines
 from analysis.results import Results
 from analysis.selection import guided_there
 from analysis.settings import Setting, by_setting
@@ -35,8 +35,7 @@ def selecting_checkpoints(results: Results) -> Iterator[Drawing]:
     first = data.iloc[0]
     n_all, n_front = (int((data["stage"] == stage).sum()) for stage in ("all", "front"))
     where = style.place_label(first[style.PLACE])
-    names = ", ".join(BY_METRIC[name].header for name in results.objectives)
-    objectives = " and ".join(names.rsplit(", ", 1))
+    objectives = " and ".join(results.objectives_in_words.rsplit(", ", 1))
     caption = (
         f"Fig. 4: selecting checkpoints, {where}, {first['loss']} loss. Of {n_all} checkpoints "
         f"(λ × epochs) on validation, {n_front} are non-dominated in {objectives}; "
@@ -55,29 +54,24 @@ def selection_data(results: Results) -> pd.DataFrame:
     rows = guided_there(results.rows[results.rows["kind"] == "guided"])
     rows = rows.dropna(subset=["val_f1", "val_epg"])
     if rows.empty:
-        typed: pd.DataFrame = rows.assign(stage=[])
-        return typed
+        return rows.assign(stage=[])
     number = numbered(rows, [*CONFIGURATION, *RUN, *PAIR])
-    as_paper = (
-        rows["model"].str.startswith("bcos").astype(int)
-        + (rows["layer"] == "input")
-        + (rows["loss"] == "energy")
-    )
+    is_bcos = rows["model"].str.startswith("bcos").astype(int)
+    as_paper = is_bcos + (rows["layer"] == "input") + (rows["loss"] == "energy")
     rank = pd.DataFrame({"number": number, "as_paper": as_paper.to_numpy()})
     sizes = rank.groupby("number").agg(as_paper=("as_paper", "first"), size=("number", "size"))
     best = sizes.sort_values(["as_paper", "size"], ascending=False, kind="stable").index[0]
     own = rows[number == best]
     front = own[is_on_front(own, results.objectives, results.tolerance)]
     start = own[own["epoch"] == 0].head(1)
-    tested = with_tests(pd.concat([start, front]), results.tests).dropna(subset=["test_f1"])
-    candidates = own[own["epoch"] >= 1]
+    chosen = pd.concat([start, front])
+    tested = with_tests(chosen, results.tests).dropna(subset=["test_f1"])
     parts = [
-        _stage("all", pd.concat([start, candidates]), "val"),
-        _stage("front", pd.concat([start, front]), "val"),
+        _stage("all", pd.concat([start, own[own["epoch"] >= 1]]), "val"),
+        _stage("front", chosen, "val"),
         _stage("test", tested, "test"),
     ]
-    found: pd.DataFrame = pd.concat([p for p in parts if len(p)], ignore_index=True)
-    return found
+    return pd.concat([p for p in parts if len(p)], ignore_index=True)
 
 
 def _stage(name: str, rows: pd.DataFrame, split: str) -> pd.DataFrame:
@@ -90,8 +84,7 @@ def _stage(name: str, rows: pd.DataFrame, split: str) -> pd.DataFrame:
     )
     guided = found[~found["is_reference"]]
     is_on_line = on_lines(guided, ["stage"], ["f1", "epg"]).reindex(found.index, fill_value=False)
-    staged: pd.DataFrame = found.assign(is_on_line=is_on_line & (name != "all"))
-    return staged
+    return found.assign(is_on_line=is_on_line & (name != "all"))
 
 
 def draw_selection(data: pd.DataFrame) -> Figure:
@@ -143,7 +136,7 @@ def draw_deeper(data: pd.DataFrame) -> Figure:
         layer: f"{style.LAYERS.get(layer, layer)}\n{speeds.get(layer, float('nan')):.1f}×"
         for layer in layers
     }
-    long = _long(data, row=data["model"], column=data["guided_layer"], value=data["epg"])
+    long = in_panels(data, row=data["model"], column=data["guided_layer"], value=data["epg"])
     rows = {model: style.model_label(model) for model in sorted(data["model"].unique())}
     marks = style.marks(data["loss"].dropna())
     return draw_panels(long, rows, columns, marks, "EPG at input (%)")
@@ -175,10 +168,10 @@ def draw_dilated(data: pd.DataFrame) -> Figure:
         for loss in marks:
             # The baseline stands in the panel of every loss.
             own = data[(data["loss"] == loss) | data["is_reference"]]
-            part = _long(own, row=metric, column=loss, value=own[metric])
-            line = on_lines(
-                part[~part["is_reference"]], ["box_dilation", "start"], ["f1", "value"]
-            ).reindex(part.index, fill_value=False)
+            part = in_panels(own, row=metric, column=loss, value=own[metric])
+            guided = part[~part["is_reference"]]
+            line = on_lines(guided, ["box_dilation", "start"], ["f1", "value"])
+            line = line.reindex(part.index, fill_value=False)
             parts.append(part.assign(series=own["box_dilation"].map(labels), is_on_line=line))
     long = pd.concat(parts, ignore_index=True)
     columns = {loss: mark.label for loss, mark in marks.items()}
@@ -207,39 +200,23 @@ def draw_few(data: pd.DataFrame) -> Figure:
     shares = sorted(data["annotated_fraction"].unique())
     columns = {str(share): f"{100 * share:g} % of the boxes" for share in shares}
     column = data["annotated_fraction"].astype(str)
-    long = _long(data, row="", column=column, value=data["epg"])
+    long = in_panels(data, row="", column=column, value=data["epg"])
     return draw_panels(long, {"": ""}, columns, style.marks(data["loss"].dropna()), "EPG (%)")
 
 
 def _varied(rows: pd.DataFrame, what: str, of: str) -> pd.DataFrame:
     """Return the rows of those models, or losses, that were guided in more than one way."""
     ways = rows.groupby(of)[what].transform("nunique")
-    varied: pd.DataFrame = rows[ways > 1]
-    return varied
+    return rows[ways > 1]
 
 
 def _points(rows: pd.DataFrame, series: list[str], *metrics: str) -> pd.DataFrame:
     """Return tested points in percent, baselines once per panel and start, without loss."""
     shown = rows.dropna(subset=["test_f1", *(f"test_{name}" for name in metrics)])
     kept = [*series, "localization_weight", "seed", "baseline", "is_reference", *KEY]
-    points = shown[kept].assign(
-        **{name: 100 * shown[f"test_{name}"].astype(float) for name in ("f1", *metrics)}
-    )
-    same = [name for name in series if name != "loss"]
-    crosses = points[points["is_reference"]].drop_duplicates([*same, "seed", "baseline"])
-    guided = points[~points["is_reference"]]
-    lines = on_lines(guided, [*series, "seed", "baseline"], ["f1", metrics[0]])
-    guided = guided.assign(is_on_line=lines)
-    crosses = crosses.assign(loss=None, is_on_line=False)
-    parts = [part for part in (guided, crosses) if len(part)]
-    found: pd.DataFrame = pd.concat(parts or [guided], ignore_index=True)
-    return found
-
-
-def _long(data: pd.DataFrame, **columns: pd.Series | str) -> pd.DataFrame:
-    start = data["seed"].astype(str) + " " + data["baseline"].astype(str)
-    found: pd.DataFrame = data.assign(series=data["loss"], start=start, **columns)
-    return found
+    values = {name: 100 * shown[f"test_{name}"].astype(float) for name in ("f1", *metrics)}
+    panel = [name for name in series if name != "loss"]
+    return with_lines(shown[kept].assign(**values), panel, metrics[0])
 
 
 def _drawing(
@@ -250,15 +227,8 @@ def _drawing(
     draw: Callable[[pd.DataFrame], Figure],
     place: Iterable[object] = (),
 ) -> Drawing:
-    guided = data[~data["is_reference"]]
-    best = guided.groupby("loss")["epg"].max()
-    alt = "Scatter plots of EPG against F1; highest EPG: " + ", ".join(
-        f"{loss} {value:.1f} %" for loss, value in best.items()
-    )
-    return Drawing(
-        name="-".join(filter(None, [name, setting.slug, "_".join(map(str, place))])),
-        caption=caption,
-        alt=alt + ".",
-        data=data,
-        draw=draw,
-    )
+    best = data[~data["is_reference"]].groupby("loss")["epg"].max()
+    reached = ", ".join(f"{loss} {value:.1f} %" for loss, value in best.items())
+    alt = f"Scatter plots of EPG against F1; highest EPG: {reached}."
+    where = "_".join(map(str, place))
+    return Drawing(file_name(name, setting.slug, where), caption, alt, data, draw)

@@ -42,6 +42,10 @@ class Table:
     title: str
     frame: pd.DataFrame
 
+    def _repr_html_(self) -> str:
+        """Show the table in a notebook."""
+        return to_html(self)
+
     @property
     def headers(self) -> list[str]:
         """Column headers for people."""
@@ -50,9 +54,8 @@ class Table:
     @property
     def cells(self) -> list[list[str]]:
         """Rows of formatted values."""
-        columns = [
-            [cell(name, value) for value in self.frame[name]] for name in map(str, self.frame)
-        ]
+        names = map(str, self.frame)
+        columns = [[cell(name, value) for value in self.frame[name]] for name in names]
         return [list(row) for row in zip(*columns, strict=True)]
 
     @property
@@ -122,13 +125,12 @@ def to_latex(table: Table) -> str:
     sides = "".join("r" if right else "l" for right in table.is_numeric)
     head, *body = [[_latex(text) for text in line] for line in [table.headers, *table.cells]]
     rows = "\n".join(" & ".join(line) + r" \\" for line in body)
-    label = f"tab:{table.name}"
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
             rf"\caption{{{_latex(table.title)}}}",
-            rf"\label{{{label}}}",
+            rf"\label{{tab:{table.name}}}",
             rf"\begin{{tabular}}{{{sides}}}",
             r"\toprule",
             " & ".join(head) + r" \\",
@@ -151,16 +153,12 @@ def to_html(table: Table) -> str:
     """Write a table as HTML with its title as the caption; columns of a split share a header."""
     headings = [heading(name) for name in map(str, table.frame)]
     groups = [(group, len(list(same))) for group, same in groupby(headings, lambda pair: pair[0])]
-    above = "".join(
-        f'<th colspan="{span}" scope="colgroup" class="group">{group}</th>'
-        if group
-        else f'<td colspan="{span}"></td>'
-        for group, span in groups
-    )
     sides = ["num" if right else "text" for right in table.is_numeric]
     own = _html_cells("th", [label for _, label in headings], sides, ' scope="col"')
+    head = f"<tr>{own}</tr>"
+    if any(group for group, _ in groups):
+        head = f"<tr>{''.join(_html_group(*group) for group in groups)}</tr>{head}"
     rows = "".join(f"<tr>{_html_cells('td', row, sides)}</tr>" for row in table.cells)
-    head = f"<tr>{above}</tr><tr>{own}</tr>" if any(g for g, _ in groups) else f"<tr>{own}</tr>"
     caption = html.escape(table.title)
     return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
@@ -178,6 +176,12 @@ def _html_cells(tag: str, texts: Sequence[str], sides: Sequence[str], extra: str
         f'<{tag}{extra} class="{side}">{html.escape(text)}</{tag}>'
         for side, text in zip(sides, texts, strict=True)
     )
+
+
+def _html_group(group: str, span: int) -> str:
+    if not group:
+        return f'<td colspan="{span}"></td>'
+    return f'<th colspan="{span}" scope="colgroup" class="group">{group}</th>'
 
 
 def _latex(text: str) -> str:

@@ -7,7 +7,7 @@ import pandas as pd
 from analysis.frame import with_tests
 from analysis.results import Results
 from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
-from analysis.settings import SETTING, distinguishing
+from analysis.settings import SETTING, describing, distinguishing
 from analysis.tabular.formats import Table
 from analysis.tabular.volumes import attained, volumes
 from mg_core.columns import BY_METRIC, KEY, PAIR, SPLITS
@@ -18,16 +18,10 @@ BASELINE_SETTING = ("dataset", "dataset_options", "image_size", "horizontal_flip
 
 def tables(results: Results) -> list[Table]:
     """Return all tables of a store."""
-    found = [
-        guidance_gains(results),
-        best_by_metric(results),
-        baselines(results),
-        volumes(results),
-        attained(results),
-        front_listing(results),
-    ]
-    has_groups = results.rows["val_accuracy"].notna().any()
-    return [table_1(results), *found] if has_groups else found
+    makers = [guidance_gains, best_by_metric, baselines, volumes, attained, front_listing]
+    if results.rows["val_accuracy"].notna().any():
+        makers.insert(0, table_1)
+    return [make(results) for make in makers]
 
 
 def front_listing(results: Results) -> Table:
@@ -37,34 +31,29 @@ def front_listing(results: Results) -> Table:
         epoch in results.progress[trial].checkpoints
         for trial, epoch in zip(tested["trial_id"], tested["epoch"], strict=True)
     ]
-    columns = [*_describing(tested), "localization_weight", "epoch", *_metrics(results), "trial_id"]
+    own = _describing(tested)
+    columns = [*own, "localization_weight", "epoch", *_metrics(results), "trial_id"]
     if not all(kept):
         # Fronts over other objectives than the sweep's hold points that it did not keep.
         tested = tested.assign(is_kept=kept)
         columns.append("is_kept")
-    order = [*_describing(tested), "val_f1"]
-    frame = tested.sort_values(order, kind="stable")[columns]
+    frame = tested.sort_values([*own, "val_f1"], kind="stable", ignore_index=True)
     title = (
-        f"Checkpoints that are non-dominated on validation in {_objectives(results)}, over λ and "
-        "epochs, per configuration and seed (%)."
+        f"Checkpoints that are non-dominated on validation in {results.objectives_in_words}, over "
+        "λ and epochs, per configuration and seed (%)."
     )
-    return Table("fronts", title, frame.reset_index(drop=True))
+    return Table("fronts", title, frame[columns])
 
 
 def front_sizes(results: Results) -> Table:
     """Count the points of every front, and give the largest value of each objective on it."""
     selected = results.selected[~results.selected["is_reference"]]
     largest = {f"val_{name}": (f"val_{name}", "max") for name in results.objectives}
-    describing = _describing(selected)
-    frame = (
-        selected.groupby(["front", *describing], dropna=False, sort=False)
-        .agg(n_points=("epoch", "size"), **largest)
-        .reset_index()
-        .drop(columns="front")
-        .sort_values(describing, kind="stable")
-    )
+    own = _describing(selected)
+    fronts = selected.groupby(["front", *own], dropna=False, sort=False)
+    frame = fronts.agg(n_points=("epoch", "size"), **largest).reset_index().drop(columns="front")
     title = "Points on each front, and the largest value of each objective on validation."
-    return Table("front_sizes", title, frame.reset_index(drop=True))
+    return Table("front_sizes", title, frame.sort_values(own, kind="stable", ignore_index=True))
 
 
 def best_by_metric(results: Results) -> Table:
@@ -75,18 +64,15 @@ def best_by_metric(results: Results) -> Table:
     tested = results.tested[~results.tested["is_reference"]]
     parts = []
     for name in results.objectives:
-        ranked = tested.sort_values(
-            [f"val_{name}", "epoch", "localization_weight"],
-            ascending=[False, True, True],
-            kind="stable",
-        )
+        order = [f"val_{name}", "epoch", "localization_weight"]
+        ranked = tested.sort_values(order, ascending=[False, True, True], kind="stable")
         parts.append(ranked.drop_duplicates("front").assign(best_by=BY_METRIC[name].header))
     best = pd.concat(parts).sort_values("front", kind="stable")
-    describing = _describing(tested)
-    columns = [*describing, "best_by", "localization_weight", "epoch", *_metrics(results)]
-    frame = best.sort_values(describing, kind="stable")[columns]
+    own = _describing(tested)
+    columns = [*own, "best_by", "localization_weight", "epoch", *_metrics(results)]
+    frame = best.sort_values(own, kind="stable", ignore_index=True)
     title = "The checkpoint of each front that is best on validation by each metric (%)."
-    return Table("best", title, frame.reset_index(drop=True))
+    return Table("best", title, frame[columns])
 
 
 def baselines(results: Results) -> Table:
@@ -104,11 +90,12 @@ def baselines(results: Results) -> Table:
     alone = with_tests(alone, results.tests).assign(baseline=alone["trial_id"].to_numpy())
     parts = [part for part in (start, alone) if len(part)]
     found = pd.concat(parts, ignore_index=True) if parts else start
-    own = [*_describing(found, guided=False), "baseline"]
-    frame = found.drop_duplicates(own).sort_values(own, kind="stable")
-    frame = frame[[*own, *_metrics(results)]]
+    settings = [name for name in SETTING if name in BASELINE_SETTING]
+    own = [*distinguishing(found, settings), "model", *distinguishing(found, ["weights"]), *PAIR]
+    own += [*distinguishing(found, ["seed"]), "baseline"]
+    frame = found.drop_duplicates(own).sort_values(own, kind="stable", ignore_index=True)
     title = "Baselines before guidance, as each attribution and layer judges them (%)."
-    return Table("baselines", title, frame.reset_index(drop=True))
+    return Table("baselines", title, frame[[*own, *_metrics(results)]])
 
 
 def guidance_gains(results: Results) -> Table:
@@ -121,18 +108,17 @@ def guidance_gains(results: Results) -> Table:
     selected = results.selected
     rows = guided_there(selected)
     best = best_within(rows, "epg", "f1", SLACK)
-    shown = [f"{split}_{metric}" for split in SPLITS for metric in ("f1", "epg")]
     best = with_tests(best, results.tests)
     start = with_tests(selected[selected["is_reference"]], results.tests)
     key = [name for name in KEY if name != "epoch"]
-    best = best.merge(start[[*key, *shown]], on=key, how="left", suffixes=("", "_start"))
-    columns = [*_describing(best, judged=False), "localization_weight", "epoch"]
-    frame = best[columns].copy()
+    start = start[[*key, *(f"{split}_{metric}" for split in SPLITS for metric in ("f1", "epg"))]]
+    best = best.merge(start, on=key, how="left", suffixes=("", "_start"))
+    own = _describing(best, judged=False)
+    columns = [*own, "localization_weight", "epoch"]
     for split in SPLITS:
-        for metric in ("f1", "epg"):
-            frame[f"{split}_{metric}_start"] = best[f"{split}_{metric}_start"]
-            frame[f"{split}_{metric}"] = best[f"{split}_{metric}"]
-        frame[f"{split}_epg_ratio"] = best[f"{split}_epg"] / best[f"{split}_epg_start"]
+        best[f"{split}_epg_ratio"] = best[f"{split}_epg"] / best[f"{split}_epg_start"]
+        shown = ["f1_start", "f1", "epg_start", "epg", "epg_ratio"]
+        columns += [f"{split}_{name}" for name in shown]
     n_fronts = int(rows.loc[~rows["is_reference"], "front"].nunique())
     title = (
         f"The highest EPG at a loss of at most {100 * SLACK:g} points of F1 against the baseline, "
@@ -140,8 +126,8 @@ def guidance_gains(results: Results) -> Table:
     )
     if n_fronts > len(best):
         title += f" Of {n_fronts} fronts {n_fronts - len(best)} have none."
-    frame = frame.sort_values(_describing(best, judged=False), kind="stable")
-    return Table("gains", title, frame.reset_index(drop=True))
+    frame = best.sort_values(own, kind="stable", ignore_index=True)
+    return Table("gains", title, frame[columns])
 
 
 def table_1(results: Results) -> Table:
@@ -153,10 +139,8 @@ def table_1(results: Results) -> Table:
     """
     selected = results.selected
     rows = selected[selected["val_accuracy"].notna()]
-    own = [
-        *distinguishing(rows, ["dataset", "weights", "annotated_fraction", "box_dilation"]),
-        *["model", "attribution", "layer"],
-    ]
+    own = distinguishing(rows, ["dataset", "weights", "annotated_fraction", "box_dilation"])
+    own += ["model", *PAIR]
     best = with_tests(best_within(rows, "epg", "accuracy", TABLE_1_SLACK), results.tests)
     start = with_tests(rows[rows["is_reference"]], results.tests)
     start = start.drop_duplicates([*own, "task", "seed", "baseline"])
@@ -178,51 +162,30 @@ def table_1(results: Results) -> Table:
         for key, group in groups
     ]
     names = [f"{task}, {name}" for task in tasks for name in values]
-    frame = pd.DataFrame(cells, columns=[*own, "loss", *names])
     title = (
         f"Table 1: accuracy of the worst group (waterbirds on land) and overall on {SPLITS[split]} "
         f"in %, mean ± standard deviation over {both['seed'].nunique()} seeds, of the checkpoint "
         "with the highest validation EPG at a loss of at most 1 point of validation accuracy."
     )
-    return Table("table1", title, frame.reset_index(drop=True))
+    return Table("table1", title, pd.DataFrame(cells, columns=[*own, "loss", *names]))
 
 
 def _mean_and_deviation(known: pd.DataFrame, column: str) -> str | None:
     if known.empty:
         return None
     values = 100 * known[column].astype(float)
-    text = (
-        f"{values.mean():.1f} ± {values.std():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
-    )
+    text = f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
     n_seeds, n_all = known["seed"].nunique(), known["n_all"].iloc[0]
     return text if n_seeds == n_all else f"{text} ({n_seeds} of {n_all} seeds)"
 
 
-def _describing(frame: pd.DataFrame, guided: bool = True, judged: bool = True) -> list[str]:
-    """Return the columns that describe a configuration, and those that tell the frame's apart.
-
-    Args:
-        frame: rows of a table.
-        guided: whether the rows are about guided trials, not baselines.
-        judged: whether to name the judged pair too, where it may be another than the guided one.
-    """
-    settings = SETTING if guided else [name for name in SETTING if name in BASELINE_SETTING]
-    columns = [*distinguishing(frame, settings), "model"]
-    columns += distinguishing(frame, ["weights"])
+def _describing(frame: pd.DataFrame, judged: bool = True) -> list[str]:
+    """Return the columns that describe guided rows: `judged` adds a judged pair that differs."""
     elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
-    if guided:
-        columns += ["guided_attribution", "guided_layer"]
-    if judged and (elsewhere or not guided):
-        columns += PAIR
-    if guided:
-        columns += ["loss"]
-    return columns + distinguishing(frame, ["seed"])
+    pair = PAIR if judged and elsewhere else []
+    return [*describing(frame), *pair, "loss", *distinguishing(frame, ["seed"])]
 
 
 def _metrics(results: Results) -> list[str]:
     shown = dict.fromkeys(["f1", *results.objectives])
     return [f"{split}_{name}" for split in SPLITS for name in shown]
-
-
-def _objectives(results: Results) -> str:
-    return ", ".join(BY_METRIC[name].header for name in results.objectives)

@@ -11,7 +11,7 @@ from analysis.indicators import additive_epsilon, attainment, hypervolume, refer
 from analysis.pareto import numbered
 from analysis.results import Results
 from analysis.selection import guided_there
-from analysis.settings import SETTING, distinguishing
+from analysis.settings import describing
 from analysis.tabular.formats import Table
 from mg_core.columns import BY_METRIC, CONFIGURATION, PAIR, RUN, SPLITS
 
@@ -32,7 +32,7 @@ def volumes(results: Results) -> Table:
         for _, panel in panels.groupby(["panel", *RUN]):
             for metric in _others(results):
                 found += _of_panel(panel, split, metric)
-    columns = [*_describing(rows), "objectives", "loss"]
+    columns = [*describing(rows), "objectives", "loss"]
     values = ["hypervolume", "hypervolume_share", "additive_epsilon"]
     frame = pd.DataFrame(found, columns=[*columns, *values])
     means = frame.groupby(columns, dropna=False, sort=False)[values]
@@ -50,22 +50,17 @@ def attained(results: Results) -> Table:
     """List what at least half of a configuration's seeds attain, for those with several seeds."""
     rows, split = _rows(results)
     rows = rows[~rows["is_reference"]]
-    describing = [*_describing(rows), "loss"]
     found = []
     for _, own in rows.groupby(numbered(rows, [*CONFIGURATION, *PAIR])) if len(rows) else []:
         if own["seed"].nunique() < 2:
             continue
-        described = own.iloc[0].to_dict()
         for metric in _others(results):
             fronts = [_points(front, split, metric).dropna() for _, front in own.groupby(RUN)]
-            if not any(len(front) for front in fronts):
-                continue
-            goals = attainment(fronts, SHARE)
-            found += [
-                described | {"objective": BY_METRIC[metric].header, "f1": f1, "value": value}
-                for f1, value in sorted(goals.tolist())
-            ]
-    columns = [*describing, "objective", "f1", "value"]
+            if any(len(front) for front in fronts):
+                described = own.iloc[0].to_dict() | {"objective": BY_METRIC[metric].header}
+                goals = sorted(attainment(fronts, SHARE).tolist())
+                found += [described | {"f1": f1, "value": value} for f1, value in goals]
+    columns = [*describing(rows), "loss", "objective", "f1", "value"]
     title = (
         f"Goals in F1 and another objective that at least half of the seeds attain on "
         f"{SPLITS[split]} (%): the median attainment surface."
@@ -83,8 +78,7 @@ def _others(results: Results) -> list[str]:
 
 
 def _points(rows: pd.DataFrame, split: str, metric: str) -> pd.DataFrame:
-    points: pd.DataFrame = 100 * rows[[f"{split}_f1", f"{split}_{metric}"]].astype(float)
-    return points
+    return 100 * rows[[f"{split}_f1", f"{split}_{metric}"]].astype(float)
 
 
 def _of_panel(panel: pd.DataFrame, split: str, metric: str) -> list[dict[Any, Any]]:
@@ -103,7 +97,3 @@ def _of_panel(panel: pd.DataFrame, split: str, metric: str) -> list[dict[Any, An
         | {"additive_epsilon": additive_epsilon(own, guided)}
         for loss, own in guided.groupby(panel["loss"])
     ]
-
-
-def _describing(rows: pd.DataFrame) -> list[str]:
-    return [*distinguishing(rows, SETTING), "model", "guided_attribution", "guided_layer"]

@@ -87,8 +87,7 @@ def runtime_of(
         "imports": tuple(spec.get("imports") or ()),
         "deterministic": spec.get("deterministic", True),
     }
-    runtime: Runtime = parse(Runtime, values, f"{results.store.uri}/sweep.yaml")
-    return runtime
+    return parse(Runtime, values, f"{results.store.uri}/sweep.yaml")
 
 
 class _UnreadableError(Exception):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mg_core.cli import new_app, run
-from mg_core.data.progress import progress_bars
 from mg_core.errors import InputError
+from mg_core.progress import progress_bars
 
 if TYPE_CHECKING:
     from mg_core.config import DataConfig
@@ -190,7 +190,7 @@ def _get_parts(name: str, root: Path | None, download: bool) -> None:
             print(f"missing {describe(part, root)}")
         hint = "; --download gets what has an address" if any(part.url for part in missing) else ""
         raise InputError(f"{name} is not complete in {root}{hint}")
-    with progress_bars("") as progress:
+    with progress_bars() as progress:
         download_parts(parts, root, progress)
 
 

@@ -81,10 +81,9 @@ class Split:
         """Read, for each image, the pixels of one class, (B, S, S); none if no image has masks."""
         if not self.has_segmentation:
             return None
-        rows, found = _matches(
-            self._arrays.mask_offsets, self._arrays.mask_classes, indices, classes
-        )
-        pixels = np.unpackbits(self._arrays.masks.read(found), axis=1, count=self._size**2)
+        arrays = self._arrays
+        rows, found = _matches(arrays.mask_offsets, arrays.mask_classes, indices, classes)
+        pixels = np.unpackbits(arrays.masks.read(found), axis=1, count=self._size**2)
         masks = np.zeros((len(indices), self._size, self._size), dtype=np.bool_)
         masks[rows] = pixels.reshape(-1, self._size, self._size).astype(np.bool_)
         return _tensor(masks)

@@ -45,13 +45,10 @@ class MappedRows:
         for start in range(0, len(indices), step):
             part = indices[start : start + step]
             if self._touched + len(part) * self._row_cost > RESIDENT_LIMIT:
-                self._drop()
+                self._touched = 0
+                # Read-only pages of a file can be read again. Not every system can drop them.
+                if hasattr(mmap, "MADV_DONTNEED"):
+                    self._map.madvise(mmap.MADV_DONTNEED)
             rows[start : start + step] = self._rows[part]
             self._touched += len(part) * self._row_cost
         return rows
-
-    def _drop(self) -> None:
-        self._touched = 0
-        # Read-only pages of a file can be read again. Not every system can drop them.
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)

@@ -106,9 +106,8 @@ def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
     if found.splits:
         lines += _class_table(found.splits, classes)
     lines += [f"problem: {problem}" for problem in found.problems]
-    lines.append(f"{len(found.problems):,} problems")
-    lines.append(f"fingerprint {found.fingerprint or 'none: files are missing'}")
-    return lines
+    fingerprint = found.fingerprint or "none: files are missing"
+    return [*lines, f"{len(found.problems):,} problems", f"fingerprint {fingerprint}"]
 
 
 def _class_table(splits: dict[str, SplitSummary], classes: Sequence[str]) -> list[str]:

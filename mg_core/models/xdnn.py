@@ -12,25 +12,24 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from mg_core.models import resnet
-from mg_core.models.resnet import TinyResNet, TorchvisionResNet
 
 
-def resnet50(num_classes: int) -> TorchvisionResNet:
+def resnet50(num_classes: int) -> resnet.TorchvisionResNet:
     """Build the X-DNN of the study."""
     return _without_norms(resnet.resnet50(num_classes, nn.Identity))
 
 
-def resnet18(num_classes: int) -> TorchvisionResNet:
+def resnet18(num_classes: int) -> resnet.TorchvisionResNet:
     """Build a ResNet-18."""
     return _without_norms(resnet.resnet18(num_classes, nn.Identity))
 
 
-def tiny_resnet(num_classes: int) -> TorchvisionResNet:
+def tiny_resnet(num_classes: int) -> resnet.TorchvisionResNet:
     """Build a `TinyResNet`."""
-    return _without_norms(TinyResNet(num_classes, nn.Identity))
+    return _without_norms(resnet.TinyResNet(num_classes, nn.Identity))
 
 
-def _without_norms(model: TorchvisionResNet) -> TorchvisionResNet:
+def _without_norms(model: resnet.TorchvisionResNet) -> resnet.TorchvisionResNet:
     """Initialise a ResNet that has identities instead of norms as Fixup does.
 
     Zhang et al. (2019): a residual branch of m layers is scaled by L^(−1 / (2m − 2)) for L blocks,

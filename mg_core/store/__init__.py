@@ -1,8 +1,8 @@
-"""The result store: every file of a sweep, who writes it, and what it says of a trial.
+"""The result store: all files of a sweep.
 
-`layout` names all keys, `files` reads and writes whole objects, `result_store` reads and writes
-what a store holds, `attempt` is the one writer of a running trial, `ledger` says what state a
-trial is in.
+`layout` makes all keys, `files` reads and writes whole objects, `result_store` reads and writes the
+contents of a store, `attempt` is the only writer of a running trial, `ledger` derives the states of
+trials, `garbage` removes unused files.
 """
 
 from __future__ import annotations

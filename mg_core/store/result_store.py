@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 RETRIES = 10
 FEW = 8
 """Up to so many trials, one listing for each is faster than one listing of all trials."""
+UNREADABLE = (OSError, pa.ArrowException, UnicodeDecodeError, json.JSONDecodeError)
 
 T = TypeVar("T")
 
@@ -43,10 +44,7 @@ def reading(store: ResultStore) -> Iterator[None]:
 
     try:
         yield
-    except (
-        *(OSError, pa.ArrowException, UnicodeDecodeError),
-        *(yaml.YAMLError, json.JSONDecodeError),
-    ) as error:
+    except (*UNREADABLE, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"store {store.uri!r} cannot be read: {reason}") from None
 
@@ -327,8 +325,7 @@ def _config(text: bytes, source: str) -> TrialConfig:
         return TrialConfig.model_validate_json(text)
     except ValueError:
         # `parse` is slower, but its message is one sentence.
-        config: TrialConfig = parse(TrialConfig, json.loads(text), source)
-        return config
+        return parse(TrialConfig, json.loads(text), source)
 
 
 def _consistent(read: Callable[[], T]) -> T:

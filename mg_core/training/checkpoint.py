@@ -62,12 +62,6 @@ def load_weights(
     From object storage each node downloads a checkpoint once: the guided trials of a baseline share
     a copy in the node's cache folder. A key contains its attempt, so a copy is never out of date.
 
-    Args:
-        model: model of the checkpoint's architecture.
-        store: the store that holds the checkpoint.
-        key: key of the checkpoint.
-        cache: cache folder of the node; none for the user's.
-
     Raises:
         InputError: the store has no such checkpoint.
     """

@@ -100,14 +100,33 @@ def evaluate(
         ['box_area', 'epg', 'iou']
     """
     model.eval()
-    own = [
+    named = [
         pair
         if isinstance(pair, EvaluationPair)
         else EvaluationPair(attribution=pair[0], layer=pair[1])
         for pair in pairs
     ]
+    logits = np.zeros(split.labels.shape, dtype=np.float32)
+    scored: list[list[dict[str, torch.Tensor]]] = []
+    keys: list[NDArray[np.int64]] = []
     with _without_parameter_gradients(model):
-        return _evaluate(model, split, own, batch_size, device, on_batch)
+        for indices in batches_by_label_count(split.labels, batch_size):
+            inputs = encode(model, split.images(indices).to(device, non_blocking=True))
+            targets = np.nonzero(split.labels[indices])[1].reshape(len(indices), -1)
+            if not (named and targets.shape[1]):
+                with torch.no_grad():
+                    found = model(inputs)
+            else:
+                explanation = explain(model, inputs, [(p.attribution, p.layer) for p in named])
+                for classes in targets.T:
+                    maps = explanation.maps(torch.from_numpy(classes).to(device))
+                    scored.append(_score_maps(maps, split, indices, classes))
+                    keys.append(np.stack([indices, classes], axis=1))
+                found = explanation.logits.detach()
+            logits[indices] = found.float().cpu().numpy()
+            if on_batch:
+                on_batch(len(indices))
+    return Evaluation(_classification(logits, split), _collect(named, scored, keys))
 
 
 @contextmanager
@@ -120,36 +139,6 @@ def _without_parameter_gradients(model: torch.nn.Module) -> Iterator[None]:
     finally:
         for parameter in trained:
             parameter.requires_grad_()
-
-
-def _evaluate(
-    model: torch.nn.Module,
-    split: Split,
-    pairs: Sequence[EvaluationPair],
-    batch_size: int,
-    device: torch.device | str,
-    on_batch: Step | None,
-) -> Evaluation:
-    logits = np.zeros(split.labels.shape, dtype=np.float32)
-    scored: list[list[dict[str, torch.Tensor]]] = []
-    keys: list[NDArray[np.int64]] = []
-    for indices in batches_by_label_count(split.labels, batch_size):
-        images = split.images(indices).to(device, non_blocking=True)
-        inputs = encode(model, images)
-        targets = np.nonzero(split.labels[indices])[1].reshape(len(indices), -1)
-        if not (pairs and targets.shape[1]):
-            with torch.no_grad():
-                logits[indices] = model(inputs).float().cpu().numpy()
-        else:
-            explanation = explain(model, inputs, [(p.attribution, p.layer) for p in pairs])
-            for classes in targets.T:
-                maps = explanation.maps(torch.from_numpy(classes).to(device))
-                scored.append(_score_maps(maps, split, indices, classes))
-                keys.append(np.stack([indices, classes], axis=1))
-            logits[indices] = explanation.logits.detach().float().cpu().numpy()
-        if on_batch:
-            on_batch(len(indices))
-    return Evaluation(_classification(logits, split), _collect(pairs, scored, keys))
 
 
 def _classification(logits: NDArray[np.float32], split: Split) -> dict[str, Any]:
@@ -195,17 +184,7 @@ def _score(
     objects: torch.Tensor | None,
     segmented: torch.Tensor | None,
 ) -> dict[str, torch.Tensor]:
-    """Return the score of each map in every metric, by name.
-
-    A metric is averaged over the maps; of an integer metric, the maps with a true score are
-    counted.
-
-    Args:
-        attributions: (B, H, W) raw maps at input resolution.
-        masks: (B, H, W) bool, the union of the boxes.
-        objects: (B, H, W) bool, the pixels of the class; none for a split without masks.
-        segmented: (B,) bool, which images have such a mask.
-    """
+    """Return the score of each map in every metric, by name; integer metrics count true scores."""
     area = masks.mean((1, 2), dtype=torch.float32)
     on_object = torch.full_like(area, torch.nan)
     if objects is not None and segmented is not None:
@@ -227,13 +206,7 @@ def _collect(
     scored: list[list[dict[str, torch.Tensor]]],
     keys: list[NDArray[np.int64]],
 ) -> dict[EvaluationPair, Scores]:
-    """Join the scores of all batches, sorted by image and class.
-
-    Args:
-        pairs: evaluated (attribution, layer) pairs.
-        scored: for each batch and label, the scores of each pair.
-        keys: for each batch and label, (B, 2) image and class.
-    """
+    """Join the scores of all batches, sorted by image and class, which are the (B, 2) `keys`."""
     images, classes = np.concatenate([np.zeros((0, 2), dtype=np.int64), *keys]).T
     order = np.lexsort((classes, images))
     # The scores of no map: the names of all metrics, for a split without any label.

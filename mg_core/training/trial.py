@@ -196,13 +196,6 @@ def training_batches(
 
     Order, drawn classes and flips depend only on (seed, epoch, sample). Images without labels, or
     outside the annotated subset, are not guided.
-
-    Args:
-        model: the model, which encodes the images.
-        split: the training split.
-        config: configuration of the trial.
-        epoch: number of the epoch.
-        device: device of the batches.
     """
     n_images, seed, g = len(split), config.seed, config.guidance
     annotated = np.zeros(n_images, dtype=bool)

@@ -77,9 +77,8 @@ def _write(root: Path, options: BirdsOptions, progress: Progress) -> None:
             rng = generator(options.seed, "birds", SPLITS[split], index)
             bird = draw_bird(rng, options.size, y, place, options.clarity)
             name = f"{y + 1:03d}.{KINDS[y]}/{KINDS[y]}_{SPLITS[split]}_{index:06d}.jpg"
-            Image.fromarray(bird.image).save(
-                root / FOLDER / name, quality=JPEG_QUALITY, subsampling=0
-            )
+            path = root / FOLDER / name
+            Image.fromarray(bird.image).save(path, quality=JPEG_QUALITY, subsampling=0)
             xmin, ymin, xmax, ymax = bird.box
             image_id = len(rows) + 1
             rows.append([image_id, name, y, split, place, f"/drawn/{PLACES[place]}.jpg"])

@@ -130,9 +130,8 @@ def _write_image(
         options.clutter or 0,
         options.contrast or 1.0,
     )
-    Image.fromarray(scene.image).save(
-        folder / "JPEGImages" / f"{name}.jpg", quality=JPEG_QUALITY, subsampling=0
-    )
+    path = folder / "JPEGImages" / f"{name}.jpg"
+    Image.fromarray(scene.image).save(path, quality=JPEG_QUALITY, subsampling=0)
     mask = Image.fromarray(scene.class_ids, mode="P")
     mask.putpalette(_PALETTE)
     mask.save(folder / "SegmentationClass" / f"{name}.png")

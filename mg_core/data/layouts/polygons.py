@@ -35,16 +35,14 @@ def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
     """Return the pixels of an object, (height, width), as pycocotools draws them."""
     if isinstance(outline, np.ndarray):
         # Runs go down the columns.
-        columns = np.repeat(np.arange(len(outline)) % 2 == 1, outline).reshape(width, height)
-        rows: NDArray[np.bool_] = columns.T
-        return rows
+        columns = np.repeat(np.arange(len(outline)) % 2, outline).reshape(width, height)
+        return np.asarray(columns.T, dtype=np.bool_)
     # Imported here: only this layout needs it.
     from pycocotools import mask
 
     polygons = [corners.tolist() for corners in outline]
     drawn = mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
-    pixels: NDArray[np.bool_] = drawn.astype(np.bool_)
-    return pixels
+    return np.asarray(drawn, dtype=np.bool_)
 
 
 def _polygon(value: Any, width: int, height: int, source: str) -> NDArray[np.float64]:

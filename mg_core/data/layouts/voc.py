@@ -46,11 +46,10 @@ class Voc(Reader):
     Options: ClassVar[type[BaseModel]] = VocOptions
 
     def __init__(self, root: Path, options: Any) -> None:
-        candidates = (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007")
-        found = [folder for folder in candidates if (folder / "ImageSets" / "Main").is_dir()]
+        folders = (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007")
+        found = [folder for folder in folders if (folder / "ImageSets" / "Main").is_dir()]
         if not found:
-            missing = f"{candidates[-1]}/ImageSets/Main is missing"
-            raise InputError(f"{root} holds no VOC devkit: {missing}")
+            raise InputError(f"{root} holds no VOC devkit: {folders[-1]}/ImageSets/Main is missing")
         self.folder = found[0]
         self.classes = self.class_names(options)
 

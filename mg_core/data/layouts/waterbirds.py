@@ -48,9 +48,9 @@ class Waterbirds(Reader):
 
     def __init__(self, root: Path, options: object) -> None:
         self.root = root.resolve().parent if root.resolve().name == FOLDER else root
-        self.folder, self.cub = self.root / FOLDER, self.root / CUB
-        self._table, self._boxes = self.folder / "metadata.csv", self.cub / "bounding_boxes.txt"
-        self._names = self.cub / "images.txt"
+        self.folder, cub = self.root / FOLDER, self.root / CUB
+        self._table = self.folder / "metadata.csv"
+        self._boxes, self._names = cub / "bounding_boxes.txt", cub / "images.txt"
         for needed in (self._table, self._boxes):
             if not needed.is_file():
                 raise InputError(f"{root} holds no Waterbirds-100: {needed} is missing")
@@ -117,10 +117,9 @@ def read_metadata(path: Path, report: Report = refuse) -> list[Row]:
 def _row(values: Mapping[str, str], source: str) -> Row:
     text = {name: values.get(name, "").strip() for name in COLUMNS}
     for name, allowed in (("y", "01"), ("split", "012"), ("place", "01")):
-        if len(text[name]) != 1 or text[name] not in allowed:
-            raise InputError(
-                f"{source}: {name} is {text[name]!r}; choose from {', '.join(allowed)}"
-            )
+        value = text[name]
+        if len(value) != 1 or value not in allowed:
+            raise InputError(f"{source}: {name} is {value!r}; choose from {', '.join(allowed)}")
     if not text["img_filename"]:
         raise InputError(f"{source}: img_filename is empty")
     y, split, place = (int(text[name]) for name in ("y", "split", "place"))

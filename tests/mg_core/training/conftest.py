@@ -1,4 +1,4 @@
-"""A small synthetic data set, and a model that was trained on it for a few steps."""
+"""A small synthetic data set, and a model whose running statistics are from it."""
 
 import pytest
 import torch

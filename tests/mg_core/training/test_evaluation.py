@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from mg_core import metrics
 from mg_core.attributions import attribute
+from mg_core.columns import METRICS
 from mg_core.config import EvaluationPair
 from mg_core.training.evaluation import (
     BOX_SIZE_EDGES,
@@ -68,6 +69,13 @@ def test_equals_one_pair_at_a_time(shapes, model, batch_size):
         )
         assert summary["n_pairs"] == split.labels.sum()
         model.float()
+
+
+def test_what_is_measured_is_what_the_catalogue_declares(shapes, model):
+    found = evaluate(model, shapes.split("val"), PAIRS[:1])
+    scores = found.scores[PAIRS[0]]
+    measured = {*found.classification, *averages(scores), *breakdown(scores, len(shapes.classes))}
+    assert measured == {metric.name for metric in METRICS if metric.needs != "groups"}
 
 
 def test_batches_do_not_change_results(shapes, model):
