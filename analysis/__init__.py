@@ -12,15 +12,22 @@ from mg_core.lazy import importing
 
 if TYPE_CHECKING:
     from analysis.checkpoints import Checkpoint, best, load_model
+    from analysis.claims import Finding
     from analysis.frame import load
-    from analysis.pareto import non_dominated
     from analysis.pipeline import Report, Testing, figures, findings, fronts, report, tables, test
-    from analysis.plots import FIGURES
+    from analysis.plots import FIGURES, Drawing
+    from analysis.results import Results
+    from analysis.tabular.formats import Table
+    from mg_core.pareto import non_dominated
 
 __all__ = [
     "FIGURES",
     "Checkpoint",
+    "Drawing",
+    "Finding",
     "Report",
+    "Results",
+    "Table",
     "Testing",
     "best",
     "figures",
@@ -38,8 +45,11 @@ __getattr__ = importing(
     {
         **dict.fromkeys(__all__, "analysis.pipeline"),
         "load": "analysis.frame",
-        "non_dominated": "analysis.pareto",
-        "FIGURES": "analysis.plots",
+        "non_dominated": "mg_core.pareto",
+        **dict.fromkeys(("FIGURES", "Drawing"), "analysis.plots"),
+        "Finding": "analysis.claims",
+        "Results": "analysis.results",
+        "Table": "analysis.tabular.formats",
         **dict.fromkeys(("Checkpoint", "best", "load_model"), "analysis.checkpoints"),
     },
 )

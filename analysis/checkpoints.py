@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pandas as pd
 
 from analysis.frame import StoreLike, open_store, with_tests
+from analysis.heatmaps import task_of
 from analysis.results import Results, read_results
 from analysis.selection import best_within, guided_there
 from mg_core.columns import TABLE
@@ -60,6 +61,8 @@ def best(store: StoreLike | Results, by: str = "val_epg", within: float = 0.05) 
         raise InputError(
             f"by: {by!r} is not a column to choose by; choose from {', '.join(metrics)}"
         )
+    if not 0 <= within <= 1:
+        raise InputError(f"within: a loss of F1 is a fraction from 0 to 1, not {within}")
     results = store if isinstance(store, Results) else read_results(store)
     rows = guided_there(results.selected).drop(columns="front")
     found = best_within(rows, metrics[by], "f1", within)
@@ -103,16 +106,24 @@ def load_model(
         trial_id = opened.find_trial(trial)
         (config,) = opened.trials([trial_id]).values()
         import_variants(tuple(spec.get("imports") or ()))
-        weights = opened.weights(_weights_key(opened, trial_id, config, epoch))
+        key, digest = _weights_key(opened, trial_id, config, epoch)
+        weights = opened.weights(key, digest)
     settings = spec.get("data") or {}
-    task = config.guidance.task if config.guidance else None
-    classes = class_names(config.data, data or settings.get("root"), settings.get("cache"), task)
+    root, cache = data or settings.get("root"), settings.get("cache")
+    classes = class_names(config.data, root, cache, task_of(config))
     model = build_model(config.model, len(classes))
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"checkpoint {key} does not fit {config.model}: {reason}") from None
     return Checkpoint(model.eval(), classes, config.data.image_size)
 
 
-def _weights_key(store: ResultStore, trial_id: str, config: TrialConfig, epoch: int | None) -> str:
+def _weights_key(
+    store: ResultStore, trial_id: str, config: TrialConfig, epoch: int | None
+) -> tuple[str, str | None]:
+    """Return the key of a checkpoint's weights and their digest."""
     if epoch == 0 and config.baseline is not None:
         trial_id, epoch = config.baseline, None
     progress = store.progress(trial_id).get(trial_id)
@@ -124,4 +135,5 @@ def _weights_key(store: ResultStore, trial_id: str, config: TrialConfig, epoch: 
         raise InputError(
             f"store {store.uri!r} keeps {which} of trial {trial_id}; epochs kept: {shown}"
         )
-    return kept[chosen]
+    assert progress is not None
+    return kept[chosen], progress.digests.get(kept[chosen])

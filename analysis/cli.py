@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,7 @@ from mg_core.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXAMPLE_FOLDER = Path("example")
-"""Of the report on the recorded study, which has no store to write to."""
+    from analysis.results import Results
 
 app = new_app("Fronts, test results, figures and reports of guidance sweeps.")
 
@@ -57,11 +57,10 @@ def fronts(
 ) -> None:
     """Write the Pareto fronts that validation gives, as tables."""
     from analysis.page.output import Output
-    from analysis.pipeline import read
     from analysis.tabular.formats import to_text
     from analysis.tabular.study import front_listing, front_sizes
 
-    results = read(stores, _names(objectives), tolerance)
+    results = _read(stores, _names(objectives), tolerance)
     output = Output(results, out)
     typer.echo(to_text(front_sizes(results)))
     output.write_tables([front_listing(results)])
@@ -106,13 +105,12 @@ def tables(
 ) -> None:
     """Write the tables as Markdown, LaTeX and CSV, or print them with --format."""
     from analysis.page.output import Output
-    from analysis.pipeline import read
     from analysis.pipeline import tables as all_tables
     from analysis.tabular.formats import FORMATS
 
     if format_ is not None and format_ not in FORMATS:
         raise InputError(f"unknown --format {format_!r}; choose from {', '.join(FORMATS)}")
-    results = read(stores, _names(objectives), tolerance)
+    results = _read(stores, _names(objectives), tolerance)
     by_name = all_tables(results)
     unknown = [name for name in only or () if name not in by_name]
     if unknown:
@@ -135,7 +133,7 @@ def findings(
     from analysis.claims import to_json, to_text
     from analysis.pipeline import findings as judged
 
-    found = judged(stores, tolerance)
+    found = judged(_read(stores, None, tolerance))
     typer.echo(to_json(found) if json else to_text(found))
 
 
@@ -152,15 +150,17 @@ def figures(
     """Draw the figures from the test results that there are, as PNG and PDF, with their data."""
     from analysis.page.output import Output
     from analysis.pipeline import figures as all_figures
-    from analysis.pipeline import read
 
-    results = read(stores, _names(objectives), tolerance)
+    results = _read(stores, _names(objectives), tolerance)
     output = Output(results, out)
     drawn = output.write_figures(all_figures(results, only or []), ["png", "pdf"])
     for drawing, _ in drawn:
         typer.echo(output.folder / "figures" / f"{drawing.name}.png")
     if not drawn:
-        typer.echo(f"{', '.join(stores)}: no test results to draw; run `mg-analysis test` first")
+        why = "no test results to draw; run `mg-analysis test` first"
+        if not results.n_checkpoints:
+            why = "nothing to draw: no guided trial has committed an epoch"
+        typer.echo(f"{', '.join(stores)}: {why}")
 
 
 @app.command()
@@ -190,33 +190,40 @@ def report(
     ] = False,
 ) -> None:
     """Test what is left to test, draw everything, and write one HTML page."""
+    from analysis.example import recorded_study
     from analysis.pipeline import Testing
     from analysis.pipeline import report as written
-    from analysis.watching import repeat
 
     if bool(stores) == example:
         raise InputError("name the stores to report on, or --example for the recorded study")
+    sources = recorded_study() if example else stores or []
+    place = out or (Path("example") if example else None)
     testing = Testing(data, device, runner, address, heatmaps) if test and not example else None
-
-    def write() -> bool:
-        if example:
-            from analysis.example import recorded_study
-
-            found = written(recorded_study(), out or EXAMPLE_FOLDER, testing=None)
-        else:
-            found = written(
-                stores or [], out, _names(objectives), tolerance, testing, watch, typer.echo
-            )
+    named = _names(objectives)
+    while True:
+        started = time.monotonic()
+        found = written(sources, place, named, tolerance, testing, watch, typer.echo)
         _say_problems(found.problems)
         typer.echo(f"report: {found.path}")
-        return found.is_finished
-
-    repeat(write, watch)
+        if watch is None or found.is_finished:
+            return
+        # A page that takes longer than the interval is followed by a pause all the same.
+        time.sleep(max(1.0, watch - (time.monotonic() - started)))
 
 
 def main() -> None:
     """Run `mg-analysis`."""
     run(app)
+
+
+def _read(stores: list[str], objectives: list[str] | None, tolerance: float) -> Results:
+    """Read stores, and say on stderr what no result shows."""
+    from analysis.pipeline import read
+
+    results = read(stores, objectives, tolerance)
+    for sentence in filter(None, [results.left_out, results.unselected]):
+        typer.echo(sentence, err=True)
+    return results
 
 
 def _names(objectives: str | None) -> list[str] | None:

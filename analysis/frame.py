@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from mg_core.columns import COLUMNS, KEY
 from mg_core.errors import InputError
+from mg_core.redaction import harmless
 from mg_core.store import ResultStore, reading
 from mg_core.store.tables import METRICS, TEST
 
 StoreLike = str | os.PathLike[str] | ResultStore
+
+FORMULA = re.compile(r"(?![+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$)[=+\-@\t\n＝＋－＠]", re.IGNORECASE)
+"""Beginning of a text that a spreadsheet runs as a formula; numbers are none."""
 
 WITHOUT_NULLS = [
     name for name, c in COLUMNS.items() if c.type in ("int32", "int64") and c.role != "metric"
@@ -50,7 +57,7 @@ def load(
         columns: those wanted; all of them where none are named.
 
     Raises:
-        InputError: the store is none, cannot be read, or has no such column.
+        InputError: the folder is not a result store, cannot be read, or has no such column.
 
     Example:
         >>> import analysis
@@ -58,8 +65,7 @@ def load(
         >>> sorted(frame["kind"].unique())
         ['baseline', 'guided']
     """
-    _check_columns(columns, METRICS)
-    return _read_all(store, columns, ResultStore.rows)
+    return _read_all(store, columns, METRICS, ResultStore.rows)
 
 
 def load_tests(
@@ -70,10 +76,9 @@ def load_tests(
     Baselines have one without attribution and layer: their classification.
 
     Raises:
-        InputError: the store is none, cannot be read, or has no such column.
+        InputError: the folder is not a result store, cannot be read, or has no such column.
     """
-    _check_columns(columns, TEST)
-    return _read_all(store, columns, ResultStore.test_rows)
+    return _read_all(store, columns, TEST, ResultStore.test_rows)
 
 
 def without_repeats(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -93,8 +98,12 @@ def without_repeats(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def _read_all(
     store: StoreLike | Sequence[StoreLike],
     columns: Sequence[str] | None,
+    schema: pa.Schema,
     read: Callable[[ResultStore, Sequence[str] | None], pa.Table],
 ) -> pd.DataFrame:
+    for name in columns or ():
+        if name not in schema.names:
+            raise InputError(f"unknown column {name!r}; choose from {', '.join(schema.names)}")
     stores = [store] if isinstance(store, str | os.PathLike | ResultStore) else list(store)
     wanted = None if columns is None else list(dict.fromkeys([*columns, *KEY]))
     frames = []
@@ -112,12 +121,42 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     return frame.astype({name: "int64" for name in WITHOUT_NULLS if name in frame})
 
 
+def finite(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return rows with infinite values of metrics as missing ones, and the number of these."""
+    columns = (COLUMNS[str(name)] for name in frame if name in COLUMNS)
+    names = [c.name for c in columns if c.role == "metric" and c.type == "float64"]
+    is_infinite = np.isinf(frame[names].to_numpy(dtype=np.float64, na_value=np.nan))
+    if not is_infinite.any():
+        return frame, 0
+    return frame.assign(**frame[names].mask(is_infinite)), int(is_infinite.sum())
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """Write a frame as CSV that a spreadsheet shows and does not run.
+
+    A text that begins as a formula does gets an apostrophe in front, and control characters
+    become visible signs; numbers are written as they are.
+    """
+    texts = {
+        str(name): pd.Series([_inert(value) for value in frame[name]], frame.index, dtype=object)
+        for name in frame
+        if not pd.api.types.is_numeric_dtype(frame[name].dtype)
+    }
+    return str(frame.assign(**texts).rename(columns=_inert).to_csv(index=False))
+
+
+def _inert(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = harmless(value)
+    return f"'{text}" if FORMULA.match(text) else text
+
+
 def with_tests(rows: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     """Add the test columns to rows; those not tested get missing values."""
     return rows.merge(tests, how="left", on=KEY, validate="many_to_one")
 
 
-def _check_columns(columns: Sequence[str] | None, shape: pa.Schema) -> None:
-    unknown = [name for name in columns or () if name not in shape.names]
-    if unknown:
-        raise InputError(f"unknown column {unknown[0]!r}; choose from {', '.join(shape.names)}")
+def in_percent(rows: pd.DataFrame, split: str, metrics: Sequence[str]) -> dict[str, pd.Series]:
+    """Return metrics of one split in percent, by their names without the split."""
+    return {name: 100 * rows[f"{split}_{name}"].astype(float) for name in metrics}

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mg_core.config import EvaluationPair, TrialConfig
+from mg_core.errors import InputError, StorageError
 from mg_core.store import ResultStore
-from mg_core.store.layout import heatmaps_name
+from mg_core.store.layout import heatmaps_key, heatmaps_name
 from mg_core.store.progress import Progress
 
 SHOWN = 5
@@ -27,16 +28,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class HeatMap:
-    """The map of one class in one test image.
+    """The evidence for one class in one test image.
 
-    Attributes:
-        image: id of the image.
-        class_name: class whose evidence is shown.
-        probability: of that class, as the model sees it.
-        prediction: class with the largest logit.
-        boxes: (n, 4) xmin, ymin, xmax, ymax in pixels of the picture.
-        map: (S, S) signed, its largest absolute value 1.
-        picture: (S, S, 3) uint8.
+    `probability` is that of the class, `prediction` the class with the largest logit. `boxes`
+    (n, 4) are xmin, ymin, xmax, ymax in pixels of the picture (S, S, 3); the map (S, S) is signed,
+    its largest absolute value 1.
     """
 
     image: str
@@ -52,12 +48,8 @@ class HeatMap:
 class HeatMaps:
     """Reader of heat maps that keeps the first `SHOWN` images of each file, as they are stored.
 
-    Attributes:
-        stores: result stores, the first of which that has a file gives it.
-        trials: configuration of every trial by id.
-        progress: progress of the trials that have committed an epoch.
-        made: keys of all heat maps that there are.
-        kept: rows of the files read so far.
+    A file is read from the first store that has it. `made` are the keys of all heat maps that
+    there are, `kept` the rows of the files read so far.
     """
 
     stores: tuple[ResultStore, ...]
@@ -69,10 +61,8 @@ class HeatMaps:
     def key(self, trial_id: str, epoch: int, pair: EvaluationPair) -> Key | None:
         """Return the key of a checkpoint's heat maps, none where none were made.
 
-        Args:
-            trial_id: guided trial or baseline; one that others published has no heat maps.
-            epoch: epoch of that trial; 0 of a guided one is its baseline's checkpoint.
-            pair: attribution and layer that the maps are of.
+        Epoch 0 of a guided trial is its baseline's checkpoint. A trial that others published has
+        no heat maps.
         """
         if trial_id not in self.trials:
             return None
@@ -96,8 +86,23 @@ class HeatMaps:
         return self.kept[key]
 
     def load(self, key: Key | None) -> list[HeatMap]:
-        """Return the heat maps of the first images, no map for no key."""
-        return [_heat_map(row) for row in self.rows(key)] if key else []
+        """Return the heat maps of the first images, no map for no key.
+
+        Raises:
+            InputError: the file holds something else.
+        """
+        if key is None:
+            return []
+        try:
+            return [_heat_map(row) for row in self.rows(key)]
+        except StorageError:
+            raise
+        except (KeyError, TypeError, ValueError, OSError, Image.DecompressionBombError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{heatmaps_key(*key)} holds heat maps that cannot be shown ({reason}); remove "
+                "this file, and `mg-analysis test` makes them again"
+            ) from None
 
 
 def task_of(config: TrialConfig) -> str | None:
@@ -107,12 +112,19 @@ def task_of(config: TrialConfig) -> str | None:
 
 def _heat_map(row: Row) -> HeatMap:
     size = row["size"]
+    values = np.frombuffer(row["map"], dtype="<f2").astype(np.float32).reshape(size, size)
+    boxes = np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4)
+    picture = np.asarray(Image.open(io.BytesIO(row["picture"])).convert("RGB"))
+    if not size or picture.shape[:2] != (size, size):
+        raise ValueError(f"a map of {size} and a picture of {picture.shape[:2]} pixels")
+    if not (np.isfinite(values).all() and np.isfinite(boxes).all()):
+        raise ValueError("a value that is not finite")
     return HeatMap(
-        image=row["image"],
-        class_name=row["class_name"],
-        probability=row["probability"],
-        prediction=row["prediction"],
-        boxes=np.asarray(row["boxes"], dtype=np.float64).reshape(-1, 4),
-        map=np.frombuffer(row["map"], dtype="<f2").astype(np.float32).reshape(size, size),
-        picture=np.asarray(Image.open(io.BytesIO(row["picture"])).convert("RGB")),
+        image=str(row["image"]),
+        class_name=str(row["class_name"]),
+        probability=float(row["probability"]),
+        prediction=str(row["prediction"]),
+        boxes=boxes,
+        map=values,
+        picture=picture,
     )

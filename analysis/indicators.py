@@ -14,20 +14,20 @@ from numpy.typing import ArrayLike, NDArray
 Table = NDArray[np.float64]
 
 
-def reference_point(*tables: ArrayLike) -> Table:
+def reference_point(points: ArrayLike) -> Table:
     """Return the component-wise minimum of all points that compete in a panel.
 
     All losses of the panel share it, the baseline included. Against the baseline alone, every
-    front that trades F1 for localisation would be worth nothing. Tables are (N, objectives);
+    front that trades F1 for localisation would be worth nothing. `points` are (N, objectives);
     rows with a NaN are left out.
 
     Raises:
         ValueError: there is no point.
     """
-    points = np.concatenate([_valid(table) for table in tables])
-    if not len(points):
+    table = _valid(points)
+    if not len(table):
         raise ValueError("a reference point needs at least one point without NaN")
-    lowest: Table = points.min(axis=0)
+    lowest: Table = table.min(axis=0)
     return lowest
 
 

@@ -12,50 +12,31 @@ from mg_core.columns import CONFIGURATION, PAIR, RUN
 from mg_core.errors import InputError
 from mg_core.pareto import non_dominated
 
-__all__ = ["OBJECTIVES", "front_ids", "fronts", "is_on_front", "non_dominated"]
-
 OBJECTIVES = ("f1", "epg", "iou")
 """What fronts are taken over unless the sweep or the user names others; larger is better."""
 
 
-def fronts(
-    frame: pd.DataFrame,
-    objectives: Sequence[str] = OBJECTIVES,
-    tolerance: float = 0.0,
-    split: str = "val",
-) -> pd.DataFrame:
-    """Return the rows on their fronts, with the number of the front in column `front`.
+def is_on_front(
+    frame: pd.DataFrame, objectives: Sequence[str] = OBJECTIVES, tolerance: float = 0.0
+) -> NDArray[np.bool_]:
+    """Mark the rows of a frame that are on the validation front they compete for, (rows,).
 
     A front is taken over λ × epochs ≥ 1 of one configuration, seed and evaluated (attribution,
     layer). Epoch 0 is the reference and never a candidate; a row with a NaN objective never
     enters. See `mg_core.pareto.non_dominated` for ties and the tolerance. `objectives` are
-    metrics without the split in front; columns that are neither theirs, nor the key's, nor the
-    configuration's may be missing.
-    """
-    ids = front_ids(frame)
-    mask = is_on_front(frame, objectives, tolerance, split)
-    return frame[mask].assign(front=ids[mask])
-
-
-def is_on_front(
-    frame: pd.DataFrame,
-    objectives: Sequence[str] = OBJECTIVES,
-    tolerance: float = 0.0,
-    split: str = "val",
-) -> NDArray[np.bool_]:
-    """Mark the rows of a frame that are on the front they compete for, (rows,); see `fronts`.
+    metrics without the split in front.
 
     Raises:
         InputError: the frame has no such objective.
     """
-    names = [f"{split}_{name}" for name in objectives]
-    if not names:
+    if not objectives:
         raise InputError("a front needs at least one objective")
-    missing = [name for name in objectives if f"{split}_{name}" not in frame]
+    missing = [name for name in objectives if f"val_{name}" not in frame]
     if missing:
-        columns = [str(name) for name in frame if str(name).startswith(f"{split}_")]
-        known = ", ".join(name.removeprefix(f"{split}_") for name in columns)
+        columns = [str(name) for name in frame if str(name).startswith("val_")]
+        known = ", ".join(name.removeprefix("val_") for name in columns)
         raise InputError(f"unknown objective {missing[0]!r}; choose from {known}")
+    names = [f"val_{name}" for name in objectives]
     points = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
     ids = front_ids(frame)
     ids[np.isnan(points).any(axis=1)] = -1

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pandas as pd
 
-from analysis.frame import StoreLike, load_tests
+from analysis.frame import StoreLike, finite, load_tests
 from analysis.published import is_mapping, read_published
 from analysis.results import Results, merge, read_results
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 from mg_core.store import ResultStore
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from analysis.plots import Drawing
     from analysis.tabular.formats import Table
     from analysis.testing.plan import Job
+    from mg_core.data.reader import Progress
 
 Source: TypeAlias = StoreLike | Results
 Sources: TypeAlias = Source | Sequence[Source]
-OnProgress: TypeAlias = Callable[[str, int, int], None]
 Say: TypeAlias = Callable[[str], None]
 
 
@@ -91,6 +91,7 @@ def _read_parts(
     """Return each store by itself, and the rows that others published."""
     is_single = isinstance(sources, Results | ResultStore | str | os.PathLike)
     named = cast("Sequence[Source]", [sources] if is_single else sources)
+    objectives = [objectives] if isinstance(objectives, str) else objectives
     parts: list[Results] = []
     others: list[pd.DataFrame] = []
     for source in named:
@@ -191,7 +192,8 @@ def figures(
     """
     from analysis.plots import drawings
 
-    return list(drawings(read(store, objectives, tolerance), only))
+    names = [only] if isinstance(only, str) else only
+    return list(drawings(read(store, objectives, tolerance), names))
 
 
 def report(
@@ -226,12 +228,18 @@ def report(
 
     parts, published = _read_parts(store, objectives, tolerance)
     problems: list[str] = []
-    if testing is not None:
-        found = [_tested(part, testing, say) for part in parts]
-        parts = [part for part, _ in found]
-        problems = [problem for _, sentences in found for problem in sentences]
+    for place, part in enumerate(parts):
+        if testing is None:
+            problems += [part.unselected] if part.unselected else []
+            continue
+        try:
+            parts[place], found = _tested(part, testing, say)
+        except StorageError as error:
+            # A store that can only be read has a page all the same.
+            found = [str(error.strerror)]
+        problems += found
     results = merge(parts, published)
-    output = Output(results, Path(out) if out is not None else None)
+    output = Output(results, None if out is None else Path(out))
     written = all_tables(results)
     output.write_tables(written)
     # The page shows PNG files; a paper's take as long again.
@@ -244,26 +252,36 @@ def report(
 def _tested(results: Results, testing: Testing, say: Say | None) -> tuple[Results, list[str]]:
     """Test what is left of one store; return its results anew, and what could not be tested."""
     from analysis.testing.plan import plan_tests
-    from analysis.testing.progress import Progress
 
     plan = plan_tests(results, with_heatmaps=testing.heatmaps > 0)
-    problems = [plan.unkept] if plan.unkept else []
-    failed: list[str] = []
-    if plan.jobs:
-        with Progress(len(plan.jobs)) as progress:
-            for problem in _run(results, plan.jobs, testing, progress.decoding):
-                failed += [problem] if problem else []
-                progress.advance()
+    problems = list(filter(None, [results.unselected, plan.unkept]))
+    failed = list(filter(None, _run(results, plan.jobs, testing))) if plan.jobs else []
     if len(failed) < len(plan.jobs):
         made = frozenset(results.store.heatmap_keys())
-        results = replace(results, tests=load_tests(results.store), heatmap_keys=made)
+        tests, _ = finite(load_tests(results.store))
+        results = replace(results, tests=tests, heatmap_keys=made)
     if say is not None:
-        say(results.tested_sentence)
+        say("; ".join(filter(None, [results.tested_sentence, results.left_out])))
     return results, [*problems, *failed]
 
 
-def _run(
-    results: Results, jobs: Sequence[Job], testing: Testing, decoding: OnProgress
+def _run(results: Results, jobs: Sequence[Job], testing: Testing) -> Iterator[str | None]:
+    """Test checkpoints and show how many are done; yield what their runner yields."""
+    from mg_core.progress import progress_bars
+
+    with progress_bars() as progress:
+
+        def decoding(split: str, done: int, total: int) -> None:
+            progress(f"decoding {split}", done, total)
+
+        progress("testing", 0, len(jobs))
+        for number, problem in enumerate(_runner(results, jobs, testing, decoding), start=1):
+            progress("testing", number, len(jobs))
+            yield problem
+
+
+def _runner(
+    results: Results, jobs: Sequence[Job], testing: Testing, decoding: Progress
 ) -> Iterator[str | None]:
     # PyTorch is loaded here: where nothing is left to test, nobody waits for it.
     from analysis.testing.bench import run_tests, runtime_of

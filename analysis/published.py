@@ -14,17 +14,19 @@ percent: true                                # their metrics are percentages
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-import yaml
 from pydantic import Field
 
 from mg_core.columns import COLUMNS, CONFIGURATION, KEY
 from mg_core.config import Frozen, parse
 from mg_core.errors import InputError
+from mg_core.paths import with_home
+from mg_core.yaml_text import read_yaml
 
 Scalar = str | int | float | bool | None
 REQUIRED = ("model", "attribution", "layer")
@@ -34,15 +36,8 @@ PLACEHOLDER = re.compile(r"\{(\w+)\}")
 class Mapping(Frozen):
     """How the columns of somebody else's tables are called here.
 
-    Attributes:
-        name: shown in legends.
-        files: pattern, relative to the mapping file; `*` matches anything in a name, `{column}`
-            too, and puts it into that column.
-        format: how the tables are written; by the ending of the files where not given.
-        columns: their name of each of our columns; nested keys of JSON are joined by dots.
-        values: columns that are the same in every row.
-        rename: our value for theirs, by column.
-        percent: whether their metrics are percentages.
+    The pattern of `files` is relative to the mapping file: `*` matches anything in a name, and
+    `{column}` does so, too, and puts it into that column. Nested keys of JSON are joined by dots.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -56,38 +51,36 @@ class Mapping(Frozen):
 
 def is_mapping(source: str) -> bool:
     """Say whether a source named on the command line is a mapping file rather than a store."""
-    return source.endswith((".yaml", ".yml")) and Path(source).expanduser().is_file()
+    return source.endswith((".yaml", ".yml")) and os.path.isfile(with_home(source))
 
 
 def read_published(path: str | Path) -> pd.DataFrame:
     """Return the rows of a mapping file's tables, under our names, metrics as fractions.
 
     A row without a loss is a baseline, the reference of its panel. Rows stand as their authors
-    selected them.
-
-    Returns:
-        One row per result, with `source` (the mapping's name), `is_reference`, and those columns
-        of `analysis.frame.COLUMNS` that the mapping gives; others a figure needs are missing.
+    selected them, with the mapping's name in `source`. Values are missing in columns that a
+    figure needs and the mapping does not give.
 
     Raises:
         InputError: the file, a table or a column is not as it should be.
     """
-    file = Path(path).expanduser()
+    file = with_home(path)
     mapping = _read_mapping(file)
     tables = [_table(mapping, found, columns) for found, columns in _files(mapping, file)]
     frame = pd.concat(tables, ignore_index=True)
     for name in frame:
         if str(name).startswith(("val_", "test_")):
             frame[name] = _numbers(frame[name], str(name), file) / (100 if mapping.percent else 1)
+    for name in ("epoch", "seed", "localization_weight"):
+        frame[name] = _numbers(frame[name], name, file) if name in frame else None
     return _completed(frame, mapping)
 
 
 def beside(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Put published rows under one's own, in the setting of the same data set where it is one.
+    """Put published rows under one's own, which are those of `Results.tested`.
 
-    Args:
-        own: selected rows with test columns, as `Results.tested`.
-        published: as `read_published` gives them.
+    A value of the configuration that they lack is taken from the own rows of the same data set,
+    where those agree on it.
     """
     if published.empty:
         return own
@@ -108,11 +101,9 @@ def beside(own: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_mapping(file: Path) -> Mapping:
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{file}: this mapping file cannot be read: {reason}") from None
+    content = read_yaml(file, "mapping file")
+    if isinstance(content, dict) and {"grid", "store"} <= content.keys():
+        raise InputError(f"{file} is a sweep file; name its store, {content['store']}, instead")
     if not isinstance(content, dict):
         raise InputError(f"{file}: a mapping file has keys: {', '.join(Mapping.model_fields)}")
     mapping: Mapping = parse(Mapping, content, str(file))
@@ -132,12 +123,8 @@ def _read_mapping(file: Path) -> Mapping:
 
 
 def _files(mapping: Mapping, file: Path) -> list[tuple[Path, dict[str, str]]]:
-    parts = re.split(r"(\{\w+\}|\*)", mapping.files)
-    pattern = "".join(
-        f"(?P<{part[1:-1]}>[^/]+)" if part.startswith("{") else "[^/]*"
-        if part == "*" else re.escape(part)
-        for part in parts
-    )  # fmt: skip
+    pattern = re.escape(mapping.files).replace(r"\*", "[^/]*")
+    pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
     found = []
     for candidate in sorted(file.parent.glob(PLACEHOLDER.sub("*", mapping.files))):
         match = re.fullmatch(pattern, candidate.relative_to(file.parent).as_posix())
@@ -152,9 +139,8 @@ def _table(mapping: Mapping, file: Path, named: dict[str, str]) -> pd.DataFrame:
     theirs = _records(mapping.format or file.suffix.lstrip("."), file)
     missing = [name for name in mapping.columns.values() if name not in theirs]
     if missing:
-        raise InputError(
-            f"{file}: there is no column {missing[0]!r}; found {', '.join(map(str, theirs))}"
-        )
+        found = ", ".join(map(str, theirs))
+        raise InputError(f"{file}: there is no column {missing[0]!r}; found {found}")
     frame = pd.DataFrame({ours: theirs[name] for ours, name in mapping.columns.items()})
     for name, value in {**mapping.values, **named}.items():
         frame[name] = value
@@ -185,11 +171,13 @@ def _numbers(values: pd.Series, name: str, file: Path) -> pd.Series:
         numbers: pd.Series = pd.to_numeric(values)
     except (ValueError, TypeError) as error:
         raise InputError(f"{file}: column {name!r} holds no numbers: {error}") from None
+    if numbers.isin([float("inf"), float("-inf")]).any():
+        raise InputError(f"{file}: column {name!r} holds infinite values; leave those fields empty")
     return numbers
 
 
 def _completed(frame: pd.DataFrame, mapping: Mapping) -> pd.DataFrame:
-    for name in [*CONFIGURATION, *KEY, "seed", "baseline", "localization_weight"]:
+    for name in [*CONFIGURATION, *KEY, "baseline"]:
         if name not in frame:
             frame[name] = None
     is_reference = frame["loss"].isna()

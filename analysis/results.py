@@ -11,8 +11,7 @@ import pandas as pd
 
 from analysis.frame import (
     StoreLike,
-    load,
-    load_tests,
+    finite,
     open_store,
     to_frame,
     with_tests,
@@ -21,7 +20,7 @@ from analysis.frame import (
 from analysis.heatmaps import HeatMaps, Key, Row
 from analysis.pareto import OBJECTIVES
 from analysis.selection import select
-from mg_core.columns import BY_METRIC
+from mg_core.columns import BY_METRIC, KEY
 from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
@@ -49,6 +48,7 @@ class Results:
         heatmap_keys: keys of all heat maps that were made, see `heatmaps`.
         published: rows of others, see `analysis.published`; figures show them beside.
         recorded_heatmaps: rows of heat maps that were recorded without their store.
+        n_infinite: values of metrics that are infinite; `rows` and `tests` miss them.
     """
 
     stores: tuple[ResultStore, ...]
@@ -63,14 +63,11 @@ class Results:
     heatmap_keys: frozenset[Key] = frozenset()
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     recorded_heatmaps: Mapping[Key, list[Row]] = field(default_factory=dict)
+    n_infinite: int = 0
 
     @property
     def store(self) -> ResultStore:
-        """The store, the first one where there are several.
-
-        Raises:
-            InputError: there is none.
-        """
+        """The store, the first one where there are several; an `InputError` where there is none."""
         if not self.stores:
             raise InputError("this needs a result store, and only tables of others are given")
         return self.stores[0]
@@ -92,11 +89,6 @@ class Results:
     def progress(self) -> Mapping[str, Progress]:
         """How far the trials are that have committed an epoch."""
         return self.ledger.progress
-
-    @property
-    def failures(self) -> Mapping[str, Mapping[str, Any]]:
-        """Records of the last attempts that failed, of trials that will be tried again too."""
-        return self.ledger.failures
 
     @cached_property
     def selected(self) -> pd.DataFrame:
@@ -132,7 +124,25 @@ class Results:
     @property
     def tested_sentence(self) -> str:
         """How many checkpoints were tested."""
-        return f"tested {self.n_tested:,} of {self.n_checkpoints:,} checkpoints"
+        none = "" if self.n_checkpoints else "; no guided trial has committed an epoch"
+        return f"tested {self.n_tested:,} of {self.n_checkpoints:,} checkpoints{none}"
+
+    @property
+    def unselected(self) -> str | None:
+        """One sentence where validation selects no checkpoint though there are some."""
+        if self.n_selected or not self.n_checkpoints:
+            return None
+        return (
+            f"no checkpoint is selected: none of the {self.n_checkpoints:,} has a value in each of "
+            f"{self.objectives_in_words} on validation"
+        )
+
+    @property
+    def left_out(self) -> str | None:
+        """One sentence on infinite values, none where there are none."""
+        if not self.n_infinite:
+            return None
+        return f"values of metrics that are infinite count as missing: {self.n_infinite:,}"
 
     @property
     def states(self) -> dict[str, int]:
@@ -158,16 +168,14 @@ def read_results(
     if not 0 <= tolerance < 1:
         raise InputError(f"a tolerance is a fraction from 0 to below 1, not {tolerance:g}")
     with reading(opened):
-        # Rows first: a trial that commits meanwhile names more checkpoints than they need.
-        rows = load(opened)
-        trials = opened.trials()
-        ledger = read_ledger(opened, trials)
-        first = opened.attempts(sorted(trials)[:1])
-        tests = load_tests(opened)
-        made = opened.heatmap_keys()
+        rows, trials, ledger, first, tests, made = _read_store(opened)
     nameless = sorted(set(rows["trial_id"]) - trials.keys())
     if nameless:
         raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
+    # The files of a trial may be set aside after its rows were read.
+    rows = rows[rows["trial_id"].isin(ledger.progress)].reset_index(drop=True)
+    rows, n_rows = finite(rows)
+    tests, n_tests = finite(tests)
     return Results(
         stores=(opened,),
         spec=spec,
@@ -179,7 +187,28 @@ def read_results(
         objectives=chosen,
         tolerance=tolerance,
         heatmap_keys=frozenset(made),
+        n_infinite=n_rows + n_tests,
     )
+
+
+def _read_store(
+    store: ResultStore, retries: int = 10
+) -> tuple[
+    pd.DataFrame, dict[str, TrialConfig], Ledger, dict[str, dict[str, Any]], pd.DataFrame, set[Key]
+]:
+    """Read a store, anew if a running sweep removes a file between listing and reading."""
+    try:
+        # Rows first: a trial that commits meanwhile names more checkpoints than they need.
+        rows = to_frame(store.rows()).drop_duplicates(KEY, ignore_index=True)
+        trials = store.trials()
+        ledger = read_ledger(store, trials)
+        first = store.attempts(sorted(trials)[:1])
+        tests = to_frame(store.test_rows()).drop_duplicates(KEY, ignore_index=True)
+        return rows, trials, ledger, first, tests, store.heatmap_keys()
+    except FileNotFoundError:
+        if not retries:
+            raise
+        return _read_store(store, retries - 1)
 
 
 def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Results:
@@ -194,7 +223,8 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
     """
     others = pd.DataFrame() if published is None else published
     if len(parts) == 1:
-        return replace(parts[0], published=others)
+        # The same object where nothing is added: it keeps what it has read.
+        return parts[0] if others.empty else replace(parts[0], published=others)
     if len({part.objectives for part in parts}) > 1:
         raise InputError(
             "these sweeps have different objectives; say with --objectives which ones count"
@@ -216,6 +246,7 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
         tolerance=parts[0].tolerance if parts else 0.0,
         heatmap_keys=frozenset().union(*(part.heatmap_keys for part in parts)),
         published=others,
+        n_infinite=sum(part.n_infinite for part in parts),
     )
 
 

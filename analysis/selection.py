@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.pareto import OBJECTIVES, front_ids, is_on_front
-from mg_core.columns import KEY
+from mg_core.columns import PAIR
 
-REFERENCE_EPOCH = 0
 SLACK = 0.05
 """Loss of F1 against the baseline that a chosen checkpoint may have, in fractions."""
 TABLE_1_SLACK = 0.01
@@ -54,7 +53,7 @@ def best_within(
     """
     _refuse_test_columns(frame)
     metric, constraint = f"val_{metric}", f"val_{constraint}"
-    key = [name for name in KEY if name != "epoch"]
+    key = ["trial_id", *PAIR]
     start = frame.loc[references(frame), [*key, constraint]]
     start = start.rename(columns={constraint: "least"})
     rows = frame.assign(front=front_ids(frame)).merge(start, on=key, how="left")
@@ -68,7 +67,7 @@ def best_within(
 
 def references(frame: pd.DataFrame) -> pd.Series:
     """Mark epoch 0 of guided trials: the baseline as each evaluated pair judges it."""
-    return (frame["kind"] == "guided") & (frame["epoch"] == REFERENCE_EPOCH)
+    return (frame["kind"] == "guided") & (frame["epoch"] == 0)
 
 
 def guided_there(frame: pd.DataFrame) -> pd.DataFrame:

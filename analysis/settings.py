@@ -26,12 +26,9 @@ DATASETS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """Rows that belong into one figure.
+    """Rows that belong into one figure, and what tells them from the store's others.
 
-    Attributes:
-        label: data set and whatever else tells the setting from the store's others.
-        slug: the same for a file name; empty where the store has one setting only.
-        frame: rows of the setting.
+    `label` says it in captions, `slug` in file names; the slug of a store's only setting is empty.
     """
 
     label: str
@@ -56,7 +53,7 @@ def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setti
         differing.pop("dataset", None)
         phrases = [COLUMNS[name].in_words(value) for name, value in differing.items()]
         label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
-        yield Setting(label, re.sub(r"[^A-Za-z0-9.=_-]+", "_", slug), rows)
+        yield Setting(label, re.sub(r"[^\w.=-]+", "_", slug), rows)
 
 
 def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:

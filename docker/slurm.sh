@@ -34,6 +34,9 @@ port=$((20000 + SLURM_JOB_ID % 20000)) # nodes may be shared by jobs
 resources=(--num-cpus="${SLURM_CPUS_PER_TASK:-1}" --object-store-memory=200000000)
 [ -z "${SLURM_GPUS_ON_NODE:-}" ] || resources+=(--num-gpus="$SLURM_GPUS_ON_NODE")
 
+# Paths of sockets are limited to 107 bytes, and batch systems have long temporary folders.
+[ -n "${RAY_TMPDIR:-}" ] || [ "$(printf %s "${TMPDIR:-}" | wc -c)" -le 34 ] || export RAY_TMPDIR=/tmp
+
 srun --nodes=1 --ntasks=1 --overlap --nodelist="$head" \
   ray start --head --block --node-ip-address="$address" --port="$port" \
   --include-dashboard=false --disable-usage-stats "${resources[@]}" &

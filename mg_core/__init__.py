@@ -13,7 +13,9 @@ from mg_core.lazy import importing
 if TYPE_CHECKING:
     from mg_core.attributions import ATTRIBUTIONS, Attribution, attribute
     from mg_core.attributions.overlay import overlay
-    from mg_core.data import DATASETS, Reader, boxes_to_masks, load_image, open_data
+    from mg_core.config import EvaluationPair
+    from mg_core.data import DATASETS, Data, Reader, Split, boxes_to_masks, load_image, open_data
+    from mg_core.data.reader import Box, Record, Task
     from mg_core.errors import InputError
     from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss, guided_step
     from mg_core.losses import LOSSES
@@ -24,7 +26,17 @@ if TYPE_CHECKING:
 _HOMES = {
     "mg_core.attributions": ("ATTRIBUTIONS", "Attribution", "attribute"),
     "mg_core.attributions.overlay": ("overlay",),
-    "mg_core.data": ("DATASETS", "Reader", "boxes_to_masks", "load_image", "open_data"),
+    "mg_core.config": ("EvaluationPair",),
+    "mg_core.data": (
+        "DATASETS",
+        "Data",
+        "Reader",
+        "Split",
+        "boxes_to_masks",
+        "load_image",
+        "open_data",
+    ),
+    "mg_core.data.reader": ("Box", "Record", "Task"),
     "mg_core.errors": ("InputError",),
     "mg_core.guidance": ("Batch", "Guidance", "StepLosses", "guided_loss", "guided_step"),
     "mg_core.losses": ("LOSSES",),
@@ -34,9 +46,9 @@ _HOMES = {
 }
 
 __all__ = [
-    "ATTRIBUTIONS", "DATASETS", "LOSSES", "MODELS", "Attribution", "Batch", "Evaluation",
-    "Guidance", "InputError", "Model", "Reader", "StepLosses", "attribute", "boxes_to_masks",
-    "build_model", "encode", "epg", "evaluate", "guided_loss", "guided_step", "iou", "load_image",
-    "open_data", "overlay",
+    "ATTRIBUTIONS", "DATASETS", "LOSSES", "MODELS", "Attribution", "Batch", "Box", "Data",
+    "Evaluation", "EvaluationPair", "Guidance", "InputError", "Model", "Reader", "Record", "Split",
+    "StepLosses", "Task", "attribute", "boxes_to_masks", "build_model", "encode", "epg", "evaluate",
+    "guided_loss", "guided_step", "iou", "load_image", "open_data", "overlay",
 ]  # fmt: skip
 __getattr__ = importing(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -67,4 +68,6 @@ def new_folder(target: Path) -> Iterator[Path]:
 
 
 def _cannot_write(target: Path, error: OSError) -> NodeError:
-    return NodeError(f"cannot write {target}: {error.strerror or error}")
+    is_cache = (os.environ.get("MG_CACHE") or "model-guidance-sweeps") in str(target)
+    hint = "; name another cache folder in MG_CACHE" if is_cache else ""
+    return NodeError(f"cannot write {target}: {error.strerror or error}{hint}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import sys
 from typing import Any
@@ -11,6 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from mg_core.errors import InputError, StorageError
+from mg_core.redaction import redacted
+from mg_core.terminal import OutputError, printing
 
 INTERRUPTED = 130
 
@@ -42,21 +44,35 @@ class _Commands(TyperGroup):
 def run(app: typer.Typer) -> None:
     """Run a command line and exit.
 
-    Wrong input and an unusable store print one line on stderr and exit with code 2; Ctrl-C exits
-    with code 130.
+    Wrong input, an unusable store and output that cannot be written print one line on stderr and
+    exit with code 2; Ctrl-C exits with code 130.
     """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:  # Else the next file that is opened would get its number.
+            os.open(os.devnull, os.O_RDWR)
+    try:
+        with printing():
+            code = _exit_code(app)
+    except OutputError as error:
+        # The reader of a pipe (`| head`) has seen enough.
+        code = 1 if error.errno == errno.EPIPE else 2
+        if code == 2:
+            print(f"error: the output cannot be written: {error.strerror}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _exit_code(app: typer.Typer) -> int | str | None:
     try:
         app()
+    except SystemExit as end:
+        return end.code
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        print(f"error: {redacted(str(error))}", file=sys.stderr)
+        return 2
     except StorageError as error:
-        print(f"error: {error.strerror}; the same command goes on from here", file=sys.stderr)
-        sys.exit(2)
+        problem = redacted(str(error.strerror))
+        print(f"error: {problem}; the same command goes on from here", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of the output (`| head`) has ended; Python would print an error at exit.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return INTERRUPTED
+    return 0

@@ -66,6 +66,11 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
+    @property
+    def canonical(self) -> str:
+        """The values that are not defaults as JSON, the same text for equal values."""
+        return _canonical(self.model_dump(mode="json", exclude_defaults=True))
+
 
 class EvaluationPair(Frozen):
     """An attribution method and the layer whose maps are evaluated."""
@@ -99,7 +104,8 @@ class DataConfig(Frozen):
     @property
     def key(self) -> str:
         """Sixteen hex digits that identify the stored data; flips do not change them."""
-        return _hash(self.model_dump(exclude={"horizontal_flip"}, exclude_defaults=True))
+        values = self.model_dump(exclude={"horizontal_flip"}, exclude_defaults=True)
+        return digest(_canonical(values))
 
 
 class GuidanceConfig(Frozen):
@@ -169,7 +175,7 @@ class TrialConfig(Frozen):
     @property
     def trial_id(self) -> str:
         """Sixteen hex digits of a hash of the configuration."""
-        return _hash(self.model_dump(mode="json", exclude_defaults=True))
+        return digest(self.canonical)
 
     @property
     def first_epoch(self) -> int:
@@ -224,13 +230,14 @@ class Runtime(Frozen):
     version: str = ""
 
 
-def parse(model: type[Model], value: Any, source: str) -> Model:
+def parse(model: type[Model], value: Any, source: str, is_key: bool = False) -> Model:
     """Validate a value, and describe the first error in one sentence.
 
     Args:
         model: pydantic model of the value.
         value: parsed YAML or JSON.
         source: file name for the message.
+        is_key: whether the source is a key instead, which the value's own keys continue.
 
     Raises:
         InputError: names the source, the key, the value and what is allowed.
@@ -238,14 +245,16 @@ def parse(model: type[Model], value: Any, source: str) -> Model:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise InputError(f"{source}: {describe(model, error)}") from None
+        problem = describe(model, error)
+        is_of_own_key = is_key and not problem.startswith(("unknown key", "'", "the file"))
+        raise InputError(f"{source}{'.' if is_of_own_key else ': '}{problem}") from None
 
 
 def describe(model: type[BaseModel], error: ValidationError) -> str:
     """Describe the first error of a validation in one sentence."""
     # Unknown keys come first, since a misspelt key is often why another one is missing. Then come
     # messages of this package's validators, which are clearer than pydantic's.
-    order = {"extra_forbidden": 0, "value_error": 1}
+    order = {"extra_forbidden": 0, "invalid_key": 0, "value_error": 1}
     first = min(error.errors(), key=lambda item: order.get(item["type"], 2))
     # pydantic puts types that it tried in brackets; they are no keys.
     key = ".".join(str(part) for part in first["loc"] if "[" not in str(part)) or "the file"
@@ -281,6 +290,10 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _hash(value: dict[str, Any]) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def _canonical(value: dict[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(canonical: str) -> str:
+    """Return sixteen hex digits of a hash of a canonical text."""
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]

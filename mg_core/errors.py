@@ -25,6 +25,10 @@ class StorageError(OSError):
     """The store cannot be read or written, as when a disk is full; `strerror` is one sentence."""
 
 
+class DamagedError(StorageError):
+    """A file of the store was read, and is not what was written there."""
+
+
 class NumericalError(ArithmeticError):
     """A loss or a logit is not finite.
 

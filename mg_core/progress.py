@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich import progress as bars
-from rich.console import Console
+
+from mg_core import terminal
 
 PLAIN_SECONDS = 10.0
 
@@ -15,10 +16,10 @@ PLAIN_SECONDS = 10.0
 @contextmanager
 def progress_bars(verb: str = "") -> Iterator[Callable[[str, int, int], None]]:
     """Yield a callback `(what, done, total)` that shows how far "<verb> <what>" is."""
-    console = Console(stderr=True, highlight=False)
+    console = terminal.console(stderr=True)
     columns = (
-        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
-        bars.TimeRemainingColumn(),
+        bars.TextColumn("{task.description}", markup=False), bars.BarColumn(),
+        bars.MofNCompleteColumn(), bars.TimeRemainingColumn(),
     )  # fmt: skip
     with bars.Progress(
         *columns, console=console, disable=not console.is_terminal, transient=True

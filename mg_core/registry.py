@@ -39,6 +39,9 @@ class Registry(Mapping[str, Variant], Generic[Variant]):
         self.kind = kind
         self._variants: dict[str, Variant] = {}
 
+    def __repr__(self) -> str:
+        return f"<{self.kind}: {', '.join(self._variants)}>"
+
     def register(self, name: str) -> Callable[[Variant], Variant]:
         """Return a decorator that registers a variant under `name`.
 

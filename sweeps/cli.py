@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from mg_core.store import ResultStore
     from sweeps.planning import Plan
 
+SHOWN_VALUES = 50
+"""Values of an axis that `plan` counts."""
+
 app = new_app("Sweeps that guide models with explanations, on Ray Tune or in this process.")
 
 FileOrStore = Annotated[
@@ -66,6 +69,9 @@ def run_sweep(
     extend: Annotated[
         bool, typer.Option("--extend", help="Add the new trials of a larger grid to the store.")
     ] = False,
+    into: Annotated[
+        bool, typer.Option("--into", help="Put a new store among other files of a folder.")
+    ] = False,
 ) -> None:
     """Run the waiting trials; the same command goes on where a run was stopped.
 
@@ -73,7 +79,9 @@ def run_sweep(
     """
     from sweeps import library
 
-    done = library.run(file, store, settings or (), runner, address, num_gpus, retry_failed, extend)
+    done = library.run(
+        file, store, settings or (), runner, address, num_gpus, retry_failed, extend, into=into
+    )
     raise typer.Exit(0 if done.is_complete else 1)
 
 
@@ -110,16 +118,15 @@ def status(
     """Show how far a sweep is, the time it needs, its fronts so far, and its failures."""
     import json
 
-    from rich.console import Console
-
+    from mg_core import terminal
     from sweeps.status import read_status
     from sweeps.status_view import status_view
 
     found = read_status(_store(file, store))
     if as_json:
-        typer.echo(json.dumps(found.to_json(), ensure_ascii=False))
+        typer.echo(json.dumps(found.to_json()))
     else:
-        Console(highlight=False).print(status_view(found))
+        terminal.console().print(status_view(found))
 
 
 @app.command()
@@ -159,6 +166,39 @@ def logs(
 
 
 @app.command()
+def verify(
+    file: FileOrStore,
+    store: StoreOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set what is damaged aside, to be made again.")
+    ] = False,
+) -> None:
+    """Read every file of a store, and list what is damaged and what repairs it.
+
+    Exit code 0: nothing is, or it was set aside; 1: something is.
+    """
+    from mg_core.progress import progress_bars
+    from mg_core.store import reading
+    from mg_core.store.verification import set_damage_aside
+    from mg_core.store.verification import verify as verify_store
+    from sweeps.lock import refuse_driven
+
+    place = _store(file, store)
+    with reading(place), progress_bars() as progress:
+        found = verify_store(place, progress)
+    for damage in found:
+        typer.echo(f"{damage.problem}: {damage.repair}")
+    if not found:
+        typer.echo("every file is as it was written")
+    movable = [damage for damage in found if damage.keys]
+    if repair and movable:
+        with reading(place):
+            refuse_driven(place)
+            typer.echo(f"set aside in {set_damage_aside(place, movable)}")
+    raise typer.Exit(1 if len(found) > (len(movable) if repair else 0) else 0)
+
+
+@app.command()
 def rm(
     file: FileOrStore,
     trial: Annotated[
@@ -185,12 +225,12 @@ def main() -> None:
 
 def _store(file: str, override: str | None) -> ResultStore:
     """Return the store that a command line names, itself or by a sweep file."""
-    from pathlib import Path
+    import os
 
     from mg_core.store import ResultStore
     from sweeps.spec import load_spec
 
-    is_file = override is None and Path(file).is_file()
+    is_file = override is None and os.path.isfile(file)
     return ResultStore(override or (load_spec(file, ()).store if is_file else file))
 
 
@@ -203,7 +243,9 @@ def _print_plan(plan: Plan) -> None:
         f"{len(grid.trials)} trials: {len(grid.baselines)} baseline and {len(grid.guided)} guided"
     )
     for axis, values in grid.axes().items():
-        typer.echo(f"  {axis}: " + ", ".join(f"{value} {n}" for value, n in values.items()))
+        shown = ", ".join(f"{value} {n}" for value, n in list(values.items())[:SHOWN_VALUES])
+        more = f" … and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
+        typer.echo(f"  {axis}: {shown}{more}")
     n_epochs = sum(plan.epochs_left(trial) for trial in plan.todo(retry_failed=False))
     typer.echo(f"{in_words(plan.counts())} ({n_epochs} epochs to run)")
     for reason, number in grid.dropped.items():

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from mg_core.columns import BY_METRIC
 from mg_core.store.ledger import STATES, state_after
 from sweeps.fronts import best_front, best_rows, of_trial
 from sweeps.runner import Listener
@@ -144,6 +145,7 @@ class Display(Listener):
         parts: list[RenderableType] = [Text.assemble("trials  ", *states), self._bar]
         if self._front:
             objectives = self._plan.spec.objectives
+            headers = [BY_METRIC[name].header for name in objectives]
             rows = [
                 (
                     self._plan.grid.trials[row["trial_id"]].label,
@@ -155,7 +157,7 @@ class Display(Listener):
             ]
             columns = ("trial", "judged at", "epoch")
             title = "best front so far (validation, %)"
-            parts.append(table(title, columns, objectives, rows, SHOWN))
+            parts.append(table(title, columns, headers, rows, SHOWN))
         return Group(*parts)
 
 

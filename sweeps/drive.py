@@ -13,14 +13,18 @@ from types import FrameType
 
 from rich.console import Console
 
+from mg_core import terminal
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
-from mg_core.store import ResultStore
+from mg_core.paths import with_home
+from mg_core.store import ResultStore, reading
 from mg_core.store.files import PATIENCE
 from mg_core.store.garbage import collect_garbage
+from mg_core.store.layout import SPEC, is_own
 from mg_core.store.ledger import FAILURE_KINDS
+from mg_core.store.verification import mend, mend_baseline
 from sweeps.display import Display
-from sweeps.grid import expand
+from sweeps.grid import Grid, expand
 from sweeps.lock import StoreLock
 from sweeps.planning import Plan, admit, check_admission, look
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
@@ -30,6 +34,7 @@ from sweeps.tracking import check_tracking, tracked
 RUNNERS = ("ray", "inline")
 
 
+@terminal.printing(is_optional=True)
 def drive(
     spec: SweepSpec,
     runner: str = "ray",
@@ -38,6 +43,7 @@ def drive(
     retry_failed: bool = False,
     extend: bool = False,
     only: str | None = None,
+    into: bool = False,
 ) -> Plan:
     """Run what is missing of a sweep and return how far it is then; `sweeps.run` explains all.
 
@@ -48,16 +54,17 @@ def drive(
     _choose("runner", runner, RUNNERS)
     if only is not None:
         _choose("kind of failure", only, FAILURE_KINDS)
-    console = Console(highlight=False, markup=False)  # Brackets in an error are no markup.
+    console = terminal.console()
     run = secrets.token_hex(4)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
-    grid = look(spec, expand(spec)).grid  # All errors of the sweep come before any write.
+    grid = expand(spec)  # All errors of the sweep come before any write.
+    refuse_others_folder(store, into)
     check_tracking(spec)
     store.files.check_writable()
     store.files.patience = PATIENCE
     with StoreLock(store, run) as lock:
-        plan = look(spec, grid, PATIENCE)
+        plan = _mended(spec, grid, store, retry_failed, console)
         check_admission(plan, store, extend)
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
@@ -77,6 +84,50 @@ def drive(
         return look(spec, grid, PATIENCE)
 
 
+def _mended(
+    spec: SweepSpec, grid: Grid, store: ResultStore, retry_failed: bool, console: Console
+) -> Plan:
+    """Return how far the sweep is, once damaged and misplaced files are set aside."""
+    said = []
+    with reading(store):
+        said += mend(store, set(grid.trials))
+        plan = look(spec, grid, PATIENCE)
+        needed = {config.baseline for config in plan.todo(retry_failed).values()}
+        for baseline in sorted(filter(None, needed)):
+            if plan.ledger.is_complete(baseline):
+                sentence = mend_baseline(store, plan.ledger.progress[baseline])
+                said += [sentence] if sentence else []
+    for sentence in said:
+        console.print(sentence, style="yellow", soft_wrap=True)
+    return look(spec, grid, PATIENCE) if said else plan
+
+
+def refuse_others_folder(store: ResultStore, into: bool) -> None:
+    """Refuse to begin a store among files that are not a store's, unless that is wanted.
+
+    Raises:
+        InputError: names some of the files.
+    """
+    with reading(store):
+        if store.is_store():
+            return
+        if into and store.spec_text() is not None:
+            raise InputError(
+                f"store {store.uri!r} holds a {SPEC} of your own, which the store's would replace; "
+                "give it another name"
+            )
+        if into:
+            return
+        keys = store.files.keys("")
+        others = [key for key in keys if not is_own(key) or key == SPEC]
+    if others:
+        shown = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        raise InputError(
+            f"store {store.uri!r} is not empty: it holds {shown}; name an empty or new folder, or "
+            "put the store among these files with --into"
+        )
+
+
 def _choose(what: str, name: str, allowed: Sequence[str]) -> None:
     if name not in allowed:
         raise InputError(f"unknown {what} {name!r}; choose from {', '.join(allowed)}")
@@ -94,9 +145,7 @@ def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
     spec = plan.spec
     with progress_bars("decoding") as progress:
         for config in {trial.data.key: trial.data for trial in todo.values()}.values():
-            data = open_data(config, spec.data.root, spec.data.cache, progress)
-            for name in ("train", "val"):
-                data.split(name)
+            open_data(config, spec.data.root, spec.data.cache, progress).prepare()
 
 
 def _ready(
@@ -104,6 +153,7 @@ def _ready(
 ) -> AbstractContextManager[RunTrials]:
     if runner == "inline":
         return nullcontext(run_inline)
+    with_home("~")  # Ray fails without a home folder when it is imported.
     from sweeps.scheduler import on_ray
 
     return on_ray(spec, address, num_gpus)

@@ -65,7 +65,7 @@ def of_trial(front: Sequence[dict[str, Any]], trial_id: str) -> list[dict[str, A
 
 def best_rows(rows: list[dict[str, Any]], objectives: Sequence[str]) -> list[dict[str, Any]]:
     """Return the non-dominated rows, best in the second objective first."""
-    if not rows:
+    if not rows or not objectives:
         return []
     missing = float("nan")
     points = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections import ChainMap, Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from math import prod
 from typing import Any
 
 from mg_core.attributions import ATTRIBUTIONS, INPUT
@@ -17,6 +18,7 @@ from mg_core.config import (
     EvaluationPair,
     GuidanceConfig,
     TrialConfig,
+    digest,
 )
 from mg_core.data import DATASETS, data_config
 from mg_core.errors import InputError
@@ -25,6 +27,10 @@ from mg_core.losses import LOSSES
 from mg_core.models import MODELS
 from mg_core.registry import Registry, import_variants
 from sweeps.spec import BlockSpec, SweepSpec
+
+MOST_TRIALS = 200_000
+"""Combinations of a grid; each takes some 3 kB of memory and a file in the store."""
+_AXES = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
 
 
 @dataclass
@@ -51,8 +57,9 @@ class Grid:
 
     def axes(self) -> dict[str, Counter[Any]]:
         """Count the guided trials by value, for each axis with several values except λ."""
+        guided = self.guided.values()
         found = {
-            axis.source.split(".")[-1]: Counter(configured(c, axis) for c in self.guided.values())
+            axis.source.split(".")[-1]: Counter(configured(c, axis) for c in guided)
             for axis in AXES
             if axis.name != "localization_weight"
         }
@@ -67,34 +74,52 @@ def expand(spec: SweepSpec) -> Grid:
     """
     import_variants(spec.imports)
     _misfit.cache_clear()  # The user may have changed own variants since the last call.
+    _check_size(spec)
     options = spec.data.model_dump(exclude={"root", "cache"})
     data = data_config(**options, source="data")
     guided: dict[str, TrialConfig] = {}
-    starts: dict[tuple[str, int], tuple[str, TrialConfig]] = {}
+    starts: dict[tuple[str, int], Baseline] = {}
     grid = Grid()
     for number, block in enumerate(spec.grid):
         where = f"grid.{number}"
         _check_block(block, spec.data.name, where)
         before = len(guided)
-        for model, seed, guidance in _combinations(spec, block):
-            if reason := _misfit(model, guidance.attribution, guidance.layer):
-                grid.dropped[reason] += 1
-                continue
-            if (model, seed) not in starts:
-                baseline = _baseline(spec, data, model, seed)
-                starts[model, seed] = (baseline.trial_id, baseline)
-            trial = _guided(spec, *starts[model, seed], guidance)
-            trial_id = trial.trial_id
-            if trial_id in guided:
-                raise InputError(f"{where}: the combination {trial.label} stands twice")
-            guided[trial_id] = trial
+        guidances = _guidances(block)
+        for model, seed in product(block.model, block.seed or spec.seed):
+            for guidance in guidances:
+                if reason := _misfit(model, guidance.attribution, guidance.layer):
+                    grid.dropped[reason] += 1
+                    continue
+                if (model, seed) not in starts:
+                    starts[model, seed] = Baseline(spec, _baseline(spec, data, model, seed))
+                trial_id, trial = starts[model, seed].guided(guidance)
+                if trial_id in guided:
+                    raise InputError(f"{where}: the combination {trial.label} stands twice")
+                guided[trial_id] = trial
         if len(guided) == before:
             raise InputError(f"{where}: no valid combination; {'; '.join(grid.dropped)}")
     models = sorted({model for model, _ in starts})
     _check_evaluate(spec, models)
     _check_weights(spec, models)
-    grid.trials = dict(starts.values()) | guided
+    grid.trials = {start.trial_id: start.config for start in starts.values()} | guided
     return grid
+
+
+def _check_size(spec: SweepSpec) -> None:
+    """Raise an error for a grid that is too large to be listed, without listing it."""
+    total = 0
+    for number, block in enumerate(spec.grid):
+        sizes = {name: len(getattr(block, name) or (None,)) for name in _AXES}
+        sizes |= {"loss": sum(map(len, block.loss.values()))}
+        sizes |= {"model": len(block.model), "seed": len(block.seed or spec.seed)}
+        total += prod(sizes.values())
+        axes = sorted((name for name in sizes if sizes[name] > 1), key=lambda n: -sizes[n])
+        shown = " × ".join(f"{sizes[name]:,} {name}" for name in axes)
+        if total > MOST_TRIALS:
+            raise InputError(
+                f"grid: {total:,} combinations are more than the {MOST_TRIALS:,} that a sweep may "
+                f"have; grid.{number} has {shown}; make several sweeps of it"
+            )
 
 
 def _check_block(block: BlockSpec, dataset: str, where: str) -> None:
@@ -140,11 +165,12 @@ def _check_weights(spec: SweepSpec, models: list[str]) -> None:
             )
 
 
-def _combinations(spec: SweepSpec, block: BlockSpec) -> Iterator[tuple[str, int, GuidanceConfig]]:
-    names = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
-    for model, seed in product(block.model, block.seed or spec.seed):
-        for parts in product(*(_axis(block, name) for name in names)):
-            yield model, seed, GuidanceConfig(**ChainMap(*parts))
+def _guidances(block: BlockSpec) -> list[GuidanceConfig]:
+    """Return the guidance of each combination of a block, for any model and seed."""
+    return [
+        GuidanceConfig(**{name: value for part in parts for name, value in part.items()})
+        for parts in product(*(_axis(block, name) for name in _AXES))
+    ]
 
 
 def _axis(block: BlockSpec, name: str) -> list[dict[str, Any]]:
@@ -185,24 +211,45 @@ def _baseline(spec: SweepSpec, data: DataConfig, model: str, seed: int) -> Trial
     )
 
 
-def _guided(
-    spec: SweepSpec, baseline_id: str, baseline: TrialConfig, guidance: GuidanceConfig
-) -> TrialConfig:
-    own = EvaluationPair(attribution=guidance.attribution, layer=guidance.layer)
-    further = [
-        pair
-        for pair in spec.evaluate
-        if _misfit(baseline.model, pair.attribution, pair.layer) is None
-    ]
-    pairs = {str(pair): pair for pair in [own, *further]}
-    return baseline.model_copy(
-        update={
-            **spec.guided.model_dump(),
-            "baseline": baseline_id,
-            "guidance": guidance,
-            "evaluate": tuple(pairs[name] for name in sorted(pairs)),
-        }
-    )
+class Baseline:
+    """The baseline of a model and seed, from which its guided trials are made.
+
+    Args:
+        spec: the sweep.
+        config: configuration of the baseline.
+    """
+
+    def __init__(self, spec: SweepSpec, config: TrialConfig) -> None:
+        self.config, self.trial_id = config, config.trial_id
+        self._evaluate = spec.evaluate
+        self._update = {**spec.guided.model_dump(), "baseline": self.trial_id}
+        self._pairs: dict[tuple[str, str], tuple[EvaluationPair, ...]] = {}
+        self._hashed: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def guided(self, guidance: GuidanceConfig) -> tuple[str, TrialConfig]:
+        """Return a guided trial that starts from this baseline, with its id."""
+        place = (guidance.attribution, guidance.layer)
+        if place not in self._pairs:
+            self._pairs[place] = self._pairs_at(guidance)
+        update = {**self._update, "guidance": guidance, "evaluate": self._pairs[place]}
+        trial = self.config.model_copy(update=update)
+        # Trials at one place differ in their guidance alone, so the rest is made into text once.
+        own = guidance.canonical
+        if place not in self._hashed:
+            before, _, after = trial.canonical.partition(own)
+            self._hashed[place] = before, after
+        before, after = self._hashed[place]
+        return digest(before + own + after), trial
+
+    def _pairs_at(self, guidance: GuidanceConfig) -> tuple[EvaluationPair, ...]:
+        own = EvaluationPair(attribution=guidance.attribution, layer=guidance.layer)
+        further = [
+            pair
+            for pair in self._evaluate
+            if _misfit(self.config.model, pair.attribution, pair.layer) is None
+        ]
+        pairs = {str(pair): pair for pair in [own, *further]}
+        return tuple(pairs[name] for name in sorted(pairs))
 
 
 def _check_evaluate(spec: SweepSpec, models: list[str]) -> None:

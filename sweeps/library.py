@@ -42,6 +42,7 @@ def run(
     retry_failed: bool = False,
     extend: bool = False,
     only: str | None = None,
+    into: bool = False,
 ) -> Plan:
     """Run the waiting trials of a sweep; the same call goes on where a run was stopped.
 
@@ -53,8 +54,9 @@ def run(
         address: Ray cluster to join; by default this machine starts its own.
         num_gpus: logical GPUs of a Ray cluster that this machine starts.
         retry_failed: run the failed trials too.
+        into: put a new store into a folder that holds other files.
         extend: add the new trials of a larger grid to the store.
-        only: with `retry_failed`, the kind of failure to run again; all kinds by default.
+        only: the kind of failure to run again; with `retry_failed` alone all kinds.
 
     Returns:
         The trials and how far each of them is then, see `Plan.counts`.
@@ -72,10 +74,12 @@ def run(
     """
     from sweeps.drive import drive
 
+    retry_failed = retry_failed or only is not None
     spec = _spec(sweep, store, settings)
-    return drive(spec, runner, address, num_gpus, retry_failed, extend, only)
+    return drive(spec, runner, address, num_gpus, retry_failed, extend, only, into)
 
 
 def _spec(sweep: Sweep, store: Path | str | None, settings: Sequence[str]) -> SweepSpec:
+    settings = [settings] if isinstance(settings, str) else settings
     content = sweep.model_dump() if isinstance(sweep, SweepSpec) else sweep
     return load_spec(content, settings, None if store is None else str(store))

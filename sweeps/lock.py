@@ -7,6 +7,10 @@ The holder rewrites the lock's object every 1.5 seconds. No clocks are compared:
 own host the lock is held while its process lives; elsewhere, while whoever asks sees the object
 change. A holder that lost contact with the store may find another driver's lock there afterwards;
 it then stops.
+
+Of several drivers that start at the same moment one gets the lock. In a folder, looking for a lock
+and writing one's own happen under a lock of the operating system. Where there is none, as on object
+storage, a driver looks again after a pause, and the last one that wrote has the lock.
 """
 
 from __future__ import annotations
@@ -23,13 +27,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mg_core.atomic import locked
 from mg_core.errors import InputError
+from mg_core.redaction import harmless
 from mg_core.store import ResultStore
 from mg_core.store.layout import LOCK
 from mg_core.store.ledger import Ledger, read_ledger
 
 BEAT_SECONDS = 1.5
 MISSED_BEATS = 8
+SETTLE_SECONDS = 2.0
+"""Longer than a driver takes from looking for a lock to writing its own on object storage."""
 
 
 class StoreLock:
@@ -54,7 +62,7 @@ class StoreLock:
         self._record: dict[str, Any] = {
             "run": run,
             "host": host_identity(),
-            "name": socket.gethostname(),
+            "name": harmless(socket.gethostname()),
             "pid": os.getpid(),
             "born": process_birth(os.getpid()),
             "beat": secrets.token_hex(4),
@@ -63,8 +71,20 @@ class StoreLock:
         self._thread = threading.Thread(target=self._beat, daemon=True)
 
     def __enter__(self) -> StoreLock:
-        refuse_driven(self._entered)
-        self._write(self._entered)
+        store, is_alone = self._entered, False
+        with contextlib.ExitStack() as exclusive:
+            # Some network folders have no locks.
+            with contextlib.suppress(NotImplementedError):
+                if store.local_path is not None:
+                    exclusive.enter_context(locked(store.local_path / LOCK))
+                    is_alone = True
+            refuse_driven(store)
+            self._write(store)
+        if not is_alone:
+            time.sleep(SETTLE_SECONDS)
+            holder = read_lock(store)
+            if holder is not None and not self._is_own(holder):
+                raise _driven(store, holder)
         self._thread.start()
         return self
 
@@ -137,9 +157,13 @@ def refuse_driven(store: ResultStore) -> None:
     """
     holder = read_lock(store)
     if holder is not None and is_held(store, holder):
-        raise InputError(
-            f"store {store.uri!r} is driven by {described(holder)}; wait for it, or stop it first"
-        )
+        raise _driven(store, holder)
+
+
+def _driven(store: ResultStore, holder: dict[str, Any]) -> InputError:
+    return InputError(
+        f"store {store.uri!r} is driven by {described(holder)}; wait for it, or stop it first"
+    )
 
 
 def driven_ledger(
@@ -161,7 +185,7 @@ def driven_ledger(
 
 def described(holder: dict[str, Any]) -> str:
     """Return the process and host of a lock's record in words."""
-    return f"process {holder['pid']} on {holder['name']}"
+    return harmless(f"process {holder['pid']} on {holder.get('name') or holder['host']}")
 
 
 def host_identity() -> str:

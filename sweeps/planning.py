@@ -15,7 +15,7 @@ from sweeps.lock import driven_ledger
 from sweeps.spec import SweepSpec, differences
 
 
-@dataclass
+@dataclass(repr=False)
 class Plan:
     """The trials of a sweep and how far they are.
 
@@ -28,6 +28,10 @@ class Plan:
     spec: SweepSpec
     grid: Grid
     ledger: Ledger = field(default_factory=Ledger)
+
+    def __repr__(self) -> str:
+        states = ", ".join(f"{number} {state}" for state, number in self.counts().items())
+        return f"<Plan of {self.spec.name}: {len(self.grid.trials)} trials, {states}>"
 
     @property
     def complete(self) -> set[str]:
@@ -113,14 +117,22 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
         InputError: the store holds another sweep; the message lists the differences.
     """
     with reading(store):
-        if store.spec_text() is None:
+        present = store.trial_ids()
+        if store.spec_text() is None or not store.is_store():
             return
-        stored, present = store.spec(), store.trial_ids()
+        try:
+            stored = store.spec()
+        except InputError:
+            if present != plan.grid.trials.keys():
+                raise
+            return  # A damaged spec of these very trials: `admit` writes it again.
     added, lost = plan.grid.trials.keys() - present, present - plan.grid.trials.keys()
     is_other = lost or set(stored.get("objectives") or ()) != set(plan.spec.objectives)
-    if is_other or (added and not extend):
+    changes = "; ".join(differences(stored, plan.spec))
+    # Where nothing differs, records of trials were lost; `admit` writes them again.
+    if is_other or (added and changes and not extend):
         hint = "name another store with --store" if is_other else "--extend adds what is new"
-        changes = "; ".join(differences(stored, plan.spec)) or "the code's numerics version"
+        changes = changes or f"{len(lost)} of its trials are not in this sweep"
         raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
 
 
@@ -134,5 +146,5 @@ def admit(plan: Plan, store: ResultStore) -> None:
     # Trials before the spec: a store with a spec has all trials of it.
     store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})
     text = plan.spec.to_yaml()
-    if store.spec_text() != text:
+    if not (store.spec_text() or "").startswith(text):
         store.put_spec(text)

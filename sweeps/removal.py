@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mg_core.errors import InputError
 from mg_core.store import ResultStore, layout, reading
 from sweeps.lock import refuse_driven
 
@@ -17,6 +18,7 @@ class Removal:
     Attributes:
         store: the store that loses objects.
         description: what is deleted and what stays, in words.
+        trials: trials whose results are deleted; none for the whole store.
         keys: keys of the objects, in the order of their deletion.
         folders: folders that are empty afterwards and are deleted too.
         is_whole: whether the whole store is deleted.
@@ -24,6 +26,7 @@ class Removal:
 
     store: ResultStore
     description: str
+    trials: Sequence[str]
     keys: list[str]
     folders: list[str]
     is_whole: bool = False
@@ -35,10 +38,14 @@ class Removal:
             InputError: a driver is at work on the store by now, or the store cannot be written.
         """
         refuse_driven(self.store)
+        if set(removal(self.store, self.trials).keys) != set(self.keys):
+            raise InputError(
+                f"store {self.store.uri!r} has changed meanwhile; give the command again"
+            )
         with reading(self.store):
             self.store.files.delete(self.keys)
             for folder in self.folders:
-                self.store.files.delete_folder(folder)
+                self.store.files.delete_empty_folder(folder)
             self.store.files.remove_empty_temporary()
         if self.is_whole and self.store.local_path is not None:
             with contextlib.suppress(OSError):  # The folder holds files of the user's too.
@@ -64,8 +71,12 @@ def removal(store: ResultStore, trials: Sequence[str]) -> Removal:
 def _of_store(store: ResultStore) -> Removal:
     files = store.files
     present = set(files.keys(""))
+    written = _written(store)
     own = [
-        key for folder in layout.FOLDERS for key in sorted(present) if key.startswith(f"{folder}/")
+        key
+        for folder in layout.FOLDERS
+        for key in sorted(present)
+        if key.startswith(f"{folder}/") and (layout.is_own(key) or key in written)
     ]
     # The spec last: while it is there, an interrupted deletion can be repeated.
     own += [key for key in (layout.LOCK, layout.SPEC) if key in present]
@@ -73,7 +84,13 @@ def _of_store(store: ResultStore) -> Removal:
     stays = f"; other files in its folder stay: {n_foreign}" if n_foreign else ""
     n_trials = sum(key.startswith(f"{layout.TRIALS}/") for key in own)
     text = f"store {store.uri}: {n_trials} trials and all their results, {len(own)} files{stays}"
-    return Removal(store, text, own, list(layout.FOLDERS), is_whole=True)
+    return Removal(store, text, (), own, list(layout.FOLDERS), is_whole=True)
+
+
+def _written(store: ResultStore) -> set[str]:
+    """Return the files that `mg-analysis` wrote into the store and that nobody has changed."""
+    keys = {f"{layout.ANALYSIS}/{name}": digest for name, digest in store.written().items()}
+    return {key for key, digest in keys.items() if store.files.digest(key) == digest}
 
 
 def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:
@@ -86,7 +103,7 @@ def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:
         key
         for folder in layout.RESULTS
         for key in store.files.keys(folder)
-        if layout.trial_of(key) in deleted
+        if layout.is_own(key) and layout.trial_of(key) in deleted
     ]
     lines = [f"results of {trial} {configs[trial].label}" for trial in sorted(chosen)]
     if children:
@@ -95,4 +112,4 @@ def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:
     folders = [
         layout.prefix(folder, trial) for folder in layout.RESULTS for trial in sorted(deleted)
     ]
-    return Removal(store, "\n".join(lines), keys, folders)
+    return Removal(store, "\n".join(lines), names, keys, folders)

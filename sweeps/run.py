@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 
+from mg_core.paths import with_home
 from sweeps.cli import main as mg_sweep
 from sweeps.yaml_file import BOOTSTRAP
 
@@ -21,10 +21,10 @@ def main() -> None:
     arguments = sys.argv[1:]
     if not arguments or arguments[0].startswith("-"):
         arguments.insert(0, str(BOOTSTRAP))
-    file = Path(arguments[0]).expanduser()
+    file = with_home(arguments[0])
     if file.exists():
         arguments[0] = str(file.absolute())
-    os.chdir(Path.home())
+    os.chdir(with_home("~"))
     sys.argv = ["mg-sweep", "run", *arguments, "--address", "auto"]
     mg_sweep()
 

@@ -7,27 +7,26 @@ trials that are left: all progress is in the store, and Tune's own state is neve
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import yaml
-
+from mg_core.cluster import connect
 from mg_core.config import Runtime
 from mg_core.errors import InputError
+from mg_core.paths import with_home
+from mg_core.redaction import redacted
 from mg_core.store.ledger import FailureKind
 from mg_core.training.execution import Outcome, record_interrupted, record_lost
+from mg_core.yaml_text import read_yaml
 from sweeps.runner import Listener, Queue, RunTrials
 from sweeps.spec import ResourceSpec, SweepSpec
 from sweeps.yaml_file import BOOTSTRAP
 
-REACH_SECONDS = 10.0
 LOOK_SECONDS = 10.0
 NODE_SECONDS = 1800.0
 RESOURCES = ("CPU", "GPU", "memory")
@@ -213,53 +212,11 @@ def on_ray(
 
     try:
         address = address or os.environ.get("RAY_ADDRESS")
-        connect(address, num_gpus)
+        connect(ray, address, num_gpus)
         check_resources(spec.resources, may_grow=address is not None)
         yield run_trials
     finally:
         ray.shutdown()
-
-
-def connect(address: str | None, num_gpus: int | None = None) -> None:
-    """Join the Ray cluster at an address, or start one on this machine.
-
-    Raises:
-        InputError: there is no cluster at the address, or it refuses the connection.
-    """
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        ray.init(address="local", include_dashboard=False, num_gpus=num_gpus, **common)
-        return
-    if address.startswith("ray://"):
-        raise InputError(
-            f"address {address!r} is one of Ray's client; run this on a node of the cluster with "
-            "--address auto, or give the head's HOST:PORT (6379)"
-        )
-    try:
-        _check_reachable(address)
-    except (OSError, ValueError, OverflowError) as error:
-        raise InputError(f"no Ray cluster at {address!r}: {error}") from None
-    try:
-        ray.init(address=address, **common)
-    # Ray has no error classes of its own for other versions of Ray or Python, or a wrong token.
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        ray.shutdown()
-        reason = " ".join(str(error).split()) + _token()
-        raise InputError(f"cannot join the Ray cluster at {address!r}: {reason}") from None
-
-
-def _token() -> str:
-    """Return a hint about the token: with a wrong one, a cluster just does not answer."""
-    if os.environ.get("RAY_AUTH_MODE") == "token":
-        return " (is ~/.ray/auth_token the cluster's?)"
-    return " (if it asks for a token: RAY_AUTH_MODE=token, and the token in ~/.ray/auth_token)"
-
-
-def _check_reachable(address: str) -> None:
-    """Connect to the port once; Ray would try for minutes and print many lines."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
 
 
 def check_resources(wanted: ResourceSpec, may_grow: bool = False) -> None:
@@ -312,8 +269,8 @@ def _nodes_to_come() -> list[dict[str, float]]:
     config = ray._private.state.state.get_cluster_config()
     groups = config.node_group_configs if config is not None else ()
     found = [dict(group.resources) for group in groups if group.max_count]
-    with contextlib.suppress(OSError, yaml.YAMLError, TypeError, KeyError, AttributeError):
-        cluster = yaml.safe_load(BOOTSTRAP.expanduser().read_text())
+    with contextlib.suppress(OSError, InputError, TypeError, KeyError, AttributeError):
+        cluster = read_yaml(with_home(BOOTSTRAP), "cluster file")
         if cluster["provider"]["type"] == "local" and len(_nodes()) > cluster["max_workers"]:
             return found
         for kind in cluster["available_node_types"].values():
@@ -363,4 +320,4 @@ def _reason(trial: Any) -> str:
     """Return in one line Tune's reason for the loss of a trial."""
     error = trial.get_pickled_error() or trial.get_error()
     lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
-    return lines[0] if lines else "the trial's process was lost"
+    return redacted(lines[0]) if lines else "the trial's process was lost"

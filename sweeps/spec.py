@@ -23,10 +23,10 @@ from mg_core.config import (
     PositiveInt,
     PositiveNumber,
     Runtime,
-    Scalar,
     parse,
 )
 from mg_core.download import file_digest
+from mg_core.paths import with_home, with_variables
 from mg_core.redaction import refuse_secrets
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
@@ -53,16 +53,18 @@ def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    for number, value in enumerate(values):
-        if value in values[:number]:
+    seen: set[Any] = set()
+    for value in values:
+        if value in seen:
             shown = repr(value) if isinstance(value, (str, int, float)) else f"'{value}'"
             raise ValueError(f"the value {shown} stands twice in a list")
+        seen.add(value)
     return values
 
 
 def absolute(path: str) -> str:
     """Return the absolute path; a URI and a path with `~`, which nodes resolve, stay the same."""
-    path = os.path.expandvars(path)
+    path = with_variables(path)
     return path if "://" in path or path.startswith("~") else str(Path(path).absolute())
 
 
@@ -72,11 +74,12 @@ def pinned(weights: str) -> str:
     Names, addresses and paths without a file on this machine stay the same.
     """
     refuse_secrets(weights, "the address")
+    weights = weights if "://" in weights else with_variables(weights)
     if "/" not in weights or "://" in weights or "#sha256=" in weights:
         return weights
     path = absolute(weights)
-    file = Path(path).expanduser()
-    if not file.is_file():
+    file = with_home(path)
+    if not os.path.isfile(file):
         return path
     return f"{path}#sha256={file_digest(file, 'sha256')[:16]}"
 
@@ -98,7 +101,7 @@ class DataSpec(Frozen):
     cache: Place | None = None
     image_size: PositiveInt = 224
     horizontal_flip: bool = False
-    options: dict[str, Scalar] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class StageSpec(Frozen):
@@ -246,7 +249,7 @@ def load_spec(
 
 def _content(source: str) -> tuple[dict[str, Any], str | None]:
     """Return the content of a sweep file or of a store, and the URI if it is a store."""
-    if "://" not in source and not (Path(source) / SPEC).is_file():
+    if "://" not in source and not os.path.isfile(f"{source}/{SPEC}"):
         return read_sweep(Path(source)), None
     store = ResultStore(source)
     with reading(store):
@@ -265,10 +268,15 @@ def differences(old: dict[str, Any], new: SweepSpec) -> list[str]:
     before, after = _flat(stored.model_dump(mode="json")), _flat(new.model_dump(mode="json"))
     keys = [key for key in {**before, **after} if before.get(key) != after.get(key)]
     return [
-        f"{key}: {before.get(key, 'absent')} → {after.get(key, 'absent')}"
+        f"{key}: {_shown(before, key)} → {_shown(after, key)}"
         for key in keys
         if not WITHOUT_EFFECT & {key, key.split(".")[0]}
     ]
+
+
+def _shown(values: Mapping[str, Any], key: str) -> str:
+    text = str(values.get(key, "absent"))
+    return text if len(text) <= 200 else f"{text[:197]}..."
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

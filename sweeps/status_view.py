@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from mg_core.columns import BY_METRIC
 from sweeps.display import STYLES, duration, in_words, table
 from sweeps.lock import described
 from sweeps.status import Status
@@ -82,7 +83,8 @@ def _front_table(found: Status) -> Table:
         for front in found.fronts
     ]
     title = "fronts so far (validation, %: the best of each objective)"
-    return table(title, ("configuration",), ("trials", "points", *objectives), rows, SHOWN)
+    headers = ("trials", "points", *(BY_METRIC[name].header for name in objectives))
+    return table(title, ("configuration",), headers, rows, SHOWN)
 
 
 def _best(points: Iterable[dict[str, Any]], name: str) -> str:

@@ -21,6 +21,7 @@ from rich.text import Text
 from mg_core.columns import BOOKKEEPING_COLUMNS, TRAINING_COLUMNS, of_split
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
+from mg_core.redaction import redacted
 from mg_core.store import ResultStore
 from mg_core.store.files import PATIENCE
 from mg_core.store.layout import TENSORBOARD
@@ -140,7 +141,7 @@ class Mirror(Listener):
             while (item := self._next()) is not None:
                 self._copy(tracker, *item)
         except Exception as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = redacted(" ".join(str(error).split()) or type(error).__name__)
             text = f"tracking has stopped ({reason}); the store has everything"
             self._console.print(Text(text, style="yellow"), soft_wrap=True)
 

@@ -7,6 +7,7 @@ import time
 from rich.console import Console
 from rich.live import Live
 
+from mg_core import terminal
 from mg_core.store import ResultStore
 from sweeps.status import read_status
 from sweeps.status_view import status_view, summary
@@ -25,7 +26,7 @@ def follow(store: ResultStore, every: float, console: Console | None = None) -> 
     Raises:
         InputError: this is no store.
     """
-    console = console or Console(highlight=False)
+    console = console or terminal.console()
     found = read_status(store)
     if console.is_terminal:
         with Live(status_view(found, False), console=console, auto_refresh=False) as live:

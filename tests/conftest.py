@@ -83,7 +83,7 @@ def sweep(small_sweep):
 
 @pytest.fixture(scope="session")
 def desk(tmp_path_factory, small_sweep):
-    """Return a folder as a user's: a sweep file of three trials, and a finished, tested store of it."""
+    """Return a user's folder: a sweep file of three trials, and its finished, tested store."""
     folder = tmp_path_factory.mktemp("desk")
     import analysis
     import sweeps

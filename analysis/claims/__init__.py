@@ -16,7 +16,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from math import isfinite
 
+from analysis.claims.bootstrap import Interval
 from analysis.claims.boxes import r7, r8
 from analysis.claims.groups import table_1
 from analysis.claims.losses import r1, r2, r3
@@ -52,6 +54,12 @@ def to_text(findings: Sequence[Finding]) -> str:
     return "\n\n".join(blocks)
 
 
+def _numbers(estimate: Interval | None) -> dict[str, float | int | None]:
+    """Return an estimate as JSON can hold it: numbers that are not finite are null."""
+    found = asdict(estimate) if estimate else {"value": None}
+    return {k: None if v is None or not isfinite(v) else v for k, v in found.items()}
+
+
 def to_json(findings: Sequence[Finding]) -> str:
     """Write findings for programs."""
     content = []
@@ -62,7 +70,7 @@ def to_json(findings: Sequence[Finding]) -> str:
                 "threshold": condition.threshold,
                 "unit": condition.unit,
                 "verdict": condition.verdict,
-                **(asdict(condition.estimate) if condition.estimate else {"value": None}),
+                **_numbers(condition.estimate),
             }
             for condition in finding.conditions
         ]

@@ -22,12 +22,7 @@ Statistic = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 class Interval:
     """An estimate and its bootstrap percentile interval of 95 %.
 
-    Attributes:
-        value: estimate on the data themselves.
-        low: value that 2.5 % of the draws are below.
-        high: value that 2.5 % of the draws are above.
-        n_configurations: number of configurations that were resampled.
-        n_units: number of (configuration, seed) that were measured.
+    `n_configurations` were resampled, `n_units` (configuration, seed) were measured.
     """
 
     value: float

@@ -26,15 +26,14 @@ def r7(measures: Measures) -> Finding:
     chosen = chosen.assign(gain=gained(chosen, chosen["annotated_fraction"] == 1))
     table = having(paired(chosen, "annotated_fraction", ["gain"]), [1.0])
     few = [name for name in table if isinstance(name, float) and name <= 0.1]
-    thresholds = {name: MOST_KEPT if name <= 0.01 else ENOUGH_KEPT for name in few}
     conditions = tuple(
         Condition(
             f"EPG gain that Energy keeps with {100 * name:g} % of the boxes",
             kept_share(table, name, 1.0),
-            threshold,
+            MOST_KEPT if name <= 0.01 else ENOUGH_KEPT,
             "%",
         )
-        for name, threshold in thresholds.items()
+        for name in few
     )
     return Finding(
         "R7",
@@ -61,6 +60,7 @@ def r8(measures: Measures) -> Finding:
     ends = ends.assign(end=ends["loss"] + tightness)
     columns = ["energy, tight", "energy, dilated", "l1, tight", "l1, dilated"]
     table = laid_out(ends, "end", ["gain"]) if most > 0 else pd.DataFrame({"configuration": []})
+    both = having(table, columns).reindex(columns=["configuration", *columns])
     # Where L1 was not run, Energy is judged all the same.
     conditions = (
         Condition(
@@ -71,10 +71,7 @@ def r8(measures: Measures) -> Finding:
         ),
         Condition(
             "EPG gain kept: Energy minus L1",
-            estimate(
-                having(table, columns).reindex(columns=["configuration", *columns]),
-                lambda m: 100 * (m[:, 1] / m[:, 0] - m[:, 3] / m[:, 2]),
-            ),
+            estimate(both, lambda m: 100 * (m[:, 1] / m[:, 0] - m[:, 3] / m[:, 2])),
         ),
     )
     dilated = chosen.loc[chosen["box_dilation"] > 0, "configuration"]

@@ -14,21 +14,16 @@ def table_1(measures: Measures) -> Finding:
     rows = rows[rows["val_accuracy"].notna()] if "val_accuracy" in rows else rows.head(0)
     chosen = measures.chosen(rows, "epg", "accuracy", TABLE_1_SLACK)
     values = {"overall": "accuracy", "worst": "accuracy_worst_group"}
-    gains = chosen.assign(
-        **{name: chosen[column] - chosen[f"start_{column}"] for name, column in values.items()}
-    )
+    gains = {name: chosen[column] - chosen[f"start_{column}"] for name, column in values.items()}
+    gained = chosen.assign(**gains)
     conditions = []
     for task in ("conventional", "reversed"):
-        table = paired(gains[gains["task"] == task], "loss", list(values))
-        conditions.append(
-            Condition(
-                f"least gain of accuracy (overall, worst group; each loss), {task} task",
-                estimate(table, lambda means: means.min(axis=1)),
-            )
-        )
-    detail = chosen.groupby(["task", "loss"], as_index=False)[
-        [*values.values(), *(f"start_{column}" for column in values.values())]
-    ].mean()
+        table = paired(gained[gained["task"] == task], "loss", list(values))
+        least = estimate(table, lambda means: means.min(axis=1))
+        words = f"least gain of accuracy (overall, worst group; each loss), {task} task"
+        conditions.append(Condition(words, least))
+    shown = [*values.values(), *(f"start_{column}" for column in values.values())]
+    detail = chosen.groupby(["task", "loss"], as_index=False)[shown].mean()
     return Finding(
         "Table 1",
         "Guidance improves worst-group and overall accuracy on Waterbirds-100.",

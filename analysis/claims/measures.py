@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis.frame import in_percent
 from analysis.indicators import hypervolume, reference_point
 from analysis.pareto import numbered
 from analysis.results import Results
 from analysis.selection import SLACK, best_within, guided_there
-from mg_core.columns import COLUMNS, CONFIGURATION, KEY, PAIR, RUN, SCORES, TABLE
+from mg_core.columns import COLUMNS, CONFIGURATION, PAIR, RUN, SCORES, TABLE
 
 PANEL = [name for name in CONFIGURATION if name != "loss"]
 """What the losses that are compared with each other share."""
@@ -27,14 +28,12 @@ class Measures:
 
     Attributes:
         rows: one per checkpoint and judged pair: `KEY`, configuration, validation metrics, and
-            `VALUES` on `split` under their own names; no test column.
-        split: test, or val where nothing was tested.
+            `VALUES` on test (on validation where nothing was tested) under their own names.
         step_seconds: median time of a training step of each trial.
         is_finished: whether no trial is missing, and no test of a selected checkpoint.
     """
 
     rows: pd.DataFrame
-    split: str
     step_seconds: pd.Series
     is_finished: bool
 
@@ -42,14 +41,12 @@ class Measures:
     def of(cls, results: Results) -> Measures:
         """Take them from results; see `tested_rows`."""
         shown, split = tested_rows(results)
-        rows = shown[list(results.selected)].assign(
-            **{name: 100 * shown[f"{split}_{name}"].astype(float) for name in VALUES}
-        )
+        rows = shown[list(results.selected)].assign(**in_percent(shown, split, VALUES))
         trained = results.rows[(results.rows["kind"] == "guided") & (results.rows["epoch"] >= 1)]
         seconds = trained.groupby("trial_id")["seconds_step"].median()
         is_run = results.states["complete"] == len(results.trials)
         is_finished = is_run and (split == "val" or len(shown) == len(results.selected))
-        return cls(rows.reset_index(drop=True), split, seconds, is_finished)
+        return cls(rows.reset_index(drop=True), seconds, is_finished)
 
     @property
     def guided_there(self) -> pd.DataFrame:
@@ -72,7 +69,7 @@ class Measures:
         tried = set(rows.loc[~rows["is_reference"], "place"]) if self.is_finished else set()
         failed = start[start["place"].isin(tried - set(best["place"]))]
         stands = failed.sort_values("localization_weight", kind="stable").drop_duplicates("place")
-        key = [name for name in KEY if name != "epoch"]
+        key = ["trial_id", *PAIR]
         before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
         together = pd.concat([best, stands], ignore_index=True) if len(stands) else best
         return together.drop(columns="place").merge(before, on=key, how="left")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.claims.measures import PANEL, Measures, by_column, gained, paired, with_all_boxes
+from analysis.claims.measures import Measures, by_column, gained, paired, with_all_boxes
 from analysis.claims.statistics import (
     MOST_KEPT,
-    best_layer,
     best_of_losses,
     column_means,
     difference,
@@ -16,7 +15,7 @@ from analysis.claims.statistics import (
     kept_share,
 )
 from analysis.claims.verdict import Condition, Finding
-from analysis.pareto import numbered
+from mg_core.columns import PAIR
 
 
 def r4(measures: Measures) -> Finding:
@@ -30,12 +29,9 @@ def r4(measures: Measures) -> Finding:
         # A model goes with an attribution of its own, so neither is shared by what is compared.
         same = chosen.assign(model=family, attribution="own", guided_attribution="own")
         table = paired(same, "model", [metric])
-        conditions.append(
-            Condition(
-                f"{metric.upper()} at input, chosen checkpoints: B-cos minus the best other family",
-                difference(table, "bcos", [n for n in ("vanilla", "xdnn") if n in table]),
-            )
-        )
+        lead = difference(table, "bcos", ["vanilla", "xdnn"])
+        words = "at input, chosen checkpoints: B-cos minus the best other family"
+        conditions.append(Condition(f"{metric.upper()} {words}", lead))
         details.append(column_means(table, "family").assign(metric=metric))
     return Finding(
         "R4",
@@ -54,16 +50,13 @@ def r5(measures: Measures) -> Finding:
     rows = rows[rows["layer"] == "final"]
     conditions, details = [], []
     for metric in ("epg", "iou"):
-        best = best_of_losses(measures, rows, metric)
+        best = best_of_losses(measures.chosen(rows, by=metric), metric).sort_index()
         best["gain"] = best[metric] - best[f"start_{metric}"]
         table = by_column(best, "model", "gain")
-        conditions.append(
-            Condition(
-                f"{metric.upper()} gained at the final layer by the model that gains least",
-                # A draw without one of the models gives NaN, which the interval leaves out.
-                estimate(table, lambda means: means.min(axis=1)),
-            )
-        )
+        # A draw without one of the models gives NaN, which the interval leaves out.
+        least = estimate(table, lambda means: means.min(axis=1))
+        words = "gained at the final layer by the model that gains least"
+        conditions.append(Condition(f"{metric.upper()} {words}", least))
         details.append(column_means(table, "model").assign(metric=metric))
     return Finding(
         "R5",
@@ -79,16 +72,13 @@ def r5(measures: Measures) -> Finding:
 def r6(measures: Measures) -> Finding:
     """Guidance can raise F1 too."""
     rows = with_all_boxes(measures.guided_there)
-    key = ["trial_id", "attribution", "layer"]
+    key = ["trial_id", *PAIR]
     start = rows.loc[rows["is_reference"], [*key, "val_epg", "f1"]]
     start = start.rename(columns={"val_epg": "least", "f1": "start_f1"})
     better = rows[~rows["is_reference"]].merge(start, on=key)
     better = better[better["val_epg"] > better["least"]]
     # Chosen on validation over all losses and λ, judged on test: luck in choosing does not count.
-    place = ["configuration", "seed"]
-    better = better.assign(configuration=numbered(better, PANEL))
-    order = ["val_f1", "val_epg"]
-    best = better.sort_values(order, ascending=False, kind="stable").drop_duplicates(place)
+    best = best_of_losses(better, "f1", "epg")
     best = best.assign(gain=best["f1"] - best["start_f1"])
     table = by_column(best, "model", "gain")
     condition = Condition(
@@ -118,27 +108,22 @@ def r9(measures: Measures) -> Finding:
     chosen = chosen.assign(gain=gained(chosen, chosen["guided_layer"] == "input"), seconds=seconds)
     gains = paired(chosen, "guided_layer", ["gain"])
     middle = [str(name) for name in gains if str(name).startswith("mid")]
-    best = best_layer(chosen, middle)
+    # The middle layer is chosen on validation, too.
+    means = chosen[chosen["guided_layer"].isin(middle)].groupby("guided_layer")["val_epg"].mean()
+    best = str(means.idxmax()) if len(means) else ""
+    where = best or "a middle layer"
     gains = having(gains, ["input", best])
     times = having(paired(chosen, "guided_layer", ["seconds"]), ["input", best])
+    times = times.reindex(columns=["configuration", best, "input"])
+    speed = estimate(times, lambda means: means[:, 1] / means[:, 0]) if best else None
     conditions = (
         Condition(
-            f"EPG gain at input that guidance at {best or 'a middle layer'} has, against input",
+            f"EPG gain at input that guidance at {where} has, against input",
             kept_share(gains, best, "input"),
             MOST_KEPT,
             "%",
         ),
-        Condition(
-            f"training steps at {best or 'a middle layer'} for each at input",
-            estimate(
-                times.reindex(columns=["configuration", best, "input"]),
-                lambda m: m[:, 1] / m[:, 0],
-            )
-            if best
-            else None,
-            1.0,
-            "times",
-        ),
+        Condition(f"training steps at {where} for each at input", speed, 1.0, "times"),
     )
     detail = chosen.groupby("guided_layer", as_index=False)[["f1", "epg", "gain", "seconds"]].mean()
     return Finding(

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from analysis.claims.bootstrap import Interval, Statistic, interval
-from analysis.claims.measures import PANEL, Measures
+from analysis.claims.measures import PANEL
 from analysis.pareto import numbered
 
 ENOUGH_KEPT = 80.0
@@ -47,22 +46,15 @@ def having(table: pd.DataFrame, columns: Sequence[object]) -> pd.DataFrame:
     return table[table[list(columns)].notna().all(axis=1)]
 
 
-def best_of_losses(measures: Measures, rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return, of the losses at one place, the chosen checkpoint that is best on validation."""
-    chosen = measures.chosen(rows, by=metric)
-    chosen = chosen.assign(configuration=numbered(chosen, PANEL))
-    ranked = chosen.sort_values(f"val_{metric}", ascending=False, kind="stable")
-    return ranked.drop_duplicates(["configuration", "seed"]).sort_index()
-
-
-def best_layer(chosen: pd.DataFrame, layers: Sequence[str]) -> str:
-    """Return the layer whose chosen checkpoints have the highest validation EPG, "" for none."""
-    means = chosen[chosen["guided_layer"].isin(list(layers))].groupby("guided_layer")["val_epg"]
-    return str(means.mean().idxmax()) if means.ngroups else ""
+def best_of_losses(rows: pd.DataFrame, *metrics: str) -> pd.DataFrame:
+    """Return, over all losses at one place, each run's checkpoint that is best on validation."""
+    rows = rows.assign(configuration=numbered(rows, PANEL))
+    order = [f"val_{name}" for name in metrics]
+    ranked = rows.sort_values(order, ascending=False, kind="stable")
+    return ranked.drop_duplicates(["configuration", "seed"])
 
 
 def column_means(table: pd.DataFrame, name: str) -> pd.DataFrame:
     """Return the mean of every value column, one row each."""
-    values = table.drop(columns="configuration")
-    means: NDArray[np.float64] = values.mean().to_numpy(dtype=np.float64)
-    return pd.DataFrame({name: [str(column) for column in values], "mean": means})
+    means = table.drop(columns="configuration").mean().astype("float64")
+    return pd.DataFrame({name: [str(column) for column in means.index], "mean": means.to_numpy()})

@@ -35,19 +35,11 @@ UNREAD = ["val_iou_by_threshold"]
 
 
 def record(results: Results, folder: Path, commit: str) -> None:
-    """Write a study into files of some hundred kilobytes.
-
-    Args:
-        results: results of its stores, tested.
-        folder: folder that the files are written to.
-        commit: commit of the code that ran the study.
-    """
+    """Write a tested study, and the commit of the code that ran it, into small files."""
     folder.mkdir(parents=True, exist_ok=True)
-    kept = results.rows.drop(columns=UNREAD)
-    _write(kept, schema.METRICS, folder / ROWS)
+    _write(results.rows.drop(columns=UNREAD), schema.METRICS, folder / ROWS)
     _write(results.tests, schema.TEST, folder / TESTS)
-    maps = _shown_maps(results)
-    _write(maps, schema.HEATMAPS, folder / HEATMAPS)
+    _write(_shown_maps(results), schema.HEATMAPS, folder / HEATMAPS)
     content = {
         "commit": commit,
         "spec": dict(results.spec) | {"name": "recorded study", "store": None},
@@ -64,11 +56,7 @@ def record(results: Results, folder: Path, commit: str) -> None:
 
 
 def recorded_study(folder: Path | None = None) -> Results:
-    """Return the study that comes with this package.
-
-    Args:
-        folder: folder of another study, as `record` wrote it.
-    """
+    """Return the study that comes with this package, or one that `record` wrote to a folder."""
     if folder is None:
         with as_file(files("analysis.example")) as own:
             return recorded_study(own)
@@ -115,11 +103,8 @@ def _shown_maps(results: Results) -> pd.DataFrame:
 
 def _write(frame: pd.DataFrame, shape: pa.Schema, file: Path) -> None:
     known = [name for name in shape.names if name in frame]
-    table = pa.Table.from_pandas(
-        frame[known],
-        schema=pa.schema([shape.field(name) for name in known]),
-        preserve_index=False,
-    )
+    fields = pa.schema([shape.field(name) for name in known])
+    table = pa.Table.from_pandas(frame[known], schema=fields, preserve_index=False)
     pq.write_table(table, file, compression="zstd", compression_level=19)
 
 
@@ -127,6 +112,5 @@ def _read(file: Path, shape: pa.Schema) -> pd.DataFrame:
     table = pq.read_table(file)
     for name in shape.names:
         if name not in table.column_names:
-            column = pa.nulls(len(table), shape.field(name).type)
-            table = table.append_column(name, column)
+            table = table.append_column(name, pa.nulls(len(table), shape.field(name).type))
     return to_frame(table.select(shape.names))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from math import isfinite
 from typing import Any
 
 import pandas as pd
@@ -21,6 +22,11 @@ CATEGORIES = {
     "setting": "setting",
     "source": "source",
 }
+SYMBOLS = {
+    "o": "circle", "^": "triangle-up", "p": "pentagon", "D": "diamond", "s": "square",
+    "v": "triangle-down", "h": "hexagon", "P": "cross", "<": "triangle-left",
+}  # fmt: skip
+"""Plotly's name of each marker of `analysis.plots.style`."""
 
 
 def explorer_data(results: Results) -> dict[str, Any]:
@@ -41,13 +47,14 @@ def explorer_data(results: Results) -> dict[str, Any]:
         for name in SCORES
         if any(points.get(f"{split}_{name}", pd.Series()).notna().any() for split in SPLITS)
     }
+    shown = [f"{split}_{name}" for split in SPLITS for name in metrics]
     return {
         "name": results.name,
         "categories": {name: _levels(points, name) for name in categories},
         "labels": categories,
         "metrics": metrics,
         "marks": {
-            loss: {"colour": mark.colour, "symbol": _SYMBOLS.get(mark.marker, "circle")}
+            loss: {"colour": mark.colour, "symbol": SYMBOLS.get(mark.marker, "circle")}
             for loss, mark in style.marks(points["loss"].dropna().astype(str)).items()
         },
         "points": {
@@ -57,28 +64,10 @@ def explorer_data(results: Results) -> dict[str, Any]:
             "start": points["seed"].astype(str).str.cat(points["baseline"].astype(str)).tolist(),
             "describe": [_describe(row) for row in records(points)],
             "maps": keys,
-            **{
-                f"{split}_{name}": _percent(points[f"{split}_{name}"])
-                for split in SPLITS
-                for name in metrics
-                if f"{split}_{name}" in points
-            },
+            **{name: _percent(points[name]) for name in shown if name in points},
         },
         "strips": strips,
     }
-
-
-_SYMBOLS = {
-    "o": "circle",
-    "^": "triangle-up",
-    "p": "pentagon",
-    "D": "diamond",
-    "s": "square",
-    "v": "triangle-down",
-    "h": "hexagon",
-    "P": "cross",
-    "<": "triangle-left",
-}
 
 
 def _points(results: Results) -> pd.DataFrame:
@@ -88,8 +77,8 @@ def _points(results: Results) -> pd.DataFrame:
         return rows.assign(setting=[])
     points = pd.concat(parts).sort_values(["setting", "model", "epoch"], kind="stable")
     # The baseline of a panel is the same checkpoint for all trials that start from it.
-    same = [*SETTING, "model", "attribution", "layer", "guided_layer", "seed", "baseline"]
-    is_repeated = points["is_reference"] & points.duplicated([*same, "is_reference"])
+    same = [*SETTING, *style.PLACE, "guided_layer", "seed", "baseline", "is_reference"]
+    is_repeated = points["is_reference"] & points.duplicated(same)
     return points[~is_repeated].reset_index(drop=True)
 
 
@@ -126,7 +115,7 @@ def _describe(row: dict[str, Any]) -> str:
 
 def _percent(values: pd.Series) -> list[float | None]:
     numbers = (100 * values.astype(float)).round(2)
-    return [None if number != number else number for number in numbers]
+    return [number if isfinite(number) else None for number in numbers]
 
 
 def embedded(data: dict[str, Any]) -> str:

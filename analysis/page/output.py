@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from analysis.plots import Drawing, render
+from analysis.plots.drawing import file_name
 from analysis.results import Results
 from analysis.tabular.formats import Table, to_csv, to_latex, to_markdown
 from mg_core.errors import InputError
@@ -14,12 +16,7 @@ from mg_core.store.layout import ANALYSIS
 
 
 class Output:
-    """The folder that an analysis writes to.
-
-    Args:
-        results: results that are analysed; the first store, where it is a local one, takes the
-            files into its folder `analysis`.
-        folder: another folder to write to.
+    """The folder that an analysis writes to: one that is named, or the first store's `analysis`.
 
     Raises:
         InputError: the store is not local and no folder is named.
@@ -28,14 +25,16 @@ class Output:
     def __init__(self, results: Results, folder: Path | None = None) -> None:
         place = results.stores[0].local_path if results.stores else None
         if folder is None and place is None:
-            where = (
-                f"store {results.store.uri!r} is not on this machine"
-                if results.stores
-                else ("there is no store to write to")
-            )
-            raise InputError(f"{where}: name a folder for the output with --out")
+            why = "there is no store to write to"
+            if results.stores:
+                why = f"store {results.store.uri!r} is not on this machine"
+            raise InputError(f"{why}: name a folder for the output with --out")
+        if folder is not None and re.match(r"\w+:/", str(folder)):
+            raise InputError(f"--out is a folder on this machine, not {str(folder)!r}")
         self.folder = folder or Path(results.store.uri) / ANALYSIS
         self._files = Files(str(self.folder))
+        # `mg-sweep rm` takes these away again, and nothing else below `analysis`.
+        self._store = results.store if folder is None else None
 
     def write(self, name: str, content: bytes | str) -> Path:
         """Write one file and return its path.
@@ -43,10 +42,13 @@ class Output:
         Raises:
             InputError: the folder cannot be written.
         """
-        data = content.encode() if isinstance(content, str) else content
+        # A name that is no UTF-8 has surrogates, which JSON and people can read as `\udcff`.
+        data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
         try:
             self._files.put(name, data)
             self._files.remove_temporary()
+            if self._store is not None:
+                self._store.put_written(name, data)
         except OSError as error:
             raise InputError(f"{error.strerror}; name another folder with --out") from None
         return self.folder / name
@@ -67,8 +69,9 @@ class Output:
         drawn = []
         for drawing in drawings:
             rendered = render(drawing, formats)
+            name = file_name(drawing.name)
             for kind, content in rendered.items():
-                self.write(f"figures/{drawing.name}.{kind}", content)
-            self.write(f"figures/{drawing.name}.csv", drawing.csv())
+                self.write(f"figures/{name}.{kind}", content)
+            self.write(f"figures/{name}.csv", drawing.csv())
             drawn.append((drawing, rendered["png"]))
         return drawn

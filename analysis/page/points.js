@@ -4,6 +4,8 @@ const explorer = ((data) => {
   const points = data.points;
   const indices = points.trial.map((_, i) => i);
   const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d4f", "#555555"];
+  // Plotly reads tags and entities in texts.
+  const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
   const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   const values = (split, metric) => points[`${split}_${metric}`] || [];
@@ -53,9 +55,10 @@ const explorer = ((data) => {
   };
 
   const markers = (members, x, y, name, marker) => ({
-    type: members.length > 4000 ? "scattergl" : "scatter", mode: "markers", name, marker,
+    type: members.length > 4000 ? "scattergl" : "scatter", mode: "markers",
+    name: plain(name), marker,
     x: members.map((i) => x[i]), y: members.map((i) => y[i]), customdata: members,
-    text: members.map((i) => points.describe[i].replace(/, (?=[^,]*λ|epoch|guided)/g, "<br>")),
+    text: members.map((i) => plain(points.describe[i]).replace(/, (?=[^,]*λ|epoch|guided)/g, "<br>")),
     hovertemplate: "%{text}<br>%{x:.1f} / %{y:.1f} %<extra></extra>",
   });
   const traces = (choice) => {

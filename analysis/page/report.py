@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
@@ -15,7 +14,7 @@ from analysis.page import sections as content
 from analysis.page.explorer import embedded, explorer_data
 from analysis.plots import Drawing
 from analysis.results import Results
-from analysis.tabular.formats import Table
+from analysis.tabular.formats import Table, escaped
 
 RECORDED = "Recorded study, without its stores"
 
@@ -28,15 +27,10 @@ def report_page(
     problems: Sequence[str] = (),
     watch: float | None = None,
 ) -> str:
-    """Write the page.
+    """Write the page, with figures (and their PNG files) and tables in the order given.
 
-    Args:
-        results: what the store holds.
-        figures: drawings with their PNG files, in the order shown.
-        tables: tables in the order shown; `gains` stands in a section of its own.
-        findings: findings with their verdicts.
-        problems: sentences on what could not be tested.
-        watch: seconds after which a page of an unfinished sweep loads itself again.
+    `problems` are sentences on what could not be tested. A page of an unfinished sweep loads
+    itself again after `watch` seconds.
     """
     by_name = {table.name: table for table in tables}
     sections = {
@@ -53,10 +47,9 @@ def report_page(
     shown = {anchor: (heading, body) for anchor, (heading, body) in sections.items() if body}
     where = ", ".join(store.uri for store in results.stores)
     is_watched = watch is not None and bool(results.states["unfinished"])
-    template = Template(_file("report.html"))
-    return template.substitute(
-        title=html.escape(f"Guidance sweep {results.name}"),
-        subtitle=html.escape(f"Result store {where}" if where else RECORDED),
+    return Template(_file("report.html")).substitute(
+        title=escaped(f"Guidance sweep {results.name}"),
+        subtitle=escaped(f"Result store {where}" if where else RECORDED),
         refresh=f'<meta http-equiv="refresh" content="{watch:.0f}">' if is_watched else "",
         scripts=_scripts(results),
         links="".join(f'<li><a href="#{a}">{shown[a][0]}</a></li>' for a in shown),

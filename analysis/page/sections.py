@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,29 +16,18 @@ from analysis.plots import Drawing
 from analysis.plots.style import DPI, model_label
 from analysis.results import Results
 from analysis.selection import SLACK
-from analysis.tabular.formats import Table, to_html
+from analysis.tabular.formats import Table, escaped, to_html
 from analysis.tabular.study import guidance_gains
-from mg_core.columns import BY_METRIC, SPLITS
+from mg_core.columns import SPLITS
 
 PACKAGES = (
-    "model-guidance-sweeps",
-    "torch",
-    "torchvision",
-    "ray",
-    "bcos",
-    "numpy",
-    "pyarrow",
-    "pandas",
+    "model-guidance-sweeps", "torch", "torchvision", "ray", "bcos", "numpy", "pyarrow", "pandas",
     "matplotlib",
-)
+)  # fmt: skip
 CSS_PIXELS_PER_INCH = 140
 EXPLORER = {
-    "x": "horizontal",
-    "y": "vertical",
-    "split": "split",
-    "colour": "colour",
-    "panel": "panel",
-}
+    "x": "horizontal", "y": "vertical", "split": "split", "colour": "colour", "panel": "panel"
+}  # fmt: skip
 LONG = 30
 """Rows from which a table scrolls inside its own box."""
 
@@ -62,7 +50,6 @@ def summary(results: Results, problems: Sequence[str]) -> str:
         "Tested": f"{results.n_tested:,}<small>of {results.n_checkpoints:,} checkpoints</small>",
     }
     body = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in facts.items())
-    objectives = ", ".join(BY_METRIC[name].header for name in results.objectives)
     tolerance = f", equal within bins of {results.tolerance:g}" if results.tolerance else ""
     parts = [f'<dl class="facts">{body}</dl>']
     if states["unfinished"]:
@@ -70,13 +57,16 @@ def summary(results: Results, problems: Sequence[str]) -> str:
             '<p class="note" role="note">This sweep is not finished: the page shows the epochs '
             "committed so far, and fronts may still move.</p>"
         )
+    if results.left_out:
+        parts.append(f'<p class="note" role="note">{escaped(results.left_out)}.</p>')
     parts.append(
-        f"<p>Checkpoints are selected on validation as those non-dominated in {objectives}"
+        f"<p>Checkpoints are selected on validation as those non-dominated in "
+        f"{results.objectives_in_words}"
         f"{tolerance}, separately for each configuration, seed and judged (attribution, layer); "
         "only they and the baselines are evaluated on the test split.</p>"
     )
     if problems:
-        items = "".join(f"<li>{html.escape(problem)}</li>" for problem in problems)
+        items = "".join(f"<li>{escaped(problem)}</li>" for problem in problems)
         parts.append(f'<h3>Not tested</h3><ul class="bad">{items}</ul>')
     return "\n".join(parts)
 
@@ -119,17 +109,15 @@ def verdicts(findings: Sequence[Finding]) -> str:
 def _finding(finding: Finding) -> str:
     verdict = finding.verdict
     kind = {HOLDS: "good", FAILS: "bad", UNKNOWN: "soft"}[verdict]
-    conditions = "".join(f"<li>{html.escape(str(c))}</li>" for c in finding.conditions)
-    needs = f"<p>Needs {html.escape(finding.needs)}.</p>" if finding.needs else ""
-    detail = ""
-    if len(finding.detail):
-        table = Table(finding.name, f"The numbers behind {finding.name}.", finding.detail)
-        detail = _scrolling(table)
+    conditions = "".join(f"<li>{escaped(str(c))}</li>" for c in finding.conditions)
+    needs = f"<p>Needs {escaped(finding.needs)}.</p>" if finding.needs else ""
+    table = Table(finding.name, f"The numbers behind {finding.name}.", finding.detail)
+    detail = _scrolling(table) if len(finding.detail) else ""
     return (
         f'<details class="finding"><summary><strong>{finding.name}</strong> '
-        f'<span class="verdict {kind}">{verdict}</span> {html.escape(finding.claim)}</summary>'
+        f'<span class="verdict {kind}">{verdict}</span> {escaped(finding.claim)}</summary>'
         f'<ul>{conditions}</ul>{needs}<p class="soft">Paper: '
-        f"{html.escape(finding.published)}. Shown in {finding.figure}.</p>{detail}</details>"
+        f"{escaped(finding.published)}. Shown in {finding.figure}.</p>{detail}</details>"
     )
 
 
@@ -146,15 +134,15 @@ def guidance(results: Results, table: Table | None) -> str:
     ratio = gains[f"{split}_epg_ratio"]
     n_doubled = int((ratio >= 2).sum())
     where = f"on {SPLITS[split]}"
-    parts = []
+    paragraphs = [
+        f"Guidance at least doubled EPG in {n_doubled} of {len(gains)} fronts {where}, at a loss "
+        f"of at most {100 * SLACK:g} points of F1 on validation.",
+        table.title,
+    ]
     if ratio.notna().any():
         largest = gains.iloc[int(np.nanargmax(ratio))].to_dict()
-        parts.append(f"<p>{html.escape(_headline(largest, split, where))}</p>")
-    parts.append(
-        f"<p>Guidance at least doubled EPG in {n_doubled} of {len(gains)} fronts "
-        f"{where}, at a loss of at most {100 * SLACK:g} points of F1 on validation.</p>"
-    )
-    return "\n".join([*parts, f"<p>{html.escape(table.title)}</p>", _scrolling(table)])
+        paragraphs.insert(0, _headline(largest, split, where))
+    return "\n".join([*(f"<p>{escaped(text)}</p>" for text in paragraphs), _scrolling(table)])
 
 
 def _headline(row: Mapping[Any, Any], split: str, where: str) -> str:
@@ -179,14 +167,14 @@ def drawn(results: Results, figures: Sequence[tuple[Drawing, bytes]]) -> str:
 
 
 def _figure(drawing: Drawing, png: bytes) -> str:
-    name, width = html.escape(drawing.name), _shown_width(png)
+    name, width = escaped(drawing.name), _shown_width(png)
     data = base64.b64encode(png).decode()
     # On a phone a figure scrolls sideways in its box rather than shrink to illegible.
     return (
         f'<figure id="{name}"><div class="scroll" role="region" tabindex="0" aria-label="{name}">'
-        f'<img alt="{html.escape(drawing.alt)}" width="{width}" '
+        f'<img alt="{escaped(drawing.alt)}" width="{width}" '
         f'style="min-width:min(34rem,{width}px)" src="data:image/png;base64,{data}"></div>'
-        f"<figcaption>{html.escape(drawing.caption)}</figcaption></figure>"
+        f"<figcaption>{escaped(drawing.caption)}</figcaption></figure>"
     )
 
 
@@ -203,14 +191,14 @@ def listed(tables: Sequence[Table]) -> str:
         return '<p class="soft">No table yet: no guided trial has committed an epoch.</p>'
     return "\n".join(
         f"<details{' open' if len(table.frame) <= LONG else ''}><summary>"
-        f"{html.escape(table.title)}</summary>{_scrolling(table)}</details>"
+        f"{escaped(table.title)}</summary>{_scrolling(table)}</details>"
         for table in shown
     )
 
 
 def _scrolling(table: Table) -> str:
     tall = " tall" if len(table.frame) > LONG else ""
-    title = html.escape(table.title)
+    title = escaped(table.title)
     return (
         f'<div class="scroll{tall}" role="region" tabindex="0" aria-label="{title}">'
         f"{to_html(table)}</div>"
@@ -220,24 +208,19 @@ def _scrolling(table: Table) -> str:
 def failures(results: Results) -> str:
     """List the failed trials with their tracebacks."""
     parts = []
-    for trial_id, record in results.failures.items():
+    for trial_id, record in results.ledger.failures.items():
         label = results.trials[trial_id].label if trial_id in results.trials else ""
-        what = f"{trial_id} {label}: {record.get('kind')}: {record.get('error')}"
-        trace = html.escape(record.get("traceback") or "no traceback was recorded")
-        parts.append(
-            f'<details><summary class="bad">{html.escape(what)}</summary><pre>{trace}</pre>'
-            "</details>"
-        )
+        what = escaped(f"{trial_id} {label}: {record.get('kind')}: {record.get('error')}")
+        trace = escaped(record.get("traceback") or "no traceback was recorded")
+        summary = f'<summary class="bad">{what}</summary>'
+        parts.append(f"<details>{summary}<pre>{trace}</pre></details>")
     return "\n".join(parts)
 
 
 def sweep_file(results: Results) -> str:
     """Show the resolved sweep file."""
-    text = yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True)
-    return (
-        "<details><summary>The resolved sweep file</summary>"
-        f"<pre>{html.escape(text)}</pre></details>"
-    )
+    text = escaped(yaml.safe_dump(dict(results.spec), sort_keys=False, allow_unicode=True))
+    return f"<details><summary>The resolved sweep file</summary><pre>{text}</pre></details>"
 
 
 def versions(results: Results) -> str:
@@ -246,9 +229,9 @@ def versions(results: Results) -> str:
     trained = results.versions
     # A recorded study has its commit among them.
     rows = "".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        f"<td>{html.escape(trained.get(name, '–'))}</td>"
-        f"<td>{html.escape(here.get(name, '–'))}</td></tr>"
+        f'<tr><th scope="row">{escaped(name)}</th>'
+        f"<td>{escaped(trained.get(name, '–'))}</td>"
+        f"<td>{escaped(here.get(name, '–'))}</td></tr>"
         for name in dict.fromkeys([*here, *trained])
     )
     return (

@@ -23,14 +23,9 @@ QUALITY = 72
 
 
 def strips_of(results: Results, points: pd.DataFrame) -> tuple[dict[str, str], list[list[str]]]:
-    """Draw the heat maps of points and of their baselines.
+    """Draw the heat maps of the explorer's points and of their baselines.
 
-    Args:
-        results: results whose heat maps are read.
-        points: one row per point of the explorer.
-
-    Returns:
-        Strips by key, and for each point the keys of before and after guidance, "" for none.
+    The strips come by key, and for each point the keys before and after guidance, "" for none.
     """
     heatmaps = results.heatmaps
     wanted: dict[str, Key] = {}

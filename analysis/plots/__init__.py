@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 
 from analysis.plots import qualitative, tradeoff, variations  # noqa: F401  register
 from analysis.plots.drawing import FIGURES, FORMATS, Drawing, render
@@ -23,8 +26,12 @@ def drawings(results: Results, only: Sequence[str] = ()) -> Iterator[Drawing]:
     figures = [FIGURES[name] for name in only or sorted(FIGURES, key=_number)]
     if results.selected.empty and results.published.empty:
         return
-    for figure in figures:
-        yield from figure(results)
+    names: Counter[str] = Counter()
+    for drawing in chain.from_iterable(figure(results) for figure in figures):
+        names[drawing.name] += 1
+        number = names[drawing.name]
+        # Names that differ in punctuation alone would be one file.
+        yield drawing if number == 1 else replace(drawing, name=f"{drawing.name}-{number}")
 
 
 def _number(name: str) -> float:

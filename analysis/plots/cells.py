@@ -17,6 +17,7 @@ from analysis.plots import style
 from mg_core.attributions.overlay import overlay
 from mg_core.columns import KEY
 from mg_core.config import EvaluationPair
+from mg_core.redaction import harmless
 
 MOST_IMAGES = 4
 """Test images in one figure."""
@@ -28,12 +29,9 @@ PICTURE, MAP, BOXES = "picture", "map", "boxes"
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a figure.
+    """One column of a figure, with the chosen checkpoint (`row`) that it shows.
 
-    Attributes:
-        label: what stands above it.
-        kind: `PICTURE`, `MAP`, or `BOXES` for pictures with the boxes that training used.
-        row: chosen checkpoint whose heat maps, boxes or images are shown.
+    Its kind is `PICTURE`, `MAP`, or `BOXES` for pictures with the boxes that training used.
     """
 
     label: str
@@ -124,7 +122,8 @@ def _draw_cell(axes: Axes, cell: Mapping[str, Any]) -> None:
         dilation = cell["box_dilation"] if cell["kind"] == BOXES else 0.0
         for box in cell["boxes"]:
             _draw_box(axes, box, dilation, len(pixels))
-    axes.text(0.5, -0.03, _below(cell), transform=axes.transAxes, fontsize=6, ha="center", va="top")
+    place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "top"}
+    axes.text(0.5, -0.03, harmless(_below(cell)), fontsize=6, parse_math=False, **place)
 
 
 def _draw_box(axes: Axes, box: Sequence[float], dilation: float, size: int) -> None:

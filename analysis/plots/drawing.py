@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -10,6 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.frame import as_csv
 from analysis.plots.style import house_style
 from analysis.results import Results
 from mg_core.registry import Registry
@@ -42,7 +45,7 @@ class Drawing:
     def csv(self) -> str:
         """Return the data as CSV, without the columns that hold arrays."""
         is_array = self.data.map(lambda value: isinstance(value, np.ndarray)).any()
-        return str(self.data.loc[:, ~is_array].to_csv(index=False))
+        return as_csv(self.data.loc[:, ~is_array])
 
 
 FIGURES: Registry[Callable[[Results], Iterator[Drawing]]] = Registry("figure")
@@ -51,14 +54,16 @@ FIGURES: Registry[Callable[[Results], Iterator[Drawing]]] = Registry("figure")
 
 def file_name(*parts: str) -> str:
     """Return the name of a figure and what tells it from the store's others, joined by dashes."""
-    return "-".join(filter(None, parts))
+    return re.sub(r"[^\w.=-]+", "_", "-".join(filter(None, parts)))
 
 
 def render(drawing: Drawing, formats: Sequence[str] = FORMATS) -> dict[str, bytes]:
     """Draw a figure and return its files by format, the same bytes for the same data."""
-    figure = drawing.draw(drawing.data)
     files = {}
-    with house_style():
+    with house_style(), warnings.catch_warnings():
+        # A box stands for a character that the font lacks, such as one of a Chinese class name.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure = drawing.draw(drawing.data)
         # The layout takes longer than drawing: it is computed once for all formats.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from analysis.pareto import non_dominated
 from analysis.plots import style
 from analysis.plots.style import Handle
+from mg_core.pareto import non_dominated
 
 MARGIN = 0.08
 """Share of the range that is left free around the points, so that no marker is cut."""

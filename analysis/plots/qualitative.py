@@ -27,8 +27,8 @@ def before_and_after(results: Results) -> Iterator[Drawing]:
         columns = [Column("image", PICTURE, places[0])]
         for row in places:
             attribution, layer = row["attribution"], row["layer"]
-            where = style.ATTRIBUTIONS.get(attribution, attribution)
-            where += f" @ {style.LAYERS.get(layer, layer)}"
+            where = style.label(style.ATTRIBUTIONS, attribution)
+            where += f" @ {style.label(style.LAYERS, layer)}"
             columns.append(Column(f"{where}\nbefore", MAP, row | {"epoch": 0}))
             columns.append(Column(f"{where}\nguided", MAP, row))
         caption = (
@@ -106,8 +106,8 @@ def groups(results: Results) -> Iterator[Drawing]:
             Column("baseline", MAP, first | {"epoch": 0}),
         ]
         for row in sorted(rows, key=lambda row: (str(row["task"]), str(row["loss"]))):
-            loss = style.LOSSES[row["loss"]].label if row["loss"] in style.LOSSES else row["loss"]
-            columns.append(Column(f"{loss}\n{row['task']}", MAP, row))
+            (mark,) = style.marks([row["loss"]]).values()
+            columns.append(Column(f"{mark.label}\n{row['task']}", MAP, row))
         caption = (
             f"Fig. 13: {_subject(first, label)}. Below each map the prediction of the model and "
             "its confidence; ✗ marks wrong ones."

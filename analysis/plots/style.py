@@ -6,7 +6,7 @@ in hue alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle
@@ -30,7 +30,6 @@ TEXT_WIDTH = 6.875
 DPI = 200
 
 INK = "#222222"
-GRID = "#d9d9d9"
 BETTER = "#dcf0dc"
 WORSE = "#dadada"
 
@@ -44,7 +43,7 @@ RC: dict[str, Any] = {
     "axes.linewidth": 0.6,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "grid.color": GRID,
+    "grid.color": "#d9d9d9",
     "grid.linewidth": 0.4,
     "xtick.color": INK,
     "ytick.color": INK,
@@ -65,14 +64,7 @@ RC: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Mark:
-    """How one loss, or one level of a setting, is drawn.
-
-    Attributes:
-        label: what the legend calls it.
-        marker: matplotlib's code of its marker.
-        colour: of marker and line.
-        size: of the marker, in points.
-    """
+    """How one loss, or one level of a setting, is drawn; the size of its marker is in points."""
 
     label: str
     marker: str
@@ -113,7 +105,7 @@ def marks(losses: Iterable[str]) -> dict[str, Mark]:
     names = set(losses)
     known = {name: mark for name, mark in LOSSES.items() if name in names}
     others = zip(sorted(names - set(known)), cycle(OTHER_MARKS), strict=False)
-    return known | {name: Mark(name, *drawn, 4.6) for name, drawn in others}
+    return known | {name: Mark(label({}, name), *drawn, 4.6) for name, drawn in others}
 
 
 def model_label(model: str) -> str:
@@ -128,6 +120,11 @@ def place_label(place: Iterable[object]) -> str:
     """Return what captions call the values of `PLACE`."""
     model, attribution, layer = map(str, place)
     return f"{model_label(model)}, {attribution} at {layer}"
+
+
+def label(known: Mapping[str, str], name: str) -> str:
+    """Return what a figure calls a name: the paper's label, or the name with `$` as a character."""
+    return known.get(name, name.replace("$", r"\$"))
 
 
 def main_backbone(models: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
+from analysis.frame import in_percent
 from analysis.plots import style
 from analysis.plots.drawing import FIGURES, Drawing, file_name
 from analysis.plots.panels import draw_panels, in_panels, with_lines
@@ -29,13 +30,10 @@ def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> p
     Only rows judged where they were guided are shown, and all of them that validation chose and
     that have values on `split`.
     """
-    values = {name: f"{split}_{name}" for name in ("f1", metric)}
-    shown = guided_there(selected).dropna(subset=list(values.values()))
+    shown = guided_there(selected).dropna(subset=[f"{split}_f1", f"{split}_{metric}"])
     kept = [*PANEL, "loss", "seed", "baseline", "localization_weight", "epoch", "trial_id"]
     kept += ["is_reference", *(["source"] if "source" in shown else [])]
-    points = shown[kept].assign(
-        **{name: 100 * shown[c].astype(float) for name, c in values.items()}
-    )
+    points = shown[kept].assign(**in_percent(shown, split, ["f1", metric]))
     data = with_lines(points, PANEL, metric, [*PANEL, "loss", "seed", "f1"])
     weights = data["localization_weight"].mask(data["is_reference"])
     return data.assign(localization_weight=weights)
@@ -47,15 +45,15 @@ def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
     What others published is drawn hollow beside results of one's own.
     """
     columns = {
-        f"{model} {method}": f"{style.model_label(model)}\n{style.ATTRIBUTIONS.get(method, method)}"
-        for model, method in _columns(data)
+        f"{model} {name}": f"{style.model_label(model)}\n{style.label(style.ATTRIBUTIONS, name)}"
+        for model, name in _columns(data)
     }
     layers = style.in_order(data["layer"], style.LAYERS)
     column = data["model"] + " " + data["attribution"]
     long = in_panels(data, row=data["layer"], column=column, value=data[metric])
     if "source" in data and data["source"].isna().any():
         long["is_hollow"] = data["source"].notna()
-    rows = {layer: style.LAYERS.get(layer, layer) for layer in layers}
+    rows = {layer: style.label(style.LAYERS, layer) for layer in layers}
     y_label = f"{BY_METRIC[metric].menu} (%)"
     return draw_panels(long, rows, columns, style.marks(data["loss"].dropna()), y_label)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frame import with_tests
+from analysis.frame import in_percent, with_tests
 from analysis.pareto import is_on_front, numbered
 from analysis.plots import style
 from analysis.plots.drawing import FIGURES, Drawing, file_name
@@ -75,13 +75,9 @@ def selection_data(results: Results) -> pd.DataFrame:
 
 
 def _stage(name: str, rows: pd.DataFrame, split: str) -> pd.DataFrame:
-    columns = ["model", "attribution", "layer", "loss", "localization_weight", "trial_id", "epoch"]
-    found = rows[columns].assign(
-        stage=name,
-        f1=100 * rows[f"{split}_f1"].astype(float),
-        epg=100 * rows[f"{split}_epg"].astype(float),
-        is_reference=rows["epoch"] == 0,
-    )
+    columns = [*style.PLACE, "loss", "localization_weight", "trial_id", "epoch"]
+    values = in_percent(rows, split, ["f1", "epg"])
+    found = rows[columns].assign(stage=name, **values, is_reference=rows["epoch"] == 0)
     guided = found[~found["is_reference"]]
     is_on_line = on_lines(guided, ["stage"], ["f1", "epg"]).reindex(found.index, fill_value=False)
     return found.assign(is_on_line=is_on_line & (name != "all"))
@@ -107,9 +103,8 @@ def draw_selection(data: pd.DataFrame) -> Figure:
 def guiding_deeper_layers(results: Results) -> Iterator[Drawing]:
     """Fig. 8: what guidance at each layer does to attributions at the input, and how fast."""
     tested = results.tested
-    rows = tested[
-        (tested["layer"] == "input") & (tested["attribution"] == tested["guided_attribution"])
-    ]
+    is_own = tested["attribution"] == tested["guided_attribution"]
+    rows = tested[is_own & (tested["layer"] == "input")]
     trained = results.rows[results.rows["epoch"] >= 1]
     seconds = trained.groupby("trial_id")["seconds_step"].median()
     for setting in by_setting(rows):
@@ -133,7 +128,7 @@ def draw_deeper(data: pd.DataFrame) -> Figure:
     times = guided.groupby(["model", "guided_layer"])["seconds_step"].median().unstack()
     speeds = times.rdiv(times["input"], axis=0).mean() if "input" in times else pd.Series()
     columns = {
-        layer: f"{style.LAYERS.get(layer, layer)}\n{speeds.get(layer, float('nan')):.1f}×"
+        layer: f"{style.label(style.LAYERS, layer)}\n{speeds.get(layer, float('nan')):.1f}×"
         for layer in layers
     }
     long = in_panels(data, row=data["model"], column=data["guided_layer"], value=data["epg"])
@@ -214,9 +209,8 @@ def _points(rows: pd.DataFrame, series: list[str], *metrics: str) -> pd.DataFram
     """Return tested points in percent, baselines once per panel and start, without loss."""
     shown = rows.dropna(subset=["test_f1", *(f"test_{name}" for name in metrics)])
     kept = [*series, "localization_weight", "seed", "baseline", "is_reference", *KEY]
-    values = {name: 100 * shown[f"test_{name}"].astype(float) for name in ("f1", *metrics)}
-    panel = [name for name in series if name != "loss"]
-    return with_lines(shown[kept].assign(**values), panel, metrics[0])
+    points = shown[kept].assign(**in_percent(shown, "test", ["f1", *metrics]))
+    return with_lines(points, [name for name in series if name != "loss"], metrics[0])
 
 
 def _drawing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -10,21 +11,23 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.frame import as_csv
 from mg_core.columns import BY_METRIC, COLUMNS, SPLITS
+from mg_core.redaction import harmless
 
 HEADERS = {"n_points": "points", "is_kept": "weights kept"}
 """Headers of columns that tables compute; `mg_core.columns` has all others."""
 MISSING = "–"
-LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "λ": r"$\lambda$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "–": "--",
-}
+LATEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+    # A bracket or star after the end of a row would be an option of the row.
+    | {"[": "{[}", "*": "{*}"}
+    | {"λ": r"$\lambda$", "±": r"$\pm$", "×": r"$\times$", "–": "--"}
+)
+MARKDOWN = re.compile(r"[\\`*\[\]<>|~&$]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that Markdown would obey; inside a word an underscore is none."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,11 @@ class Table:
 def heading(name: str) -> tuple[str, str]:
     """Return the group that a column stands under, empty for most, and its own header."""
     split, metric, kind = _parts(name)
-    if not metric:
-        known = COLUMNS[name].header if name in COLUMNS else name.replace("_", " ")
-        return "", HEADERS.get(name, known)
-    label = BY_METRIC[metric].header
-    return SPLITS[split], f"{label} {kind.replace('start', 'before')}".strip()
+    if metric:
+        header = BY_METRIC[metric].header
+        return SPLITS[split], f"{header} {kind.replace('start', 'before')}".strip()
+    known = COLUMNS[name].header if name in COLUMNS else name.replace("_", " ")
+    return "", HEADERS.get(name, one_line(known))
 
 
 def cell(name: str, value: Any) -> str:
@@ -83,7 +86,17 @@ def cell(name: str, value: Any) -> str:
         return f"{value:.2f}"
     if metric and BY_METRIC[metric].is_share:
         return f"{100 * value:.1f}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else one_line(str(value))
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks, tabs and control characters."""
+    return harmless(text).replace("\n", " ").replace("\t", " ")
+
+
+def escaped(text: str) -> str:
+    """Return a text for HTML, its control characters as visible signs."""
+    return html.escape(harmless(text))
 
 
 def _parts(name: str) -> tuple[str, str, str]:
@@ -102,7 +115,8 @@ def to_markdown(table: Table) -> str:
     """Write a table as Markdown, its title above."""
     rule = ["---:" if right else "---" for right in table.is_numeric]
     lines = [table.headers, rule, *table.cells]
-    body = "\n".join("| " + " | ".join(_escaped(cells)) + " |" for cells in lines)
+    safe = [[MARKDOWN.sub(r"\\\g<0>", text) for text in line] for line in lines]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in safe)
     return f"{table.title}\n\n{body}\n"
 
 
@@ -123,13 +137,14 @@ def to_text(table: Table) -> str:
 def to_latex(table: Table) -> str:
     """Write a table as LaTeX for the package booktabs, its title as the caption."""
     sides = "".join("r" if right else "l" for right in table.is_numeric)
-    head, *body = [[_latex(text) for text in line] for line in [table.headers, *table.cells]]
+    lines = [table.headers, *table.cells]
+    head, *body = [[text.translate(LATEX) for text in line] for line in lines]
     rows = "\n".join(" & ".join(line) + r" \\" for line in body)
     return "\n".join(
         [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{_latex(table.title)}}}",
+            rf"\caption{{{table.title.translate(LATEX)}}}",
             rf"\label{{tab:{table.name}}}",
             rf"\begin{{tabular}}{{{sides}}}",
             r"\toprule",
@@ -146,7 +161,7 @@ def to_latex(table: Table) -> str:
 
 def to_csv(table: Table) -> str:
     """Write a table's raw values, metrics as fractions under their column names."""
-    return str(table.frame.to_csv(index=False))
+    return as_csv(table.frame)
 
 
 def to_html(table: Table) -> str:
@@ -159,7 +174,7 @@ def to_html(table: Table) -> str:
     if any(group for group, _ in groups):
         head = f"<tr>{''.join(_html_group(*group) for group in groups)}</tr>{head}"
     rows = "".join(f"<tr>{_html_cells('td', row, sides)}</tr>" for row in table.cells)
-    caption = html.escape(table.title)
+    caption = escaped(table.title)
     return f"<table><caption>{caption}</caption><thead>{head}</thead><tbody>{rows}</tbody></table>"
 
 
@@ -173,7 +188,7 @@ FORMATS: dict[str, Callable[[Table], str]] = {
 
 def _html_cells(tag: str, texts: Sequence[str], sides: Sequence[str], extra: str = "") -> str:
     return "".join(
-        f'<{tag}{extra} class="{side}">{html.escape(text)}</{tag}>'
+        f'<{tag}{extra} class="{side}">{escaped(text)}</{tag}>'
         for side, text in zip(sides, texts, strict=True)
     )
 
@@ -182,11 +197,3 @@ def _html_group(group: str, span: int) -> str:
     if not group:
         return f'<td colspan="{span}"></td>'
     return f'<th colspan="{span}" scope="colgroup" class="group">{group}</th>'
-
-
-def _latex(text: str) -> str:
-    return "".join(LATEX.get(character, character) for character in text)
-
-
-def _escaped(cells: Sequence[str]) -> list[str]:
-    return [text.replace("|", "\\|") for text in cells]

@@ -7,12 +7,12 @@ import pandas as pd
 from analysis.frame import with_tests
 from analysis.results import Results
 from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
-from analysis.settings import SETTING, describing, distinguishing
+from analysis.settings import describing, distinguishing
 from analysis.tabular.formats import Table
 from analysis.tabular.volumes import attained, volumes
-from mg_core.columns import BY_METRIC, KEY, PAIR, SPLITS
+from mg_core.columns import BY_METRIC, PAIR, SPLITS
 
-BASELINE_SETTING = ("dataset", "dataset_options", "image_size", "horizontal_flip")
+BASELINE_SETTING = ["dataset", "dataset_options", "image_size", "horizontal_flip"]
 """What a baseline shares with the guided trials that start from it, besides model and weights."""
 
 
@@ -90,9 +90,8 @@ def baselines(results: Results) -> Table:
     alone = with_tests(alone, results.tests).assign(baseline=alone["trial_id"].to_numpy())
     parts = [part for part in (start, alone) if len(part)]
     found = pd.concat(parts, ignore_index=True) if parts else start
-    settings = [name for name in SETTING if name in BASELINE_SETTING]
-    own = [*distinguishing(found, settings), "model", *distinguishing(found, ["weights"]), *PAIR]
-    own += [*distinguishing(found, ["seed"]), "baseline"]
+    own = [*distinguishing(found, BASELINE_SETTING), "model", *distinguishing(found, ["weights"])]
+    own += [*PAIR, *distinguishing(found, ["seed"]), "baseline"]
     frame = found.drop_duplicates(own).sort_values(own, kind="stable", ignore_index=True)
     title = "Baselines before guidance, as each attribution and layer judges them (%)."
     return Table("baselines", title, frame[[*own, *_metrics(results)]])
@@ -107,10 +106,9 @@ def guidance_gains(results: Results) -> Table:
     """
     selected = results.selected
     rows = guided_there(selected)
-    best = best_within(rows, "epg", "f1", SLACK)
-    best = with_tests(best, results.tests)
+    best = with_tests(best_within(rows, "epg", "f1", SLACK), results.tests)
     start = with_tests(selected[selected["is_reference"]], results.tests)
-    key = [name for name in KEY if name != "epoch"]
+    key = ["trial_id", *PAIR]
     start = start[[*key, *(f"{split}_{metric}" for split in SPLITS for metric in ("f1", "epg"))]]
     best = best.merge(start, on=key, how="left", suffixes=("", "_start"))
     own = _describing(best, judged=False)

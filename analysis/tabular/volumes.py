@@ -88,12 +88,12 @@ def _of_panel(panel: pd.DataFrame, split: str, metric: str) -> list[dict[Any, An
     reference = reference_point(points)
     guided = points[~panel["is_reference"]]
     whole = hypervolume(guided, reference)
-    described = panel.iloc[0].to_dict()
-    return [
-        described
-        | {"objectives": f"F1, {BY_METRIC[metric].header}", "loss": loss}
-        | {"hypervolume": (volume := hypervolume(own, reference))}
-        | {"hypervolume_share": 100 * volume / whole if whole else None}
-        | {"additive_epsilon": additive_epsilon(own, guided)}
-        for loss, own in guided.groupby(panel["loss"])
-    ]
+    described = panel.iloc[0].to_dict() | {"objectives": f"F1, {BY_METRIC[metric].header}"}
+    found = []
+    for loss, own in guided.groupby(panel["loss"]):
+        volume = hypervolume(own, reference)
+        share = 100 * volume / whole if whole else None
+        values = {"hypervolume": volume, "hypervolume_share": share}
+        values["additive_epsilon"] = additive_epsilon(own, guided)
+        found.append(described | {"loss": loss} | values)
+    return found

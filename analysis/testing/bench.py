@@ -7,32 +7,29 @@ checkpoint, the baseline's own.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 
 from analysis.results import Results
 from analysis.testing.plan import Job, Target
 from mg_core.columns import KEY
 from mg_core.config import NUMERICS_VERSION, Runtime, TrialConfig, parse
 from mg_core.data import open_data
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 from mg_core.models import build_model
 from mg_core.store import ResultStore
-from mg_core.store.layout import heatmaps_name
+from mg_core.store.layout import SPEC, heatmaps_name
 from mg_core.training.evaluation import Evaluation, averages, breakdown, evaluate
 from mg_core.training.heatmaps import heat_maps, shown_images
 from mg_core.training.trial import prepare_process
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mg_core.data import Data
-
-    DataProgress = Callable[[str, int, int], None]
+    from mg_core.data.reader import Progress
 
 HEATMAPS = 8
 """Test images whose heat maps are stored for every checkpoint, unless told otherwise."""
@@ -42,18 +39,12 @@ def run_tests(
     jobs: Iterable[Job],
     runtime: Runtime,
     n_heatmaps: int = HEATMAPS,
-    data_progress: DataProgress | None = None,
+    data_progress: Progress | None = None,
 ) -> Iterator[str | None]:
-    """Evaluate checkpoints on the test split and write their rows, yielding after each.
+    """Evaluate checkpoints on the test split, and write the rows of each before the next.
 
-    What a checkpoint's rows need is in the store once it is yielded, so an interrupted run goes
-    on where it was.
-
-    Args:
-        jobs: as `plan_tests` lists them.
-        runtime: the store, where the data are, and on which device to work.
-        n_heatmaps: images that are shown of each checkpoint.
-        data_progress: told of images decoded on first use.
+    An interrupted run therefore goes on where it was. `data_progress` is told of images that are
+    decoded on first use.
 
     Yields:
         None, or one sentence on why the checkpoint could not be tested.
@@ -69,12 +60,9 @@ def run_tests(
 def runtime_of(
     results: Results, data_root: str | None = None, device: str | None = None
 ) -> Runtime:
-    """Return where and how to test, as the sweep trained unless told otherwise.
+    """Return where and how to test the checkpoints of one store: as its sweep trained them.
 
-    Args:
-        results: results of one store.
-        data_root: folder of the data set; none for the sweep's.
-        device: `auto`, `cpu` or a CUDA device; none for the sweep's.
+    Another folder of the data set, or another device, may be named.
     """
     spec, data = results.spec, results.spec.get("data") or {}
     cpus = (spec.get("resources") or {}).get("cpu") or 1
@@ -87,24 +75,14 @@ def runtime_of(
         "imports": tuple(spec.get("imports") or ()),
         "deterministic": spec.get("deterministic", True),
     }
-    return parse(Runtime, values, f"{results.store.uri}/sweep.yaml")
-
-
-class _UnreadableError(Exception):
-    """A checkpoint is missing or damaged."""
+    return parse(Runtime, values, f"{results.store.uri}/{SPEC}")
 
 
 class Bench:
-    """Data sets and models that stay open from one checkpoint to the next.
-
-    Args:
-        runtime: the store, where the data are, and on which device to work.
-        n_heatmaps: images that are shown of each checkpoint.
-        data_progress: told of images decoded on first use.
-    """
+    """Data sets and models that stay open from one checkpoint to the next; see `run_tests`."""
 
     def __init__(
-        self, runtime: Runtime, n_heatmaps: int, data_progress: DataProgress | None = None
+        self, runtime: Runtime, n_heatmaps: int, data_progress: Progress | None = None
     ) -> None:
         self._store = ResultStore(runtime.store)
         self._runtime = runtime
@@ -115,10 +93,7 @@ class Bench:
         self._models: dict[tuple[str, int], torch.nn.Module] = {}
 
     def test(self, job: Job) -> str | None:
-        """Evaluate one checkpoint and write what is asked of it.
-
-        Returns:
-            None, or one sentence on why it could not be tested.
+        """Evaluate one checkpoint and write what is asked of it; return why where that fails.
 
         Raises:
             InputError: the data are missing or differ, or other code trained the checkpoint.
@@ -130,25 +105,38 @@ class Bench:
                 "with the release that trained"
             )
         data = self._open(job.config)
+        model = self._model(job.config.model, len(data.classes))
         try:
-            model = self._load(job, len(data.classes))
-        except _UnreadableError as error:
-            return str(error)
-        self._write_heatmaps(job, model, data)
-        self._write_rows(job, model, data)
-        return None
+            weights = self._store.weights(job.weights, job.digest)
+            model.load_state_dict(weights)
+        except StorageError as error:
+            return f"checkpoint {error.strerror}"
+        except RuntimeError as error:
+            return (
+                f"checkpoint {job.weights} does not fit its model: {' '.join(str(error).split())}"
+            )
+        if not all(bool(values.isfinite().all()) for values in weights.values()):
+            return f"checkpoint {job.weights} holds weights that are not finite"
+        try:
+            self._write_heatmaps(job, model, data)
+            return self._write_rows(job, model, data)
+        except torch.cuda.OutOfMemoryError:
+            return f"checkpoint {job.weights}: {self._device} has too little memory free to test it"
 
-    def _write_rows(self, job: Job, model: torch.nn.Module, data: Data) -> None:
+    def _write_rows(self, job: Job, model: torch.nn.Module, data: Data) -> str | None:
         if not job.targets:
-            return
+            return None
         split = data.split("test", job.task)
         found = evaluate(model, split, job.pairs, job.config.batch_size, self._device)
+        if not math.isfinite(found.classification["bce"]):
+            return f"checkpoint {job.weights} gives logits that are not finite"
         by_trial: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
         for target in job.targets:
             row = result_row(target, found, len(data.classes))
             by_trial[target.trial_id, target.epoch].append(row)
         for (trial_id, epoch), rows in by_trial.items():
             self._store.put_test(trial_id, epoch, rows)
+        return None
 
     def _write_heatmaps(self, job: Job, model: torch.nn.Module, data: Data) -> None:
         if not job.shown or not self._n_heatmaps:
@@ -165,21 +153,16 @@ class Bench:
         key, root = config.data.key, self._runtime.data_root
         if key not in self._data:
             data = open_data(config.data, root, self._runtime.cache, self._data_progress)
-            where = root or "the generated data set"
-            self._store.record_fingerprint(key, data.fingerprint, where)
+            place = root or "the generated data set"
+            self._store.record_fingerprint(key, data.fingerprint, place, data.former_fingerprint)
             self._data[key] = data
         return self._data[key]
 
-    def _load(self, job: Job, n_classes: int) -> torch.nn.Module:
-        try:
-            weights = self._store.weights(job.weights)
-        except (InputError, SafetensorError, OSError) as error:
-            raise _UnreadableError(_sentence(job, error)) from error
-        key = (job.config.model, n_classes)
+    def _model(self, name: str, n_classes: int) -> torch.nn.Module:
+        key = (name, n_classes)
         if key not in self._models:
             # Pretrained weights would only be overwritten.
             self._models[key] = build_model(*key, weights=None).to(self._device)
-        self._models[key].load_state_dict(weights)
         return self._models[key]
 
 
@@ -191,9 +174,3 @@ def result_row(target: Target, evaluation: Evaluation, n_classes: int) -> dict[s
         values |= averages(scores, target.iou_threshold) | breakdown(scores, n_classes)
     row = dict(zip(KEY, target.key, strict=True))
     return row | {f"test_{name}": value for name, value in values.items()}
-
-
-def _sentence(job: Job, error: Exception) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    return f"checkpoint {job.weights} cannot be read: {error}"

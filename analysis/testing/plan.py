@@ -17,13 +17,9 @@ from mg_core.store.layout import heatmaps_name
 
 @dataclass(frozen=True)
 class Target:
-    """One test row to compute.
+    """One test row to compute, of classification alone where there is no pair.
 
-    Attributes:
-        trial_id: whose row it is.
-        epoch: epoch of the checkpoint.
-        pair: attribution and layer; none asks for classification alone.
-        iou_threshold: chosen on validation for this checkpoint and pair.
+    The IoU threshold was chosen on validation for this checkpoint and pair.
     """
 
     trial_id: str
@@ -44,6 +40,7 @@ class Job:
 
     Attributes:
         weights: key of the checkpoint in the store.
+        digest: SHA-256 of the checkpoint; older versions recorded none.
         config: a trial whose data and model it has.
         owner: trial and epoch that the checkpoint is of.
         targets: rows to compute.
@@ -51,6 +48,7 @@ class Job:
     """
 
     weights: str
+    digest: str | None
     config: TrialConfig
     owner: tuple[str, int]
     targets: tuple[Target, ...]
@@ -69,13 +67,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is left to test.
+    """What is left to test: one job per checkpoint, baselines first.
 
-    Attributes:
-        jobs: one per checkpoint, baselines first.
-        without_weights: (trial_id, epoch) of selected checkpoints whose weights were not kept,
-            because the fronts are taken over other objectives than the sweep's, or because the
-            trial went on meanwhile and dominates them now.
+    `without_weights` has (trial_id, epoch) of selected checkpoints whose weights were not kept,
+    because the fronts are taken over other objectives than the sweep's, or because the trial went
+    on meanwhile and dominates them now.
     """
 
     jobs: tuple[Job, ...]
@@ -95,11 +91,9 @@ class Plan:
 
 
 def plan_tests(results: Results, with_heatmaps: bool = True) -> Plan:
-    """List the checkpoints that validation selects and that are not tested yet.
+    """List the checkpoints of one store that validation selects and that are not tested yet.
 
-    Args:
-        results: results of one store.
-        with_heatmaps: whether a checkpoint without heat maps is work left to do.
+    With `with_heatmaps`, a tested checkpoint without heat maps is left to do, too.
     """
     tested = {_key(row) for row in results.tests[KEY].itertuples(index=False, name=None)}
     without: dict[tuple[str, int], None] = {}
@@ -112,16 +106,16 @@ def plan_tests(results: Results, with_heatmaps: bool = True) -> Plan:
         elif target.key not in tested:
             without[target.trial_id, target.epoch] = None
     jobs = []
-    made = results.heatmap_keys
     for (weights, _, task), targets in groups.items():
         owner = results.heatmaps.checkpoint(targets[0].trial_id, targets[0].epoch)
         pairs = dict.fromkeys(target.pair for target in targets if target.pair)
         names = {pair: heatmaps_name(pair, task) for pair in pairs if with_heatmaps}
-        shown = [pair for pair, name in names.items() if (*owner, name) not in made]
+        shown = [pair for pair, name in names.items() if (*owner, name) not in results.heatmap_keys]
         left = [target for target in targets if target.key not in tested]
         if left or shown:
             config = results.trials[targets[-1].trial_id]
-            jobs.append(Job(weights, config, owner, tuple(left), tuple(shown)))
+            digest = results.progress[owner[0]].digests.get(weights)
+            jobs.append(Job(weights, digest, config, owner, tuple(left), tuple(shown)))
     return Plan(tuple(jobs), tuple(without))
 
 
@@ -145,11 +139,8 @@ def _selected_targets(results: Results) -> list[Target]:
 
 
 def _weights_key(results: Results, target: Target) -> str | None:
-    baseline = results.trials[target.trial_id].baseline
-    if target.epoch == 0 and baseline is not None:
-        found = results.progress.get(baseline)
-        return next(iter(found.checkpoints.values()), None) if found else None
-    return results.progress[target.trial_id].checkpoints.get(target.epoch)
+    trial_id, epoch = results.heatmaps.checkpoint(target.trial_id, target.epoch)
+    return results.progress[trial_id].checkpoints.get(epoch)
 
 
 def _key(values: tuple[Any, ...]) -> tuple[str, int, str | None, str | None]:

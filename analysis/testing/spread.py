@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
@@ -13,13 +10,14 @@ import ray
 
 from analysis.testing.bench import HEATMAPS, Bench
 from analysis.testing.plan import Job
+from mg_core.cluster import connect
 from mg_core.config import Runtime
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 
 RETRIES = 3
 """Of a checkpoint whose worker or node was lost."""
-REACH_SECONDS = 10.0
-"""To wait for the head of a cluster to take a connection."""
+PATIENCE = 10.0
+"""Seconds without a result after which the cluster is asked whether it is still there."""
 AHEAD = 2
 """Checkpoints handed out for each one that can be tested at the same time."""
 
@@ -33,12 +31,8 @@ def run_tests_on_ray(
 ) -> Iterator[str | None]:
     """Evaluate checkpoints as `run_tests` does, as many at once as the cluster has room for.
 
-    Args:
-        jobs: as `plan_tests` lists them.
-        runtime: the store, where the data are on every node, and on which device to work.
-        resources: `cpu` and `gpu` of one checkpoint, as a trial of the sweep has them.
-        address: `local` starts Ray on this machine, `auto` or a host and port joins a cluster.
-        n_heatmaps: images that are shown of each checkpoint.
+    `resources` are the `cpu` and `gpu` of one checkpoint. The address `local` starts Ray on this
+    machine, `auto` or a host and port joins a cluster.
 
     Yields:
         None, or one sentence on why a checkpoint could not be tested, as they are done.
@@ -46,24 +40,43 @@ def run_tests_on_ray(
     Raises:
         InputError: the cluster is not there or has no room for a single one, or the data are
             missing or differ from those of the sweep.
+        StorageError: the store cannot be written.
     """
-    _connect(address)
+    connect(ray, address)
     try:
         room = _room(resources)
         work = ray.remote(_test).options(
             num_cpus=resources.get("cpu", 1),
             num_gpus=resources.get("gpu", 0),
-            max_retries=RETRIES,
+            max_retries=0,  # Ray would repeat without end what its memory monitor ends.
             scheduling_strategy="SPREAD",
         )
-        waiting = list(jobs)
-        running: list[Any] = []
+        waiting = [(job, RETRIES) for job in jobs]
+        running: dict[Any, tuple[Job, int]] = {}
         settings = runtime.model_dump_json()
         while waiting or running:
             while waiting and len(running) < AHEAD * room:
-                running.append(work.remote(settings, n_heatmaps, waiting.pop(0)))
-            (done,), running = ray.wait(running)
-            yield _result(done)
+                job, retries = waiting.pop(0)
+                running[work.remote(settings, n_heatmaps, job)] = job, retries
+            finished, _ = ray.wait(list(running), timeout=PATIENCE)
+            if not finished:
+                if _is_alive():
+                    continue
+                for job, _ in [*running.values(), *waiting]:
+                    yield f"checkpoint {job.weights}: the Ray cluster was lost"
+                return
+            (done,) = finished
+            job, retries = running.pop(done)
+            try:
+                problem = _result(done)
+            except ray.exceptions.RayTaskError:
+                raise
+            except ray.exceptions.RayError as error:
+                if retries:
+                    waiting.append((job, retries - 1))
+                    continue
+                problem = f"checkpoint {job.weights}: {_loss(error)}, {1 + RETRIES} times"
+            yield problem
     finally:
         ray.shutdown()
 
@@ -81,42 +94,32 @@ def _bench(settings: str, n_heatmaps: int) -> Bench:
 def _result(done: Any) -> str | None:
     try:
         found: str | None = ray.get(done)
-    except InputError:
-        raise
     except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise InputError(str(error.cause)) from None
+        cause = error.cause
+        if isinstance(cause, InputError):
+            raise InputError(str(cause)) from None
+        if isinstance(cause, StorageError):
+            raise StorageError(cause.errno, cause.strerror) from None
         raise
     return found
 
 
-def _connect(address: str) -> None:
-    host, _, port = address.rpartition(":")
-    if port.isdigit():
-        # Ray itself would wait for minutes for what is not there.
-        try:
-            socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
-        except OSError as error:
-            raise InputError(f"no Ray cluster at --address {address}: {error}") from None
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            ignore_reinit_error=True,
-        )
-    except ConnectionError as error:
-        raise InputError(f"no Ray cluster at --address {address}: {error}") from None
+def _loss(error: Exception) -> str:
+    is_memory = isinstance(error, ray.exceptions.OutOfMemoryError)
+    return "its machine ran out of memory" if is_memory else "the process that tests it was lost"
+
+
+def _is_alive() -> bool:
+    """Say whether this process's own node, which hands out its work, is in the cluster."""
+    own = ray.get_runtime_context().get_node_id()
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return any(node["Alive"] and node["NodeID"] == own for node in nodes)
 
 
 def _room(resources: dict[str, float]) -> int:
     """Return how many checkpoints fit at once."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    wanted = {
-        "CPU": resources.get("cpu", 1),
-        "GPU": resources.get("gpu", 0),
-    }
+    wanted = {"CPU": resources.get("cpu", 1), "GPU": resources.get("gpu", 0)}
     for name, amount in wanted.items():
         if amount > there.get(name, 0):
             raise InputError(

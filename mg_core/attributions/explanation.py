@@ -288,6 +288,8 @@ def attribute(
         >>> maps.shape
         torch.Size([2, 64, 64])
     """
+    if resolution not in ("layer", "input"):
+        raise InputError(f"unknown resolution {resolution!r}; choose from layer, input")
     (maps,) = explain(model, inputs, [(method, layer)]).maps(target_classes, create_graph)
     return upsample(maps, inputs.shape[-2:]) if resolution == "input" else maps
 

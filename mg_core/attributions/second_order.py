@@ -37,7 +37,7 @@ class Explaining:
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        """Leave out gradients of weights in backward passes inside."""
+        """Skip the gradients of weights in backward passes inside the block."""
         self.is_active = True
         try:
             yield

@@ -69,10 +69,16 @@ def _members(archive: Path) -> Iterator[list[_Member]]:
 
 
 def _check_members(archive: Path, folder: Path, members: list[_Member]) -> None:
+    inside = folder.resolve()
     for member in members:
         path = PurePosixPath(member.name)
-        if path.is_absolute() or ".." in path.parts or "\\" in member.name or ":" in member.name:
+        is_odd = path.is_absolute() or "\\" in member.name or ":" in member.name
+        if is_odd or ".." in path.parts:
             raise InputError(f"{archive} would write outside of {folder}: {member.name!r}")
+        if not (folder / path).parent.resolve().is_relative_to(inside):
+            raise InputError(
+                f"{archive} would write outside of {folder}, where a link leads: {member.name!r}"
+            )
     needed, free = sum(member.size for member in members), shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(

@@ -20,23 +20,39 @@ Side = int | NDArray[np.int64] | NDArray[np.float64]
 """Width or height of the stored image in pixels, or (n,) one for each box."""
 
 FLAWS = (
+    "with reversed corners",
     "without area",
     "outside their image",
     "partly outside their image",
     "under a pixel as trained on",
 )
-"""What may be odd about a box; boxes with one of the first two have to be repaired."""
+"""What may be odd about a box."""
+REPAIRS = {
+    FLAWS[0]: "were put in order",
+    FLAWS[1]: "became one pixel at the nearest place",
+    FLAWS[2]: "became one pixel at the nearest place",
+}
+"""What is done about the flaws that training cannot use as they are."""
 
 
 def scale_boxes(boxes: NDArray[np.float64], width: Side, height: Side, size: int) -> IntBoxes:
-    """Scale boxes (n, 4) of stored images to trained ones: int(x · scale), inside, never empty."""
-    boxes = boxes.reshape(-1, 4)
+    """Scale boxes (n, 4) of stored images to trained ones: int(x · scale), inside, never empty.
+
+    Corners that are reversed are put in order.
+    """
+    boxes = _ordered(boxes)
     scale = size / _sides(width, height, len(boxes))
     # Clip before the conversion: a huge coordinate does not fit into an integer.
     scaled = np.clip(np.trunc(boxes * np.tile(scale, 2)), 0, size).astype(np.int32)
     low = np.minimum(scaled[:, :2], size - 1)
     high = np.maximum(scaled[:, 2:], low + 1)
     return np.concatenate([low, high], axis=1)
+
+
+def _ordered(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (n, 4) boxes whose minimum comes first in each direction."""
+    corners = boxes.reshape(-1, 2, 2)
+    return np.sort(corners, axis=1).reshape(-1, 4)
 
 
 def _sides(width: Side, height: Side, n_boxes: int) -> NDArray[np.float64]:
@@ -160,10 +176,13 @@ def box_flaws(boxes: NDArray[np.float64], width: Side, height: Side, size: int) 
     """Count the boxes (n, 4) of stored images that are odd, under the first of `FLAWS` of each."""
     boxes = boxes.reshape(-1, 4)
     image = _sides(width, height, len(boxes))
+    is_reversed = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    boxes = _ordered(boxes)
     low, high = boxes[:, :2], boxes[:, 2:]
     found = np.stack(
         [
-            (high <= low).any(axis=1),
+            is_reversed,
+            (high == low).any(axis=1),
             ((low >= image) | (high <= 0)).any(axis=1),
             ((low < 0) | (high > image)).any(axis=1),
             ((high - low) * size / image < 1).any(axis=1),
@@ -172,3 +191,14 @@ def box_flaws(boxes: NDArray[np.float64], width: Side, height: Side, size: int) 
     first = found & (found.cumsum(axis=0) == 1)
     counts = zip(FLAWS, first.sum(axis=1).tolist(), strict=True)
     return {flaw: count for flaw, count in counts if count}
+
+
+def outliers(boxes: NDArray[np.float64], image: NDArray[np.float64]) -> int:
+    """Count the boxes (n, 4) that reach out of their images (n, 2) by more than a pixel."""
+    corners = _ordered(boxes).reshape(-1, 2, 2)
+    return int(((corners < -1) | (corners > image[:, None] + 1)).any(axis=(1, 2)).sum())
+
+
+def is_scaled(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Tell whether two sizes have the same aspect ratio, up to the rounding of their sides."""
+    return abs(first[0] * second[1] - first[1] * second[0]) <= max(*first, *second)

@@ -57,6 +57,7 @@ def prepare(
 
     with progress_bars("decoding") as progress:
         data = open_data(config, root, cache, progress)
+        data.prepare()
         counts = {split: len(data.split(split)) for split in SPLITS}
     print(", ".join(f"{split} {count:,}" for split, count in counts.items()))
     print(f"decoded at {image_size} × {image_size} in {data.folder}")
@@ -195,9 +196,8 @@ def _get_parts(name: str, root: Path | None, download: bool) -> None:
 
 
 def _config(name: str, settings: list[str] | None, image_size: int) -> DataConfig:
-    import yaml
-
     from mg_core.data import data_config
+    from mg_core.yaml_text import parse_yaml
 
     options: dict[str, Any] = {}
     for setting in settings or []:
@@ -205,7 +205,7 @@ def _config(name: str, settings: list[str] | None, image_size: int) -> DataConfi
         if not separator:
             raise InputError(f"--set {setting!r} is no KEY=VALUE")
         try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            options[key] = parse_yaml(value, f"--set {key}")
+        except InputError:
             options[key] = value
     return data_config(name, image_size, options=options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,15 +13,21 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from mg_core.config import DataConfig, Scalar, parse
+from mg_core.config import DataConfig, parse
+from mg_core.data.arrays import Arrays
 from mg_core.data.boxes import dilate, rasterise
-from mg_core.data.cache import FORMAT_VERSION, Arrays, cache_folder, cached_split
+from mg_core.data.cache import FORMAT_VERSION, cache_folder, cached_split
+from mg_core.data.decoding import check_labels, copies
+from mg_core.data.images import file_print
+from mg_core.data.parallel import in_parallel
 from mg_core.data.reader import SPLITS, Progress, Reader, Task, silent
 from mg_core.data.readers import DATASETS
 from mg_core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LOGGER = logging.getLogger(__name__)
 
 Indices: TypeAlias = "Sequence[int] | NDArray[np.integer[Any]] | Tensor"
 
@@ -116,10 +123,39 @@ class Data:
         self._reader = reader
         self._size = config.image_size
         self._progress = progress or silent
+        self._arrays: dict[str, Arrays] = {}
         self._splits: dict[tuple[str, str | None], Split] = {}
         content = [FORMAT_VERSION, config.key, self.classes, self.fingerprint]
         key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
         self.folder = cache_folder(cache) / f"{config.name}-{config.image_size}px-{key}"
+
+    def former_fingerprint(self) -> str:
+        """Return the fingerprint by which earlier versions of this package knew these files."""
+        return self._reader.former_fingerprint()
+
+    def prepare(self) -> None:
+        """Decode the training and validation images, and check what training and testing need.
+
+        What only looks wrong is logged: images that come twice, and a test split that cannot be
+        read. The files of the test split are looked for and not decoded.
+
+        Raises:
+            InputError: the data set is wrong, or a split has no labels.
+        """
+        contents: dict[str, list[tuple[str, int]]] = {}
+        for name in SPLITS[:2]:
+            self.split(name)
+            arrays = self._arrays[name]
+            check_labels(bool(arrays.labels.any()), name)
+            contents[name] = list(zip(arrays.ids.tolist(), arrays.contents.tolist(), strict=True))
+        try:
+            records = self._reader.records("test")
+            prints = in_parallel(file_print, [record.image for record in records])
+            contents["test"] = [(r.id, found) for r, found in zip(records, prints, strict=True)]
+        except InputError as error:
+            LOGGER.warning("trained models cannot be tested: %s", error)
+        for sentence in copies(contents):
+            LOGGER.warning("%s", sentence)
 
     def split(self, name: str, task: str | None = None) -> Split:
         """Open one of `SPLITS`, after decoding its images if this node has not done so yet."""
@@ -128,8 +164,11 @@ class Data:
         asked = self._reader.task(task)
         key = (name, task or next(iter(self.tasks), None))
         if key not in self._splits:
-            arrays = cached_split(self._reader, name, self._size, self.folder, self._progress)
-            self._splits[key] = Split(arrays, self._size, self.classes, asked)
+            if name not in self._arrays:
+                self._arrays[name] = cached_split(
+                    self._reader, name, self._size, self.folder, self._progress
+                )
+            self._splits[key] = Split(self._arrays[name], self._size, self.classes, asked)
         return self._splits[key]
 
 
@@ -153,7 +192,7 @@ def data_config(
     except InputError as error:
         raise InputError(f"{source}.name: {error}" if source else str(error)) from None
     where = f"{source}.options" if source else f"options of data set {name}"
-    own = parse(variant.Options, dict(options or {}), where)
+    own = parse(variant.Options, dict(options or {}), where, is_key=bool(source))
     values = {
         "name": name,
         "image_size": image_size,
@@ -202,7 +241,7 @@ def open_data(
     progress: Progress | None = None,
     *,
     image_size: int | None = None,
-    **options: Scalar,
+    **options: Any,
 ) -> Data:
     """Open a data set.
 

@@ -2,40 +2,89 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mg_core.errors import InputError
+from mg_core.paths import with_home
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 DEEP_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+DEEP_RANGE = range(2**14, 2**16)
+"""The highest value of a picture of 16 bits. A lower one speaks of fewer bits in use, such as 12,
+and the picture would turn nearly black."""
+ORIENTATION = 0x0112
+"""EXIF tag: 1 for a picture that is stored upright, from 5 on it is turned by a quarter."""
+BLOCK = 4096
+"""Bytes at the start, in the middle and at the end of a file that stand for its content."""
+
+TRANSPARENT = "with transparent pixels, whose hidden colours are trained on"
+ANIMATED = "with several frames, of which the first is used"
 
 
-def read_image(path: Path, size: int) -> tuple[NDArray[np.uint8], int, int]:
+class Picture(NamedTuple):
+    """A decoded image file."""
+
+    pixels: NDArray[np.uint8]  # (3, S, S) RGB at the trained size
+    width: int  # of the stored image
+    height: int
+    orientation: int  # EXIF orientation, which is not applied; 1 if there is none
+    oddities: tuple[str, ...]  # of `TRANSPARENT` and `ANIMATED`
+
+
+def read_image(path: Path, size: int) -> Picture:
     """Decode, convert to RGB and resize bilinearly, without keeping the aspect ratio.
 
-    EXIF orientation is ignored, as published: boxes refer to stored pixels.
+    EXIF orientation is ignored, as published: boxes refer to stored pixels. Transparency is
+    dropped. Of 16 bits, the upper 8 are kept.
 
-    Returns:
-        (3, size, size) pixels, and the width and height of the stored image.
+    Raises:
+        InputError: the file is no image, or its values do not fill the range of its type.
     """
     with opened(path) as image:
+        oddities = []
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            oddities.append(ANIMATED)
         image.load()
         width, height = image.size
+        if image.has_transparency_data and _is_transparent(image):
+            oddities.append(TRANSPARENT)
+        # Read after the pixels: in a PNG file the tags may come last.
+        orientation = image.getexif().get(ORIENTATION, 1)
+        if image.mode == "F":
+            raise InputError(f"{path} holds floating-point values; convert it to 8 bits")
         if image.mode in DEEP_MODES:
-            # Pillow would clip values above 255 to white; the upper 8 of 16 bits are the picture.
-            deep = np.asarray(image).astype(np.int64)
-            image = Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8))
+            # Pillow would clip values above 255 to white.
+            image = Image.fromarray(_upper_bits(np.asarray(image).astype(np.int64), path))
         small = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
-    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1)), width, height
+    pixels = np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
+    turn = orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    return Picture(pixels, width, height, turn, tuple(oddities))
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    lowest, _ = image.convert("RGBA").getchannel("A").getextrema()
+    return isinstance(lowest, int) and lowest < 255
+
+
+def _upper_bits(values: NDArray[np.int64], path: Path) -> NDArray[np.uint8]:
+    lowest, highest = int(values.min()), int(values.max())
+    if lowest < 0 or (highest and highest not in DEEP_RANGE):
+        raise InputError(
+            f"{path} holds values from {lowest} to {highest}, which do not fill 16 bits; convert "
+            f"it to 8 bits"
+        )
+    return (values >> 8).astype(np.uint8)
 
 
 def load_image(path: str | Path, size: int) -> Tensor:
@@ -60,19 +109,44 @@ def load_image(path: str | Path, size: int) -> Tensor:
     """
     import torch  # Here, so that decoding needs none.
 
-    pixels, _, _ = read_image(Path(path).expanduser(), size)
-    return torch.from_numpy(pixels)[None]
+    return torch.from_numpy(read_image(with_home(path), size).pixels)[None]
 
 
-def read_class_ids(path: Path, size: int) -> NDArray[np.uint8]:
-    """Read a palette image of class ids, resized by nearest neighbour to (size, size)."""
+def read_class_ids(path: Path, size: int) -> tuple[NDArray[np.uint8], int, int]:
+    """Read a palette image of class ids, resized by nearest neighbour to (size, size).
+
+    Returns:
+        (size, size) ids, and the width and height of the stored image.
+    """
     with opened(path) as image:
         image.load()
         if image.mode not in ("P", "L"):
             raise InputError(
                 f"{path} is a {image.mode} image; class ids need a palette or grey one"
             )
-        return np.asarray(image.resize((size, size), Image.Resampling.NEAREST))
+        ids = np.asarray(image.resize((size, size), Image.Resampling.NEAREST))
+        return ids, *image.size
+
+
+def file_print(path: str | Path) -> int:
+    """Return 64 bits of a hash of a file's size and of three blocks of its content.
+
+    Two images with the same number are taken for copies. Reading all of a large data set would
+    take minutes.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb", buffering=0) as file:
+            length = os.fstat(file.fileno()).st_size
+            total = hashlib.sha256(b"%d" % length)
+            for start in sorted({0, max(0, (length - BLOCK) // 2), max(0, length - BLOCK)}):
+                file.seek(start)
+                total.update(file.read(BLOCK))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    return int.from_bytes(total.digest()[:8], "big")
 
 
 @contextmanager
@@ -88,4 +162,6 @@ def opened(path: Path) -> Iterator[Image.Image]:
     # Pillow's decoders raise exceptions of many types for broken files.
     except Exception as error:
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        raise InputError(f"{path} cannot be read as an image ({reason})") from None
+        raise InputError(
+            f"{path} cannot be read as an image ({' '.join(reason.split())})"
+        ) from None

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from mg_core.config import Frozen
 from mg_core.errors import InputError
+from mg_core.paths import with_home
 
 SPLITS = ("train", "val", "test")
 
@@ -62,9 +63,11 @@ class Record:
         id: unique within the split.
         image: path of the image file.
         boxes: annotated objects, those marked difficult included.
-        size: width and height according to the annotations, which may be wrong.
+        size: width and height according to the annotations, to which the boxes refer; none if they
+            refer to the stored image.
         segmentation: whatever the reader's `segmentation` needs; none for an image without masks.
         group: index into the `classes` of every task of the data set.
+        mask_flaw: why the image's masks are left out, in a sentence; empty if they are not.
     """
 
     id: str
@@ -73,6 +76,7 @@ class Record:
     size: tuple[int, int] | None = None
     segmentation: Any = None
     group: int | None = None
+    mask_flaw: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ class Reader(ABC):
         """
         if root is None:
             raise InputError("this data set needs the folder it lies in: give it as `root`")
-        folder = Path(root).expanduser()
+        folder = with_home(root)
         if not folder.is_dir():
             raise InputError(f"data folder {folder} does not exist")
         return folder
@@ -168,6 +172,10 @@ class Reader(ABC):
         Raises:
             InputError: a listed file is missing.
         """
+
+    def former_fingerprint(self) -> str:
+        """Return the fingerprint by which earlier versions of this package knew the same files."""
+        return self.fingerprint()
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
         """Return the (size, size) pixels of every class in an image that has masks.

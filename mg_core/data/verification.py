@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from mg_core.data.boxes import FLAWS, box_flaws
-from mg_core.data.cache import decode
+from mg_core.data.decoding import Decoded, beyond, check_labels, check_units, copies, decode
 from mg_core.data.parallel import in_parallel
 from mg_core.data.reader import SPLITS, Progress, Reader, Record, reporting, silent
 from mg_core.errors import InputError
+
+NOTHING = np.empty((3, 0, 0), dtype=np.uint8)
+SHOWN = 3
+"""Sentences of one kind that are shown."""
+SPECIFIC = re.compile(r"'[^']*'|\S*/.*?\.\w+(?=\W|$)|\d+")
+"""Quoted text, paths of files, and numbers."""
 
 
 @dataclass
@@ -26,10 +33,11 @@ class SplitSummary:
     groups: Counter[int] = field(default_factory=Counter)  # images; empty without tasks
     n_segmented: int = 0
     flaws: Counter[str] = field(default_factory=Counter)  # odd boxes, by `boxes.FLAWS`
-    n_other_size: int = 0  # images of another size than their annotations say
+    oddities: Counter[str] = field(default_factory=Counter)  # images, by `Decoded.oddities`
+    mask_flaws: list[str] = field(default_factory=list)  # why images lack their masks
 
-    def add(self, record: Record, width: int, height: int, size: int) -> None:
-        """Count an image of width × height pixels that is trained on at `size`."""
+    def add(self, record: Record, found: Decoded, size: int) -> None:
+        """Count an image that is trained on at `size`."""
         classes = [box.class_index for box in record.boxes]
         self.n_images += 1
         self.n_without_labels += not classes
@@ -37,10 +45,11 @@ class SplitSummary:
         self.boxes_by_class.update(classes)
         if record.group is not None:
             self.groups[record.group] += 1
-        self.n_segmented += record.segmentation is not None
+        self.n_segmented += found.masks is not None
         corners = np.array([box[1:] for box in record.boxes], dtype=np.float64)
-        self.flaws.update(box_flaws(corners, width, height, size))
-        self.n_other_size += record.size is not None and record.size != (width, height)
+        self.flaws.update(box_flaws(corners, *found.size, size))
+        self.oddities.update(found.oddities)
+        self.mask_flaws += [found.mask_flaw] if found.mask_flaw else []
 
 
 @dataclass
@@ -48,39 +57,51 @@ class Verification:
     """What a verification found."""
 
     splits: dict[str, SplitSummary] = field(default_factory=dict)  # those that could be read
-    problems: list[str] = field(default_factory=list)  # what training would refuse
+    problems: list[str] = field(default_factory=list)  # what should be put right
     fingerprint: str | None = None  # none if a file is missing
 
 
 def verify(reader: Reader, size: int, progress: Progress = silent) -> Verification:
     """Read every annotation, image and mask of a data set that is trained on at `size` pixels."""
     found = Verification()
+    # Some files are read more than once: for the fingerprint, or for every split.
+    problems: dict[str, None] = {}
 
     def note(error: InputError) -> None:
-        # Some files are read more than once: for the fingerprint, or for every split.
-        if str(error) not in found.problems:
-            found.problems.append(str(error))
+        problems[str(error)] = None
 
-    def examine(record: Record) -> tuple[int, int] | InputError:
+    def examine(record: Record) -> Decoded | InputError:
         try:
-            _, width, height, _ = decode(reader, record, size)
+            # The pixels of all images do not fit into memory.
+            return replace(decode(reader, record, size), pixels=NOTHING)
         except InputError as error:
             return error
-        return width, height
 
+    contents: dict[str, list[tuple[str, int]]] = {}
     for split in SPLITS:
         with reporting(note):
             records = reader.records(split, note)
             summary = found.splits[split] = SplitSummary()
+            contents[split], sizes, usable = [], [], []
             examined = zip(records, in_parallel(examine, records), strict=True)
-            for number, (record, sides) in enumerate(examined, start=1):
-                if isinstance(sides, InputError):
-                    note(sides)
+            for number, (record, decoded) in enumerate(examined, start=1):
+                if isinstance(decoded, InputError):
+                    note(decoded)
                 else:
-                    summary.add(record, *sides, size)
+                    summary.add(record, decoded, size)
+                    contents[split].append((record.id, decoded.content))
+                    sizes.append(decoded.size)
+                    usable.append(record)
                 progress(split, number, len(records))
+            if sentence := beyond(usable, sizes, split):
+                problems[sentence] = None
+            with reporting(note):
+                check_labels(bool(summary.boxes_by_class) or not usable, split)
+            check_units(usable, split)
+    problems |= dict.fromkeys(copies(contents))
     with reporting(note):
         found.fingerprint = reader.fingerprint()
+    found.problems = list(problems)
     return found
 
 
@@ -99,15 +120,31 @@ def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
         for flaw in FLAWS:
             if summary.flaws[flaw]:
                 lines.append(f"  {summary.flaws[flaw]:,} boxes {flaw}")
-        if summary.n_other_size:
-            lines.append(
-                f"  {summary.n_other_size:,} images of another size than their annotations say"
-            )
+        lines += [f"  {count:,} images {oddity}" for oddity, count in summary.oddities.items()]
+        lines += grouped(summary.mask_flaws, "  masks left out: ")
     if found.splits:
         lines += _class_table(found.splits, classes)
-    lines += [f"problem: {problem}" for problem in found.problems]
+    lines += grouped(found.problems, "problem: ")
     fingerprint = found.fingerprint or "none: files are missing"
     return [*lines, f"{len(found.problems):,} problems", f"fingerprint {fingerprint}"]
+
+
+def grouped(sentences: Sequence[str], prefix: str) -> list[str]:
+    """Return a line for each of the first sentences of a kind, and one that counts its others.
+
+    Sentences of a kind differ in paths, numbers and what they quote.
+    """
+    kinds: dict[str, list[str]] = {}
+    for sentence in sentences:
+        kinds.setdefault(SPECIFIC.sub("", sentence), []).append(sentence)
+    lines = []
+    for found in kinds.values():
+        lines += [f"{prefix}{sentence}" for sentence in found[:SHOWN]]
+        if len(found) > SHOWN:
+            lines.append(
+                f"{prefix}{len(found) - SHOWN:,} more of this kind ({len(found):,} in all)"
+            )
+    return lines
 
 
 def _class_table(splits: dict[str, SplitSummary], classes: Sequence[str]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,15 @@ class Guidance:
     loss: str
     localization_weight: float
     reduction: Reduction = "sum"
+
+    def __post_init__(self) -> None:
+        if self.reduction not in get_args(Reduction):
+            allowed = ", ".join(get_args(Reduction))
+            raise InputError(f"unknown reduction {self.reduction!r}; choose from {allowed}")
+        if not 0 <= self.localization_weight < math.inf:
+            raise InputError(
+                f"a localization weight is a number of at least 0, not {self.localization_weight}"
+            )
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,9 @@ def guided_loss(
         >>> bool(model.conv1.weight.grad.abs().sum() > 0)
         True
     """
+    if precision not in get_args(Precision):
+        allowed = ", ".join(get_args(Precision))
+        raise InputError(f"unknown precision {precision!r}; choose from {allowed}")
     annotated = batch.annotated
     is_guided = guidance is not None and annotated is not None and len(annotated) > 0
     pairs = [(guidance.attribution, guidance.layer)] if guidance and is_guided else []

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
@@ -17,6 +18,8 @@ from mg_core.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+"""Keys under which checkpoints hold their state dict, the most telling first."""
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -55,6 +58,8 @@ class WeightFile:
 def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
     """Return a verified local file; downloads end up in the checkpoint folder of `torch.hub`.
 
+    There they lie under their name if it holds their checksum, else in a folder of their own.
+
     `weights` is a name in `pretrained`, an http(s) address or a path. An address or path may end
     in `#sha256=` and 8 to 64 leading hex digits of the digest; an address needs them unless its
     file name holds them, as in `resnet18-f37072fd.pth`.
@@ -65,14 +70,17 @@ def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
     file = pretrained.get(weights) or _parse(weights)
     checksum = file.sha256 and f"sha256={file.sha256}"
     if ADDRESS.match(file.url):
-        import torch  # Here and below, so that planning a sweep does without it.
-
-        path = Path(torch.hub.get_dir()) / "checkpoints" / file.name
+        path = _cached(file)
         fetch(file.url, path, checksum)
         return path
     is_uri = file.url.startswith("file://")
-    path = Path(url2pathname(file.url[len("file://") :]) if is_uri else file.url).expanduser()
-    if not path.is_file():
+    path = Path(url2pathname(file.url[len("file://") :]) if is_uri else file.url)
+    try:
+        path = path.expanduser()
+        is_there = path.is_file()
+    except (OSError, RuntimeError):  # The name is too long, or of a user who does not exist.
+        is_there = False
+    if not is_there:
         names = ", ".join(pretrained) or "no names for this model"
         raise InputError(
             f"weights {weights!r}: there is no file {path}; give a path, an http(s) address or a "
@@ -80,6 +88,21 @@ def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
         )
     verify(path, checksum, f"weights {path}")
     return path
+
+
+def _cached(file: WeightFile) -> Path:
+    """Return where a download lies: under its name alone only if the name holds its checksum."""
+    import torch  # Here and below, so that planning a sweep does without it.
+
+    if not file.name.isprintable():
+        raise InputError(f"weights {file.url!r}: the address ends in no file name")
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    found, digits = HASH_IN_NAME.search(file.name), file.sha256 or ""
+    if found and digits and (found[1].startswith(digits) or digits.startswith(found[1])):
+        return folder / file.name
+    # Publishers share names such as model.safetensors, and replace files.
+    key = hashlib.sha256(f"{file.url}#{file.sha256}".encode()).hexdigest()[:16]
+    return folder / key / file.name
 
 
 def _parse(weights: str) -> WeightFile:
@@ -94,16 +117,21 @@ def _parse(weights: str) -> WeightFile:
 def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
     """Fill everything but the classification head from a file, with strict keys.
 
-    `torch.save` or safetensors wrote a state dict to the file, bare or under "state_dict", with or
-    without the "module." that data parallel training puts before every key. The entries of `head`,
-    a dotted name, are left out.
+    `torch.save` or safetensors wrote a state dict to the file, bare or beside other things in a
+    mapping. All keys may begin with the same words, such as the "module." of data parallel
+    training. The entries of `head`, a dotted name, are left out.
 
     Raises:
-        InputError: the file is no state dict, or its keys or shapes do not fit the model.
+        InputError: the file is no state dict, its keys, shapes or types do not fit the model, or
+            its values are not finite.
     """
-    state = read_state(path)
     inside = f"{head}."
+    wanted = model.state_dict()
+    state = _without_prefix(read_state(path), wanted, path)
     backbone = {key: value for key, value in state.items() if not key.startswith(inside)}
+    for key, value in backbone.items():
+        if key in wanted:
+            _check_values(value, wanted[key], f"weights {path}: {key}")
     try:
         missing, unexpected = model.load_state_dict(backbone, strict=False)
     except RuntimeError as error:
@@ -112,32 +140,114 @@ def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
     missing = [key for key in missing if not key.startswith(inside)]
     for problem, keys in (("lacks", missing), ("has unknown", unexpected)):
         if keys:
-            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             raise InputError(
-                f"weights {path}: do not fit model {name!r}: the file {problem} {shown}"
+                f"weights {path}: do not fit model {name!r}: the file {problem} {_shown(keys)}"
             )
+
+
+def _without_prefix(
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+) -> dict[str, Tensor]:
+    """Take off what stands before the model's own keys, if that makes more of them fit."""
+    fitting: Counter[str] = Counter({"": sum(key in wanted for key in state)})
+    for key in state:
+        parts = key.split(".")
+        for start in range(1, len(parts)):
+            if ".".join(parts[start:]) in wanted:
+                fitting[".".join(parts[:start]) + "."] += 1
+    (prefix, count), *others = fitting.most_common()
+    rivals = [other for other, number in others if number == count]
+    if count and rivals:
+        raise InputError(
+            f"weights {path}: the same keys begin with {prefix!r} and with {rivals[0]!r}; save the "
+            f"state dict of one model"
+        )
+    found = {key.removeprefix(prefix): value for key, value in state.items()}
+    if len(found) < len(state):
+        raise InputError(f"weights {path}: holds the same keys with and without {prefix!r}")
+    return found
+
+
+def _check_values(value: Tensor, wanted: Tensor, source: str) -> None:
+    """Refuse what copying would turn into other values without a word."""
+    if not wanted.is_floating_point():
+        return
+    if not value.is_floating_point():
+        raise InputError(f"{source} holds {value.dtype}, not floating-point numbers")
+    if not value.to(wanted.dtype).isfinite().all():
+        raise InputError(f"{source} holds values that are not finite as {wanted.dtype}")
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a checkpoint by key, unwrapped, without running any code in it."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or _has_safetensors_header(path):
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"weights {path}: cannot be read: {reason}") from None
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not (
-        isinstance(content, Mapping)
-        and content
-        and all(isinstance(value, torch.Tensor) for value in content.values())
-    ):
-        raise InputError(f"weights {path}: not a state dict of tensors")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+        state = _unwrapped(content)
+        odd = [key for key, value in state.items() if not _is_plain(key, value)]
+    except InputError as error:
+        raise InputError(f"weights {path}: {error}") from None
+    # Both libraries raise exceptions of many types for broken files.
+    except Exception as error:
+        raise InputError(f"weights {path}: cannot be read: {_reason(error)}") from None
+    if odd:
+        raise InputError(
+            f"weights {path}: the entry {odd[0]!r} is no name with a dense tensor of real numbers"
+        )
+    return state
+
+
+def _has_safetensors_header(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(9)[8:] == b"{"
+
+
+def _unwrapped(content: Any) -> dict[Any, Tensor]:
+    """Return the state dict in what a file holds: the whole, or the one part that is one."""
+    if _is_state(content):
+        return dict(content)
+    parts = dict(content) if isinstance(content, Mapping) else {}
+    inner = {key: value for key, value in parts.items() if _is_state(value)}
+    for key in (*WRAPPERS, *(inner if len(inner) == 1 else ())):
+        if key in inner:
+            return dict(inner[key])
+    keys = _shown([str(key)[:60] for key in parts])
+    raise InputError(f"not a state dict of tensors{f'; its keys are {keys}' if parts else ''}")
+
+
+def _is_state(value: Any) -> bool:
+    import torch
+
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+    )
+
+
+def _is_plain(key: Any, value: Tensor) -> bool:
+    import torch
+
+    return (
+        isinstance(key, str)
+        and not value.is_nested
+        and value.layout == torch.strided
+        and not (value.is_quantized or value.is_meta or value.is_complex())
+    )
+
+
+def _shown(keys: Sequence[str]) -> str:
+    printable = [key if key.isprintable() else ascii(key) for key in keys[:3]]
+    return ", ".join(printable) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _reason(error: Exception) -> str:
+    if found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
+        return f"it holds {found[1]}, which may run code; save its state dict alone"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]

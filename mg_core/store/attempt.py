@@ -10,13 +10,14 @@ removes nothing.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
 import secrets
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import cache
@@ -27,8 +28,11 @@ import numpy as np
 import pyarrow as pa
 
 from mg_core.config import TrialConfig
+from mg_core.errors import DamagedError
 from mg_core.pareto import non_dominated
+from mg_core.redaction import harmless
 from mg_core.store import layout
+from mg_core.store.integrity import record_checksum
 from mg_core.store.layout import AttemptKey
 from mg_core.store.progress import FOOTER, Progress
 from mg_core.store.result_store import ResultStore
@@ -57,6 +61,7 @@ class Attempt:
     Attributes:
         rows: all committed rows, those of earlier attempts included.
         progress: progress as of the last commit; none before the first one.
+        damage: what was wrong with the results of earlier attempts, which were set aside.
     """
 
     def __init__(
@@ -67,7 +72,11 @@ class Attempt:
         self.objectives = tuple(objectives)
         self.trial_id = config.trial_id
         self.key = self._announce(run)
-        self.rows, self.progress = store.read_rows(self.trial_id)
+        self.damage = ""
+        try:
+            self.rows, self.progress = store.read_rows(self.trial_id)
+        except DamagedError as error:
+            self.start_over(error)
 
     @property
     def next_epoch(self) -> int:
@@ -103,9 +112,10 @@ class Attempt:
         old = self.progress or Progress(self.trial_id, str(self.key), epoch, self.config.epochs)
         front = kept_epochs(self.rows, self.objectives)
         checkpoints = {kept: key for kept, key in old.checkpoints.items() if kept in front}
+        digests = dict(old.digests)
         if epoch in front:
             checkpoints[epoch] = layout.weights_key(self.trial_id, self.key, epoch)
-            self.store.put(checkpoints[epoch], weights())
+            digests[checkpoints[epoch]] = self._put(checkpoints[epoch], weights())
         progress = replace(
             old,
             attempt=str(self.key),
@@ -117,9 +127,20 @@ class Attempt:
         )
         if not progress.is_complete:
             progress = replace(progress, state=layout.state_key(self.trial_id, self.key, epoch))
-            self.store.put(str(progress.state), state())
-        self._publish(progress)
-        return progress
+            digests[str(progress.state)] = self._put(str(progress.state), state())
+        kept = {key: digest for key, digest in digests.items() if key in progress.references}
+        return self._publish(replace(progress, digests=kept))
+
+    def start_over(self, damage: DamagedError) -> None:
+        """Set the trial's damaged files aside and begin it anew."""
+        folder = set_aside(self.store, results_of(self.store, self.trial_id))
+        self.damage = f"{damage.strerror}; now in {folder}, and the trial begins anew"
+        self._record["damage"] = self.damage
+        self.rows, self.progress = METRICS.empty_table(), None
+
+    def _put(self, key: str, data: bytes) -> str:
+        self.store.put(key, data)
+        return hashlib.sha256(data).hexdigest()
 
     def settle(self, last: Mapping[str, Any]) -> None:
         """Take over a trial that will not go on, so that no earlier attempt can write to it.
@@ -134,11 +155,12 @@ class Attempt:
         else:
             self.end(last["how"], **{name: last[name] for name in ENDING if name in last})
 
-    def _publish(self, progress: Progress) -> None:
+    def _publish(self, progress: Progress) -> Progress:
         table = self.rows.replace_schema_metadata({FOOTER: progress.footer()})
         self.store.put(self._key(layout.METRICS), to_parquet(table))
         self.progress = progress
         self._prune()
+        return progress
 
     def end(self, how: str, **details: Any) -> None:
         """Record how the attempt ended: `complete`, `failed`, `interrupted` or `superseded`."""
@@ -149,7 +171,7 @@ class Attempt:
         self._record: dict[str, Any] = {
             "trial_id": self.trial_id,
             "run": run,
-            "host": socket.gethostname(),
+            "host": harmless(socket.gethostname()),
             "pid": os.getpid(),
             "python": platform.python_version(),
             "versions": _versions(),
@@ -174,7 +196,8 @@ class Attempt:
         return any(key > self.key for key in self.store.attempt_keys(self.trial_id))
 
     def _write_record(self) -> None:
-        data = json.dumps(self._record, indent=1, ensure_ascii=False).encode()
+        record = self._record | {"crc": record_checksum(self._record)}
+        data = json.dumps(record, indent=1, ensure_ascii=False).encode()
         self.store.put(self._key(layout.ATTEMPTS), data)
 
     def _key(self, folder: str) -> str:
@@ -192,8 +215,32 @@ def garbage_of(store: ResultStore, trial_id: str, progress: Progress) -> list[st
     """Return the metrics, weights and states of a trial that `progress` does not name."""
     own = layout.attempt_key(layout.METRICS, trial_id, progress.attempt)
     kept = progress.references | {own}
+    return [key for key in files_of(store, trial_id) if key not in kept]
+
+
+def files_of(store: ResultStore, trial_id: str) -> list[str]:
+    """Return the keys of a trial's metrics, weights and states; other files are not the store's."""
     folders = (layout.prefix(folder, trial_id) for folder in (layout.METRICS, layout.CHECKPOINTS))
-    return [key for folder in folders for key in store.files.keys(folder) if key not in kept]
+    return [key for folder in folders for key in store.files.keys(folder) if layout.is_own(key)]
+
+
+def results_of(store: ResultStore, trial_id: str) -> list[str]:
+    """Return what a trial that begins anew leaves behind: its weights' tests and maps too."""
+    folders = (layout.prefix(folder, trial_id) for folder in (layout.TEST, layout.HEATMAPS))
+    tested = [key for folder in folders for key in store.files.keys(folder) if layout.is_own(key)]
+    return [*files_of(store, trial_id), *tested]
+
+
+def set_aside(store: ResultStore, keys: Iterable[str]) -> str:
+    """Move files into a new folder of the quarantine, where nothing reads or deletes them.
+
+    Returns:
+        The folder.
+    """
+    folder = f"{layout.QUARANTINE}/{_now().replace(':', '')}-{secrets.token_hex(3)}"
+    for key in keys:
+        store.files.move(key, f"{folder}/{key}")
+    return folder
 
 
 def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:

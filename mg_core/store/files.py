@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import hashlib
 import os
 import random
 import re
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +19,9 @@ from typing import Any, TypeVar
 from pyarrow import fs
 
 from mg_core.errors import InputError, StorageError
+from mg_core.paths import with_home
 from mg_core.redaction import refuse_secrets
-from mg_core.store.layout import TEMPORARY
+from mg_core.store.layout import TEMPORARY, is_own, is_place
 
 PARALLEL_REQUESTS = 16
 PARALLEL_READS = 2  # On a folder; more threads would wait for Python's lock.
@@ -59,9 +63,10 @@ class Files:
         self.uri = uri
         self.patience = patience
         self.is_local = "://" not in uri
+        folder = with_home(uri)
         try:
             if self.is_local:
-                self._fs, root = fs.LocalFileSystem(), str(Path(uri).expanduser().resolve())
+                self._fs, root = fs.LocalFileSystem(), str(folder.resolve())
             else:  # pyarrow asks S3 for the region if the URI has none.
                 self._fs, root = self.retried(lambda: fs.FileSystem.from_uri(uri))
         except ValueError as error:
@@ -77,7 +82,7 @@ class Files:
             raise InputError(f"store {uri!r} names no folder or bucket")
         self.is_local = isinstance(self._fs, fs.LocalFileSystem)
         # A refused command must leave no empty store, but must keep a folder that the user made.
-        self._end = Path(self._root) if self.is_local and Path(self._root).exists() else None
+        self._end = Path(self._root) if self.is_local and os.path.exists(self._root) else None
 
     @property
     def filesystem(self) -> Any:
@@ -107,13 +112,20 @@ class Files:
             return data
 
         with self._refusals(key, "read"):
-            return Path(self.path(key)).read_bytes() if self.is_local else self.retried(read)
+            return self._regular(key).read_bytes() if self.is_local else self.retried(read)
+
+    def _regular(self, key: str) -> Path:
+        """Return the path of a file; opening a pipe would wait for ever."""
+        path = Path(self.path(key))
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise StorageError(errno.EINVAL, f"{path} cannot be read: it is no regular file")
+        return path
 
     def get_end(self, key: str, size: int) -> bytes:
         """Return the object's last bytes, at most `size` of them; errors as for `get`."""
 
         def read_local() -> bytes:
-            with open(self.path(key), "rb") as local:
+            with self._regular(key).open("rb") as local:
                 local.seek(max(0, local.seek(0, os.SEEK_END) - size))
                 return local.read()
 
@@ -125,6 +137,13 @@ class Files:
 
         with self._refusals(key, "read"):
             return read_local() if self.is_local else self.retried(read)
+
+    def digest(self, key: str) -> str | None:
+        """Return the SHA-256 of an object, none where there is no object."""
+        try:
+            return hashlib.sha256(self.get(key)).hexdigest()
+        except FileNotFoundError:
+            return None
 
     def put(self, key: str, data: bytes) -> None:
         """Write the whole object, replacing an existing one.
@@ -183,8 +202,9 @@ class Files:
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _replace(self, key: str, data: bytes) -> None:
+        self._check_no_link_to(key)
         target = Path(self.path(key))
-        temporary = Path(self.path(TEMPORARY)) / secrets.token_hex(8)
+        temporary = Path(self.path(TEMPORARY)) / f"{secrets.token_hex(8)}.part"
         temporary.parent.mkdir(parents=True, exist_ok=True)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -200,17 +220,70 @@ class Files:
             raise
 
     def keys(self, prefix: str) -> list[str]:
-        """Return the sorted keys of all objects below the folder `prefix`, which need not exist."""
+        """Return the sorted keys of all objects below the folder `prefix`, which need not exist.
+
+        Symbolic links are not followed: nothing outside the folder is ever listed or removed.
+
+        Raises:
+            StorageError: it cannot be listed, or a link stands where the store has files.
+        """
+        if self.is_local:
+            with self._refusals(prefix, "listed"):
+                return sorted(self._walked(prefix))
         selector = fs.FileSelector(self.path(prefix), recursive=True, allow_not_found=True)
         start = len(self._root) + 1
 
-        def listed() -> list[fs.FileInfo]:
-            return self.retried(lambda: self._fs.get_file_info(selector))
-
         with self._refusals(prefix, "listed"):
-            # pyarrow looks at a folder twice, and fails if it is created in between.
-            found = _despite_races(listed)
+            found = self.retried(lambda: self._fs.get_file_info(selector))
         return sorted(info.path[start:] for info in found if info.type == fs.FileType.File)
+
+    def _walked(self, prefix: str) -> Iterator[str]:
+        folders = [prefix]
+        for place in [*Path(prefix).parents][-2::-1] if prefix else []:
+            self._check_no_link(place.as_posix())
+        while folders:
+            folder = folders.pop()
+            if folder:
+                self._check_no_link(folder)
+            try:
+                with os.scandir(self.path(folder)) as entries:
+                    found = list(entries)
+            except (FileNotFoundError, NotADirectoryError):
+                continue  # Another process removed it.
+            for entry in found:
+                key = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.is_symlink():
+                    self._check_no_link(key)
+                elif is_own(key) and not entry.is_file():
+                    raise StorageError(errno.EINVAL, f"{self.path(key)} is no regular file")
+                elif entry.is_dir():
+                    folders.append(key)
+                elif entry.is_file():
+                    yield key
+
+    def _check_no_link_to(self, key: str) -> None:
+        for place in [TEMPORARY, *(parent.as_posix() for parent in list(Path(key).parents)[:-1])]:
+            self._check_no_link(place)
+
+    def _check_no_link(self, key: str) -> None:
+        """Refuse a link in the place of a file or folder of the store; others are ignored."""
+        if is_place(key) and Path(self.path(key)).is_symlink():
+            raise StorageError(
+                errno.ELOOP,
+                f"{self.path(key)} is a symbolic link; links inside a store are not followed: "
+                "put the files themselves there, or name the real store",
+            )
+
+    def move(self, key: str, target: str) -> None:
+        """Give an object another key."""
+        with self._refusals(key, "moved"):
+            if self.is_local:
+                self._check_no_link_to(target)
+                Path(self.path(target)).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(self.path(key), self.path(target))
+                self._remove_empty_parents(Path(self.path(key)).parent)
+            else:
+                self.retried(lambda: self._fs.move(self.path(key), self.path(target)))
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; missing ones are ignored."""
@@ -227,11 +300,9 @@ class Files:
         with self._refusals(key, "removed"), contextlib.suppress(FileNotFoundError):
             self.retried(lambda: self._fs.delete_file(self.path(key)))
 
-    def delete_folder(self, prefix: str) -> None:
-        """Remove a folder, which need not exist, with all its objects."""
-        self.delete(self.keys(prefix))
-        if not self.is_local:
-            # pyarrow replaces a folder whose last file it removed by an empty object.
+    def delete_empty_folder(self, prefix: str) -> None:
+        """Remove what object storage keeps of a folder whose last object was removed."""
+        if not self.is_local and not self.keys(prefix):
             with contextlib.suppress(FileNotFoundError):
                 self.retried(lambda: self._fs.delete_dir(self.path(prefix)))
 
@@ -245,7 +316,7 @@ class Files:
     def remove_temporary(self) -> None:
         """Remove the temporary files of killed processes."""
         if self.is_local:
-            self.delete(self.keys(TEMPORARY))
+            self.delete(key for key in self.keys(TEMPORARY) if is_own(key))
             self.remove_empty_temporary()
 
     def remove_empty_temporary(self) -> None:
@@ -277,7 +348,7 @@ class Files:
         Raises:
             InputError: the store cannot be written.
         """
-        probe = f"{TEMPORARY}/probe-{secrets.token_hex(8)}"
+        probe = f"{TEMPORARY}/{secrets.token_hex(8)}.part"
         try:
             self._put(probe, b"")
             self.delete([probe])

@@ -49,6 +49,7 @@ def with_garbage(store: ResultStore) -> dict[str, tuple[Progress, dict[str, Any]
         layout.trial_of(key)
         for folder in (layout.METRICS, layout.CHECKPOINTS)
         for key in store.files.keys(folder)
+        if layout.is_own(key)
     )
     found = {}
     for trial, item in progress.items():

@@ -13,6 +13,7 @@ heatmaps/<trial_id>/<epoch>-<pair>.parquet    its maps of a few test images (by 
 tensorboard/<trial_id>/…                      event files, with `tracking: tensorboard`
 lock.json                                     the driver that is running
 analysis/                                     tables, figures and report of `mg-analysis`
+quarantine/<when>/…                           damaged or misplaced files, under their old keys
 ```
 
 Every object has one writer. The highest attempt with a metrics file counts for a trial; weights
@@ -24,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from mg_core.config import EvaluationPair
@@ -34,19 +35,43 @@ LOCK = "lock.json"
 TRIALS, DATA, ANALYSIS = "trials", "data", "analysis"
 ATTEMPTS, LOGS, METRICS, CHECKPOINTS = "attempts", "logs", "metrics", "checkpoints"
 TEST, HEATMAPS, TENSORBOARD = "test", "heatmaps", "tensorboard"
-TEMPORARY = ".tmp"
+TEMPORARY = ".mg-sweep-writing"
 """Folder of objects that are still being written."""
+QUARANTINE = "quarantine"
+"""Folder of files that were set aside; nothing reads or deletes them."""
+WRITTEN = f"{ANALYSIS}/written.json"
+"""Digests of the files below `analysis` that `mg-analysis` wrote: others are the user's."""
 
 RESULTS = (METRICS, TEST, HEATMAPS, CHECKPOINTS, ATTEMPTS, LOGS, TENSORBOARD)
 """Folders with a folder for each trial, in the order in which they are deleted. The metrics come
 first: a trial without them has no results, even if the deletion is interrupted."""
 
 FOLDERS = (*RESULTS, TRIALS, DATA, ANALYSIS, TEMPORARY)
-"""All folders of a store, in the order in which they are deleted."""
+"""All folders of a store but the quarantine, in the order in which they are deleted."""
 
+_ID, _RUN = "[0-9a-f]{16}", r"\d{4,}-[0-9a-f]{8}"
+_OWN = re.compile(
+    "|".join(
+        [
+            rf"sweep\.yaml|lock\.json|\.lock\.json\.lock|trials/{_ID}\.json|{re.escape(WRITTEN)}",
+            rf"attempts/{_ID}/{_RUN}\.json|logs/{_ID}/{_RUN}\.txt|metrics/{_ID}/{_RUN}\.parquet",
+            rf"checkpoints/{_ID}/{_RUN}/(epoch-\d{{4,}}\.safetensors|state-\d{{4,}}\.pt)",
+            rf"test/{_ID}/\d{{4,}}-[0-9a-f]{{8}}\.parquet",
+            rf"heatmaps/{_ID}/\d{{4,}}-[^/@]+@[^/@]+\.parquet",
+            r"data/[0-9a-f]{16}/[0-9a-z-]{32,}",
+            rf"tensorboard/{_ID}/(complete|events\.out\.tfevents\.[^/]+)",
+            rf"{re.escape(TEMPORARY)}/[0-9a-f]{{16}}\.part",
+        ]
+    )
+)
+_PLACE = re.compile(
+    rf"({'|'.join((*RESULTS, TRIALS, DATA, ANALYSIS, re.escape(TEMPORARY), QUARANTINE))})"
+    rf"(/{_ID}(/{_RUN})?)?"
+)
 _ENDINGS = {METRICS: "parquet", ATTEMPTS: "json", LOGS: "txt"}
-_ATTEMPT = re.compile(r"(metrics|attempts|logs)/([^/]+)/(\d+-[0-9a-f]+)\.(parquet|json|txt)")
-_HEATMAPS = re.compile(r"heatmaps/([^/]+)/(\d+)-([^/]+@[^/]+)\.parquet")
+_ATTEMPT = re.compile(rf"(metrics|attempts|logs)/({_ID})/({_RUN})\.(parquet|json|txt)")
+_HEATMAPS = re.compile(rf"heatmaps/({_ID})/(\d+)-([^/]+@[^/]+)\.parquet")
+_TESTS = re.compile(rf"test/({_ID})/(\d+)-[0-9a-f]{{8}}\.parquet")
 
 
 @dataclass(frozen=True, order=True)
@@ -140,6 +165,45 @@ def heatmaps_in(keys: Iterable[str]) -> Iterator[tuple[str, int, str]]:
         match = _HEATMAPS.fullmatch(key)
         if match:
             yield match[1], int(match[2]), match[3]
+
+
+def tests_in(keys: Iterable[str]) -> list[str]:
+    """Return the keys of test rows."""
+    return [key for key in keys if _TESTS.fullmatch(key)]
+
+
+def without_hidden(keys: Iterable[str]) -> list[str]:
+    """Return the keys that do not begin in a dot, as those of other programs often do."""
+    return [key for key in keys if not key.rpartition("/")[2].startswith(".")]
+
+
+def is_own(key: str) -> bool:
+    """Say whether this layout can have made a key; all other files are left alone."""
+    return _OWN.fullmatch(key) is not None
+
+
+def is_place(key: str) -> bool:
+    """Say whether a key is that of an object of the store, or of a folder for such objects."""
+    return is_own(key) or _PLACE.fullmatch(key) is not None
+
+
+def owner_of(key: str) -> tuple[str, int | AttemptKey]:
+    """Return the trial and the attempt or epoch that a key says its object belongs to."""
+    _, trial_id, name, *_ = key.split("/")
+    number = name.split(".")[0]
+    is_attempt = re.fullmatch(_RUN, number) and not key.startswith((f"{TEST}/", f"{HEATMAPS}/"))
+    return trial_id, AttemptKey.of(number) if is_attempt else int(number.split("-")[0])
+
+
+def pairs_key(key: str, pairs: Sequence[tuple[str | None, str | None]], task: str | None) -> str:
+    """Return the key that test rows or heat maps of some pairs have, in the place of `key`."""
+    trial_id, epoch = owner_of(key)
+    assert isinstance(epoch, int)
+    if key.startswith(f"{TEST}/"):
+        return test_key(trial_id, epoch, pairs)
+    attribution, layer = pairs[0]
+    name = f"{attribution}@{layer}"
+    return heatmaps_key(trial_id, epoch, f"{name}-{task}" if task else name)
 
 
 def trial_of(key: str) -> str:

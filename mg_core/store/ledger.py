@@ -61,7 +61,9 @@ class Ledger:
             return "waiting"
         if record["how"] is None and record["run"] == self.driver:
             return "running"
-        return state_after(record["how"], record.get("kind"))
+        # The rows alone say what is complete: the metrics of a trial that was may be lost.
+        is_failed = state_after(record["how"], record.get("kind")) == "failed"
+        return "failed" if is_failed else "waiting"
 
     def is_complete(self, trial_id: str) -> bool:
         """Say whether every epoch of a trial is committed."""

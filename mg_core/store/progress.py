@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -31,6 +32,7 @@ class Progress:
         state: key of the newest state to resume from; none once the trial is complete.
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
+        digests: SHA-256 of each object in `references`; older versions recorded none.
         format: version of the store's format.
     """
 
@@ -42,6 +44,7 @@ class Progress:
     state: str | None = None
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    digests: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property
@@ -55,8 +58,9 @@ class Progress:
         return {*self.checkpoints.values(), *([self.state] if self.state else [])}
 
     def footer(self) -> bytes:
-        """Serialise for the footer of a metrics file."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        """Serialise for the footer of a metrics file, with a checksum."""
+        values = json.loads(json.dumps(asdict(self)))
+        return json.dumps(values | {"crc": _crc(values)}, sort_keys=True).encode()
 
     @classmethod
     def read(cls, footer: bytes, source: str) -> Progress:
@@ -68,8 +72,11 @@ class Progress:
 
         Raises:
             InputError: a newer version of this package wrote the file.
+            ValueError: the footer is damaged.
         """
         values = json.loads(footer)
+        if not isinstance(values, dict) or _crc(values) != values.pop("crc", _crc(values)):
+            raise ValueError("the checksum of its progress is wrong")
         if values.get("format", 0) > FORMAT_VERSION:
             raise InputError(
                 f"{source}: written in store format {values['format']}, this version reads up to "
@@ -78,6 +85,11 @@ class Progress:
         values["checkpoints"] = {int(k): v for k, v in values.get("checkpoints", {}).items()}
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def _crc(values: dict[str, Any]) -> int:
+    kept = {name: value for name, value in values.items() if name != "crc"}
+    return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
 
 
 def footer_in(tail: bytes) -> bytes | None:
@@ -92,9 +104,10 @@ def footer_in(tail: bytes) -> bytes | None:
         return None
     position = tail.index(_KEY_AND_HEADER, start) + len(_KEY_AND_HEADER)
     size, shift = 0, 0
-    while True:
+    while position < len(tail):
         byte = tail[position]
         size |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return tail[position : position + size]
+    return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import errno
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,15 +11,24 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from mg_core.config import TrialConfig, parse
-from mg_core.errors import InputError
-from mg_core.store import layout
+from mg_core.config import TrialConfig
+from mg_core.errors import DamagedError, InputError, StorageError
+from mg_core.store import integrity, layout
 from mg_core.store.files import Files
 from mg_core.store.layout import AttemptKey
-from mg_core.store.progress import FOOTER, TAIL_BYTES, Progress, footer_in
-from mg_core.store.tables import HEATMAPS, METRICS, TEST, conformed, to_parquet
+from mg_core.store.progress import TAIL_BYTES, Progress, footer_in
+from mg_core.store.tables import (
+    HEATMAPS,
+    METRICS,
+    TEST,
+    conformed,
+    damaged,
+    read_parquet,
+    to_parquet,
+    with_usual,
+)
+from mg_core.yaml_text import parse_yaml
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +50,11 @@ def reading(store: ResultStore) -> Iterator[None]:
     Raises:
         InputError: a file of the store is missing, truncated or malformed.
     """
-    import yaml
-
     try:
         yield
-    except (*UNREADABLE, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    except UNREADABLE as error:
+        said = error.strerror if isinstance(error, StorageError) else error
+        reason = " ".join(str(said).split())
         raise InputError(f"store {store.uri!r} cannot be read: {reason}") from None
 
 
@@ -80,25 +89,32 @@ class ResultStore:
         """Return the resolved spec.
 
         Raises:
-            InputError: there is no spec, or it is no mapping.
+            InputError: there is no spec of ours, it is no mapping, or its checksum is wrong.
         """
-        import yaml
-
         text = self.spec_text()
-        if text is None:
-            raise InputError(f"{self.uri!r} is not a result store: it holds no {layout.SPEC}")
-        spec = yaml.safe_load(text)
-        if not isinstance(spec, dict):
-            raise InputError(f"store {self.uri!r} cannot be read: its {layout.SPEC} is no mapping")
-        return spec
+        if text is None or not self.is_store():
+            what = f"no {layout.SPEC}" if text is None else f"a {layout.SPEC}, and no trials"
+            raise InputError(f"{self.uri!r} is not a result store: it holds {what}")
+        try:
+            integrity.check_text(text, layout.SPEC)
+        except DamagedError as error:
+            raise InputError(f"store {self.uri!r}: {error.strerror}") from None
+        source = f"store {self.uri!r}: {layout.SPEC}"
+        return integrity.check_spec(parse_yaml(text, source), source)
+
+    def is_store(self) -> bool:
+        """Say whether a sweep was started here; a user may have a `sweep.yaml` of his own."""
+        text = self.spec_text()
+        return (text is not None and integrity.has_checksum(text)) or bool(self.trial_ids())
 
     def put_spec(self, text: str) -> None:
-        """Write the resolved spec."""
-        self.put(layout.SPEC, text.encode())
+        """Write the resolved spec, with a checksum that `mg-sweep verify` looks at."""
+        self.put(layout.SPEC, integrity.with_checksum(text).encode())
 
     def trial_ids(self) -> set[str]:
         """Return the ids of all trials of the sweep."""
-        return {layout.trial_of(key) for key in self.files.keys(layout.TRIALS)}
+        keys = self.files.keys(layout.TRIALS)
+        return {layout.trial_of(key) for key in keys if layout.is_own(key)}
 
     def find_trial(self, name: str) -> str:
         """Return the id of the one trial whose id begins with `name`.
@@ -120,7 +136,7 @@ class ResultStore:
         keys = [layout.trial_key(trial_id) for trial_id in ids]
         texts = self.files.get_many(keys)
         found = zip(ids, keys, texts, strict=True)
-        return {trial: _config(text, key) for trial, key, text in found}
+        return {trial: integrity.trial_config(text, key) for trial, key, text in found}
 
     def put_trials(self, configs: Mapping[str, TrialConfig]) -> None:
         """Write configurations, given by trial id."""
@@ -133,7 +149,13 @@ class ResultStore:
         """Remove configurations."""
         self.files.delete(layout.trial_key(trial_id) for trial_id in trial_ids)
 
-    def record_fingerprint(self, data_key: str, fingerprint: str, where: str) -> None:
+    def record_fingerprint(
+        self,
+        data_key: str,
+        fingerprint: str,
+        where: str,
+        former: Callable[[], str] | None = None,
+    ) -> None:
         """Record the fingerprint of a data set, or compare it with the one that is recorded.
 
         A fingerprint is a file name. If two nodes with different copies are first at the same
@@ -143,17 +165,20 @@ class ResultStore:
             data_key: `DataConfig.key` of the data set.
             fingerprint: fingerprint of this node's copy.
             where: folder of this node's copy, for the error message.
+            former: computes the fingerprint that earlier versions recorded for this copy.
 
         Raises:
             InputError: this node's copy differs from the one recorded.
         """
         own = layout.fingerprint_key(data_key, fingerprint)
         folder = own.rpartition("/")[0]
-        known = self.files.keys(folder)
+        known = layout.without_hidden(self.files.keys(folder))
         is_first = not known
         if is_first:
             self.put(own, b"")
-            known = self.files.keys(folder)
+            known = layout.without_hidden(self.files.keys(folder))
+        if former and not is_first and own not in known:
+            own = layout.fingerprint_key(data_key, former())
         others = [key for key in known if key != own]
         if others and (is_first or own not in known):
             self.files.delete([own] if is_first else [])
@@ -176,31 +201,25 @@ class ResultStore:
     def progress(self, trial_id: str | None = None) -> dict[str, Progress]:
         """Return the progress of every trial with a committed epoch; only footers are read."""
 
-        def footer(key: str) -> Progress:
-            found = footer_in(self.files.get_end(key, TAIL_BYTES))
-            return Progress.read(found or self._metadata(key)[FOOTER], key)
-
         def read() -> dict[str, Progress]:
             keys = self.metrics_keys(trial_id)
-            return dict(zip(keys, self.files.map(footer, keys.values()), strict=True))
+            return dict(zip(keys, self.files.map(self.footer, keys.values()), strict=True))
 
         return _consistent(read)
 
-    def _metadata(self, key: str) -> dict[bytes, bytes]:
-        path, filesystem = self.files.path(key), self.files.filesystem
-        found = self.files.retried(lambda: pq.read_metadata(path, filesystem=filesystem))
-        metadata: dict[bytes, bytes] = found.metadata
-        return metadata
+    def footer(self, key: str) -> Progress:
+        """Return the progress in the footer of a metrics file.
+
+        Raises:
+            StorageError: the file is damaged, or is another trial's or attempt's.
+        """
+        found = footer_in(self.files.get_end(key, TAIL_BYTES))
+        return integrity.own_progress(found, key) if found else self.committed(key)[1]
 
     def rows(
         self, columns: Sequence[str] | None = None, trial_ids: Iterable[str] | None = None
     ) -> pa.Table:
-        """Return committed rows, sorted by trial and epoch.
-
-        Args:
-            columns: names from `mg_core.columns.TABLE`; by default all of them.
-            trial_ids: trials whose rows are read; by default all of them.
-        """
+        """Return committed rows, or some columns of some trials', sorted by trial and epoch."""
         wanted = set(trial_ids) if trial_ids is not None else None
 
         def read() -> pa.Table:
@@ -218,13 +237,19 @@ class ResultStore:
 
         def read() -> tuple[pa.Table, Progress | None]:
             key = self.metrics_keys(trial_id).get(trial_id)
-            if key is None:
-                return METRICS.empty_table(), None
-            table = pq.read_table(io.BytesIO(self.get(key)))
-            progress = Progress.read(table.schema.metadata[FOOTER], key)
-            return conformed(table, METRICS), progress
+            return (METRICS.empty_table(), None) if key is None else self.committed(key)
 
         return _consistent(read)
+
+    def committed(self, key: str) -> tuple[pa.Table, Progress]:
+        """Return the rows and the progress in a metrics file.
+
+        Raises:
+            StorageError: the file is damaged, or is another trial's or attempt's.
+        """
+        table = read_parquet(self.get(key), key)
+        integrity.check_place(table, key)
+        return conformed(table, METRICS), integrity.own_progress(table.schema.metadata or {}, key)
 
     def attempts(self, trial_ids: Iterable[str] | None = None) -> dict[str, dict[str, Any]]:
         """Return the record of the highest attempt of some trials, or of all trials."""
@@ -238,7 +263,11 @@ class ResultStore:
             for trial, attempt in highest.items()
             if wanted is None or trial in wanted
         }
-        return dict(zip(keys, map(json.loads, self.files.get_many(keys.values())), strict=True))
+        return dict(zip(keys, self.files.map(self.attempt_record, keys.values()), strict=True))
+
+    def attempt_record(self, key: str) -> dict[str, Any]:
+        """Return the record of an attempt; a damaged one says `unreadable` under `how`."""
+        return integrity.attempt_fields(self.get(key), key)
 
     def attempt_counts(self) -> Counter[str]:
         """Count the attempts of every trial that has any."""
@@ -260,19 +289,49 @@ class ResultStore:
         texts = self.files.get_many(layout.attempt_key(layout.LOGS, trial_id, a) for a in found)
         return {str(a): text.decode(errors="replace") for a, text in zip(found, texts, strict=True)}
 
-    def weights(self, key: str) -> dict[str, Tensor]:
-        """Return the state dict of a checkpoint.
+    def referenced(self, key: str, digest: str | None) -> bytes:
+        """Return weights or a state as they were when their metrics were committed.
+
+        Args:
+            key: one of `Progress.references`.
+            digest: the key's entry in `Progress.digests`; older versions recorded none.
 
         Raises:
-            InputError: the store has no such checkpoint.
+            StorageError: the object is missing or damaged.
         """
+        try:
+            data = self.get(key)
+        except FileNotFoundError:
+            raise DamagedError(errno.ENOENT, f"{key} of {self.uri!r} is missing") from None
+        if digest is not None and hashlib.sha256(data).hexdigest() != digest:
+            raise damaged(key, "its checksum is wrong")
+        return data
+
+    def weights(self, key: str, digest: str | None = None) -> dict[str, Tensor]:
+        """Return the state dict of a checkpoint; arguments and errors as for `referenced`."""
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
         try:
-            weights: dict[str, Tensor] = load(self.get(key))
-        except FileNotFoundError:
-            raise InputError(f"store {self.uri!r} lacks the checkpoint {key}") from None
+            weights: dict[str, Tensor] = load(self.referenced(key, digest))
+        except (SafetensorError, ValueError) as error:
+            raise damaged(key, error) from None
         return weights
+
+    # Files of `mg-analysis`
+
+    def written(self) -> dict[str, str]:
+        """Return the SHA-256 of each file below `analysis` that `mg-analysis` wrote, by name."""
+        try:
+            found = json.loads(self.get(layout.WRITTEN))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def put_written(self, name: str, data: bytes) -> None:
+        """Note that `mg-analysis` wrote a file below `analysis`."""
+        digests = self.written() | {name: hashlib.sha256(data).hexdigest()}
+        self.put(layout.WRITTEN, json.dumps(digests, indent=1, sort_keys=True).encode())
 
     # Test results
 
@@ -281,9 +340,12 @@ class ResultStore:
         key = layout.test_key(trial_id, epoch, ((row["attribution"], row["layer"]) for row in rows))
         self.put(key, to_parquet(pa.Table.from_pylist(list(rows), schema=TEST)))
 
-    def test_rows(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return all test rows; a row that two processes computed may occur twice."""
-        return self._table(self.files.keys(layout.TEST), TEST, columns)
+    def test_rows(
+        self, columns: Sequence[str] | None = None, keys: Sequence[str] | None = None
+    ) -> pa.Table:
+        """Return all test rows, or those of some files; one that two computed may occur twice."""
+        own = layout.tests_in(self.files.keys(layout.TEST)) if keys is None else list(keys)
+        return self._table(own, TEST, columns)
 
     def put_heatmaps(
         self, trial_id: str, epoch: int, name: str, rows: Sequence[Mapping[str, Any]]
@@ -294,11 +356,13 @@ class ResultStore:
 
     def heatmaps(self, trial_id: str, epoch: int, name: str) -> pa.Table:
         """Return heat maps of a checkpoint; an empty table if none were made."""
+        key = layout.heatmaps_key(trial_id, epoch, name)
         try:
-            data = self.get(layout.heatmaps_key(trial_id, epoch, name))
+            table = read_parquet(self.get(key), key)
         except FileNotFoundError:
             return HEATMAPS.empty_table()
-        return pq.read_table(io.BytesIO(data))
+        integrity.check_place(table, key)
+        return table
 
     def heatmap_keys(self) -> set[tuple[str, int, str]]:
         """Return trial, epoch and name of all heat maps in the store."""
@@ -309,23 +373,18 @@ class ResultStore:
         wanted = pa.schema([shape.field(name) for name in names])
 
         def read(key: str) -> pa.Table:
-            # The files are small: threads inside one of them cost more than they save.
-            file = pq.ParquetFile(pa.BufferReader(self.get(key)))
-            return file.read(columns=names, use_threads=False).replace_schema_metadata(None)
+            table = read_parquet(self.get(key), key, names)
+            integrity.check_place(table, key)
+            if shape is METRICS and set(names) - set(table.column_names):
+                kinds = read_parquet(self.get(key), key, ["kind"])["kind"].unique().to_pylist()
+                table = with_usual(table, names, is_guided=kinds == ["guided"])
+            return table.replace_schema_metadata(None)
 
         found = list(self.files.map(read, keys))
         # The first file may be an old one that lacks newer columns, so the schema is given.
         return pa.concat_tables([wanted.empty_table(), *found], promote_options="default").select(
             names
         )
-
-
-def _config(text: bytes, source: str) -> TrialConfig:
-    try:
-        return TrialConfig.model_validate_json(text)
-    except ValueError:
-        # `parse` is slower, but its message is one sentence.
-        return parse(TrialConfig, json.loads(text), source)
 
 
 def _consistent(read: Callable[[], T]) -> T:

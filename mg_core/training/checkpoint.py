@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from mg_core.atomic import locked
 from mg_core.config import TrialConfig
-from mg_core.counter import digest
+from mg_core.counter import digest as hashed
 from mg_core.data.cache import cache_folder
-from mg_core.errors import InputError
+from mg_core.errors import InputError, StorageError
 from mg_core.models import build_model
-from mg_core.store.files import Files
+from mg_core.store import ResultStore
+from mg_core.store.tables import damaged
 
 if TYPE_CHECKING:
-    from mg_core.store import ResultStore
+    from mg_core.store.progress import Progress
 
 SEED_BITS = 63
 
 
 def seed_torch(*key: int | str) -> None:
     """Seed PyTorch's generators from a key, for initialisation and stochastic layers."""
-    torch.manual_seed(digest(*key) >> (64 - SEED_BITS))
+    torch.manual_seed(hashed(*key) >> (64 - SEED_BITS))
 
 
 def initial_model(config: TrialConfig, num_classes: int) -> torch.nn.Module:
@@ -47,44 +49,61 @@ def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> byt
     return buffer.getvalue()
 
 
-def load_state(data: bytes, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Restore a model and its optimiser from `state_bytes`."""
-    state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-
-
-def load_weights(
-    model: torch.nn.Module, store: ResultStore, key: str, cache: str | None = None
+def load_state(
+    store: ResultStore, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Load a checkpoint of the store into a model.
+    """Restore a model and its optimiser as they were after the last committed epoch.
+
+    Raises:
+        StorageError: the state is missing or damaged.
+    """
+    key = str(progress.state)
+    data = store.referenced(key, progress.digests.get(key))
+    try:
+        state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # Damaged bytes may raise anything in PyTorch's unpickler.
+        raise damaged(key, error) from error
+
+
+def load_baseline(
+    model: torch.nn.Module, store: ResultStore, trial_id: str, cache: str | None = None
+) -> None:
+    """Load the best-F1 weights of a baseline into a model.
 
     From object storage each node downloads a checkpoint once: the guided trials of a baseline share
     a copy in the node's cache folder. A key contains its attempt, so a copy is never out of date.
 
     Raises:
-        InputError: the store has no such checkpoint.
-    """
-    if store.local_path is None:
-        name = f"{digest(store.uri, key):016x}-{key.split('/')[-1]}"
-        target = cache_folder(cache) / "checkpoints" / name
-        if not target.is_file():
-            with locked(target):
-                if not target.is_file():
-                    Files(str(target.parent)).put(target.name, store.get(key))
-        model.load_state_dict(load(target.read_bytes()))
-    else:
-        model.load_state_dict(store.weights(key))
-
-
-def baseline_checkpoint(store: ResultStore, trial_id: str) -> str:
-    """Return the key of a baseline's best-F1 weights.
-
-    Raises:
         InputError: the baseline is not complete.
+        StorageError: its weights are missing or damaged.
     """
     progress = store.progress(trial_id).get(trial_id)
     if progress is None or not progress.is_complete:
         raise InputError(f"store {store.uri!r}: baseline {trial_id} is not complete")
     (key,) = progress.checkpoints.values()
-    return key
+    digest = progress.digests.get(key)
+    if store.local_path is None:
+        weights = _cached_weights(store, key, digest, cache)
+    else:
+        weights = store.weights(key, digest)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise damaged(key, error) from None
+
+
+def _cached_weights(
+    store: ResultStore, key: str, digest: str | None, cache: str | None
+) -> dict[str, torch.Tensor]:
+    folder = cache_folder(cache) / "checkpoints"
+    copies = ResultStore(str(folder))
+    name = f"{hashed(store.uri, key):016x}-{key.split('/')[-1]}"
+    with locked(folder / name), contextlib.suppress(StorageError):
+        return copies.weights(name, digest)
+    with locked(folder / name):
+        copies.put(name, store.referenced(key, digest))
+    return copies.weights(name, digest)

@@ -75,6 +75,8 @@ def run_trial(
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
         log.start()
         trial = trial_class(config, runtime, attempt, report)
+        if attempt.damage:
+            log.write(attempt.damage)
         while not trial.is_complete:
             progress = trial.step()
             log.write(_epoch_line(attempt))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -13,6 +14,18 @@ from typing import Any
 from mg_core.errors import InputError, NodeError, NumericalError, StorageError
 from mg_core.redaction import redacted
 from mg_core.store.ledger import FailureKind
+
+VARYING = (
+    (re.compile(r"""(['"`])[^'"`]*[/\\][^'"`]*\1"""), "…"),  # quoted paths and addresses
+    (re.compile(r"\b[a-z][a-z0-9+.\-]*://[^\s,;)'\"\]]+", re.I), "…"),
+    (re.compile(r"(?<![\w<>/])[.~]{0,2}(?:/[^\s/:,;()'\"\]]+)+|(?:[\w.\-]+/)+[\w\-]+\.\w+"), "…"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*"), "#"),
+    (re.compile(r"\b0x[0-9a-f]+\b", re.I), "#"),
+    (re.compile(r"\b(?=[a-f-]*\d)[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b", re.I), "#"),  # ids
+    (re.compile(r"(?<![A-Za-z\d])[+-]?\d[\d,_]*(?:\.\d+)*(?:e[+-]?\d+)?", re.I), "#"),
+)
+"""Parts of a message that differ between failures with the same cause, and their replacement."""
+LONGEST_SIGNATURE = 300
 
 
 @dataclass(frozen=True)
@@ -79,11 +92,14 @@ def _is_host_memory(error: BaseException) -> bool:
 def signature(error: BaseException) -> str:
     """Return a text that is equal for failures with the same cause.
 
-    For an `InputError` it is the message. For any other error it is the class and the line that
-    raised it, since messages may contain numbers that differ.
+    It is the class and the message, without what differs from trial to trial: numbers, ids,
+    addresses and paths. An error without a message has the line that raised it.
     """
-    if isinstance(error, InputError):
-        return redacted(str(error))
-    frames = traceback.extract_tb(error.__traceback__)
-    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"{type(error).__name__}{where}"
+    said = redacted(" ".join(str(error).split()))
+    if not said:
+        frames = traceback.extract_tb(error.__traceback__)
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+        return f"{type(error).__name__}{where}"
+    for pattern, sign in VARYING:
+        said = pattern.sub(sign, said)
+    return f"{type(error).__name__}: {said[:LONGEST_SIGNATURE]}"

@@ -17,11 +17,10 @@ from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
 from mg_core.counter import permutation, uniforms
 from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
-from mg_core.errors import InputError, NodeError, NumericalError
+from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
 from mg_core.models import encode
 from mg_core.registry import import_variants
-from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
@@ -66,13 +65,16 @@ class Trial:
             self.device = prepare_process(runtime)
             self.data = _open_data(config.data.model_dump_json(), runtime.data_root, runtime.cache)
             where = runtime.data_root or "the generated data set"
-            store.record_fingerprint(config.data.key, self.data.fingerprint, where)
-        self.model = self._start_model(store, runtime.cache).to(self.device)
-        self.model.to(memory_format=memory_format(self.device, config.precision))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+            store.record_fingerprint(
+                config.data.key, self.data.fingerprint, where, self.data.former_fingerprint
+            )
+        self._start(runtime.cache)
         if self.attempt.progress is not None:
-            state = store.get(str(self.attempt.progress.state))
-            checkpoint.load_state(state, self.model, self.optimizer)
+            try:
+                checkpoint.load_state(store, self.attempt.progress, self.model, self.optimizer)
+            except DamagedError as error:
+                self.attempt.start_over(error)
+                self._start(runtime.cache)
 
     @property
     def is_complete(self) -> bool:
@@ -116,12 +118,15 @@ class Trial:
         except NodeError as error:  # Decoded images do not fit on the disk.
             raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
-    def _start_model(self, store: ResultStore, cache: str | None) -> torch.nn.Module:
-        model = checkpoint.initial_model(self.config, len(self.data.classes))
-        if self.config.baseline and self.attempt.progress is None:
-            key = checkpoint.baseline_checkpoint(store, self.config.baseline)
-            checkpoint.load_weights(model, store, key, cache)
-        return model
+    def _start(self, cache: str | None) -> None:
+        """Build model and optimiser as they are before the first epoch."""
+        config = self.config
+        model = checkpoint.initial_model(config, len(self.data.classes))
+        if config.baseline and self.attempt.progress is None:
+            checkpoint.load_baseline(model, self.attempt.store, config.baseline, cache)
+        self.model: torch.nn.Module = model.to(self.device)
+        self.model.to(memory_format=memory_format(self.device, config.precision))
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
 
     def _train(self, epoch: int) -> dict[str, Any]:
         start = time.perf_counter()

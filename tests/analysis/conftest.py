@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from analysis.cli import app
+from mg_core.cli import run
 from mg_core.config import DataConfig, EvaluationPair, GuidanceConfig, TrialConfig
 from mg_core.store import ResultStore
 from mg_core.store.attempt import kept_epochs
@@ -251,3 +255,21 @@ def untested(trained: ResultStore, tmp_path: Path) -> ResultStore:
     copy = tmp_path / "store"
     shutil.copytree(trained.uri, copy)
     return ResultStore(str(copy))
+
+
+@pytest.fixture
+def mg_analysis(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Run a command line in this process, warnings being errors; return its code and output."""
+
+    def command(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["mg-analysis", *map(str, arguments)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(SystemExit) as left:
+                run(app)
+        captured = capsys.readouterr()
+        return int(left.value.code or 0), captured.out, captured.err
+
+    return command

@@ -3,10 +3,13 @@
 import itertools
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+import analysis
 from analysis.cli import report
+from analysis.results import read_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARGUMENTS = [
@@ -152,3 +155,16 @@ def test_landmarks_and_names_for_a_screen_reader(page):
     levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(h => Number(h.tagName[1]))")
     assert levels[0] == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_a_name_with_tags_is_shown_as_it_is(browser, demo, tmp_path):
+    name = "<b>a&b</b>"
+    results = read_results(demo)
+    rows = results.rows.assign(loss=results.rows["loss"].str.replace("energy", name))
+    path = analysis.report(replace(results, rows=rows), tmp_path, testing=None).path
+    opened = browser.new_context().new_page()
+    opened.goto(path.as_uri())
+    opened.wait_for_selector("#explorer-plot[data-ready]", timeout=60_000)
+    assert name in opened.locator(".legendtext").all_text_contents()
+    assert any(name in text for text in opened.locator("option").all_text_contents())
+    opened.context.close()

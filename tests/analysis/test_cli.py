@@ -1,6 +1,7 @@
 """`mg-analysis` as it is typed: files, exit codes, and a sentence for whatever is wrong."""
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -164,10 +165,10 @@ def test_a_missing_checkpoint_is_a_sentence_and_a_page(untested, mg_analysis):
     (Path(untested.uri) / key).unlink()
     code, out, err = mg_analysis("test", untested.uri)
     assert code == 1
-    assert err == f"not tested: store {untested.uri!r} lacks the checkpoint {key}\n"
+    assert err == f"not tested: checkpoint {key} of {untested.uri!r} is missing\n"
     assert "tested" in out
     assert mg_analysis("report", untested.uri)[0] == 0
-    assert f"lacks the checkpoint {key}" in read_page(Path(untested.uri) / "analysis").text
+    assert f"{key} of" in read_page(Path(untested.uri) / "analysis").text
 
 
 def test_missing_data_are_a_sentence(untested, mg_analysis, tmp_path):
@@ -255,11 +256,11 @@ def test_failures_are_on_the_page(sweep, make_grid, mg_analysis, tmp_path):
     configs = make_grid({"vanilla_tiny": ("ixg",)}, ("final",), ("energy",))
     store = sweep(tmp_path, configs[:-1])
     store.put_trials({configs[-1].trial_id: configs[-1]})
-    record = (
-        '{"how": "failed", "kind": "bug", "error": "boom <x>", "traceback": "Traceback: boom", '
-        '"versions": {"torch": "9.9"}, "python": "3.12"}'
-    )
-    store.put(f"attempts/{configs[-1].trial_id}/0001-00000000.json", record.encode())
+    trial = configs[-1].trial_id
+    record = {"trial_id": trial, "attempt": 1, "nonce": "00000000", "run": "", "how": "failed"}
+    record |= {"kind": "bug", "error": "boom <x>", "traceback": "Traceback: boom"}
+    record |= {"versions": {"torch": "9.9"}, "python": "3.12"}
+    store.put(f"attempts/{trial}/0001-00000000.json", json.dumps(record).encode())
     assert mg_analysis("report", store.uri)[0] == 0
     text = read_page(tmp_path / "analysis").text
     assert "bug: boom <x>" in text
@@ -289,7 +290,10 @@ def test_a_broken_or_newer_store_is_a_sentence(sweep, make_grid, mg_analysis, tm
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--objectives", "f1,epq"], "unknown objective 'epq'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5"),
+        (
+            ["--objectives", "f1,epq"],
+            "unknown objective 'epq'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5",
+        ),
         (["--objectives", ","], "unknown objective ''"),
         (["--tolerance", "2"], "a tolerance is a fraction"),
     ],

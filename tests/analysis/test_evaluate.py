@@ -1,6 +1,7 @@
 """Test evaluation: of what validation selects, once, and of nothing else."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -121,8 +122,8 @@ def test_a_missing_and_a_damaged_checkpoint_are_sentences_and_the_rest_is_tested
     (Path(untested.uri) / damaged).write_bytes(b"torn")
     problems = [problem for problem in run_all(untested) if problem]
     assert len(problems) == 2
-    assert problems[0].endswith(f"lacks the checkpoint {missing}")
-    assert problems[1].startswith(f"checkpoint {damaged} cannot be read")
+    assert problems[0] == f"checkpoint {missing} of {untested.uri!r} is missing"
+    assert problems[1].startswith(f"checkpoint {damaged} is damaged")
     results = read_results(untested)
     assert results.n_tested == results.n_selected - 2
 
@@ -149,8 +150,7 @@ def test_other_data_than_the_sweeps_are_refused(untested):
 def test_results_of_other_numerics_are_not_mixed(untested):
     results = read_results(untested)
     (job, *_) = plan_tests(results).jobs
-    config = job.config.model_copy(update={"numerics": 99})
-    old = type(job)(job.weights, config, job.owner, job.targets)
+    old = replace(job, config=job.config.model_copy(update={"numerics": 99}))
     with pytest.raises(InputError, match="numerics version 99"):
         list(run_tests([old], runtime_of(results)))
 

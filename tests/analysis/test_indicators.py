@@ -71,6 +71,6 @@ def test_wrong_attainment_is_refused():
 
 
 def test_the_reference_is_the_worst_of_everybody():
-    assert reference_point([[0.5, 0.2]], [[0.1, 0.9], [np.nan, 0]]).tolist() == [0.1, 0.2]
+    assert reference_point([[0.5, 0.2], [0.1, 0.9], [np.nan, 0]]).tolist() == [0.1, 0.2]
     with pytest.raises(ValueError, match="at least one point"):
         reference_point([[np.nan, 1]])

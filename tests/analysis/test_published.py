@@ -123,3 +123,16 @@ def test_a_broken_table_is_a_sentence(write):
         read_published(file)
     assert is_mapping(str(file))
     assert not is_mapping(str(file.parent))
+
+
+def test_a_seed_that_is_no_number_is_a_sentence(tmp_path):
+    (tmp_path / "theirs.csv").write_text("seed,F1\nseed0,0.6\n")
+    mapping = {
+        "name": "theirs",
+        "files": "theirs.csv",
+        "columns": {"seed": "seed", "test_f1": "F1"},
+        "values": {"model": "m", "attribution": "ixg", "layer": "input"},
+    }
+    (tmp_path / "theirs.yaml").write_text(yaml.safe_dump(mapping))
+    with pytest.raises(InputError, match=r"theirs.yaml: column 'seed' holds no numbers"):
+        read_published(tmp_path / "theirs.yaml")

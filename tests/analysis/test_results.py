@@ -33,7 +33,10 @@ def test_objectives_are_the_sweeps_unless_named(demo):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"objectives": ["f2"]}, "unknown objective 'f2'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5"),
+        (
+            {"objectives": ["f2"]},
+            "unknown objective 'f2'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5",
+        ),
         ({"objectives": ["f1", "f1"]}, "stands twice"),
         ({"tolerance": -0.1}, "a tolerance is a fraction"),
         ({"tolerance": float("nan")}, "a tolerance is a fraction"),

@@ -197,7 +197,7 @@ def test_text_is_escaped():
     frame = pd.DataFrame({"model": ["<b>&|"], "val_f1": [0.5]})
     table = formats.Table("x", "a < b", frame)
     assert "&lt;b&gt;&amp;|" in formats.to_html(table)
-    assert "<b>&\\|" in formats.to_markdown(table)
+    assert r"\<b\>\&\|" in formats.to_markdown(table)
 
 
 @pytest.mark.parametrize(
@@ -225,3 +225,9 @@ def test_text_tables_are_aligned(results):
     lines = formats.to_text(tables.front_sizes(results)).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert re.match(r"model +guided +at +loss +points", lines[0])
+
+
+def test_a_notebook_shows_tables_and_figures(results):
+    table = tables.front_listing(results)
+    assert table._repr_html_() == formats.to_html(table)
+    assert next(drawings(results, ["fig5"]))._repr_png_().startswith(b"\x89PNG")

@@ -12,111 +12,19 @@ import random
 import resource
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
 from finished import check, table
 from room import Room, children, kill
 from s3_server import CREDENTIALS, Server
+from swept import COMMAND, MORTAL, Sweep, wait_for
 
-from mg_core.store import ResultStore
-from mg_core.store.layout import LOCK
+from mg_core.store.layout import LOCK, SPEC, is_own
 from sweeps.lock import read_lock
-
-PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
-COMMAND = [sys.executable, "-c", PROGRAM]
-MOST_RUNS = 12
-"""Of the same command, until a sweep must be complete."""
-PATIENCE = 180.0
-"""Seconds to wait for what a fault needs, such as a trial at work."""
-
-# Python ignores the signal that ends a process at the byte it may not write.
-MORTAL = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_DFL)"
-
-
-@dataclass
-class Sweep:
-    """One sweep of a campaign.
-
-    Attributes:
-        file: of the sweep.
-        folder: to work in; its store is `store` there.
-        rng: of this sweep's faults.
-        room: of Ray; none for the runner without it.
-        server: of object storage, where the store is there; none for a folder.
-        done: faults so far, by kind.
-        n_runs: how often the command was given.
-    """
-
-    file: Path
-    folder: Path
-    rng: random.Random
-    room: Room | None = None
-    server: Server | None = None
-    done: list[str] = field(default_factory=list)
-    n_runs: int = 0
-
-    @property
-    def store(self) -> ResultStore:
-        """Where its results are."""
-        return ResultStore(self.uri)
-
-    @property
-    def uri(self) -> str:
-        """The store's name: a folder, or one of its own on the server."""
-        return self.server.uri(self.folder.name) if self.server else str(self.folder / "store")
-
-    def start(self, **options: object) -> subprocess.Popen[bytes]:
-        """Give the command, and return while it runs."""
-        self.n_runs += 1
-        runner = ["--runner", "inline"] if self.room is None else ["--address", self.room.address]
-        # Without retries a lost trial has failed, until the command is given again.
-        runner += ["--set", f"max_retries={self.rng.choice([0, 3])}"]
-        with (self.folder / f"run{self.n_runs}.log").open("wb") as log:
-            settings = {"stdout": log, "stderr": subprocess.STDOUT} | options
-            return subprocess.Popen(
-                [*COMMAND, "run", str(self.file), "--store", self.uri, *runner],
-                cwd=self.folder,
-                start_new_session=True,
-                **settings,  # type: ignore[call-overload]
-            )
-
-    def is_complete(self) -> bool:
-        """Say whether nothing is left that a fault could hit."""
-        found = self.store.progress()
-        wanted = self.store.trial_ids()
-        return bool(wanted) and all(t in found and found[t].is_complete for t in wanted)
-
-    def is_begun(self) -> bool:
-        """Say whether a guided trial has committed an epoch."""
-        return any(found.epoch == 0 for found in self.store.progress().values())
-
-    def finish(self) -> None:
-        """Give the command until the sweep is complete.
-
-        Raises:
-            AssertionError: it never is.
-        """
-        while self.n_runs < MOST_RUNS:
-            if self.start().wait() == 0:
-                return
-        raise AssertionError(f"{self.folder}: not complete after {MOST_RUNS} runs ({self.done})")
-
-
-def wait_for(condition: Callable[[], object], process: subprocess.Popen[bytes]) -> bool:
-    """Wait until something is so; return whether it is, and not too late for a fault."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end and process.poll() is None:
-        if condition():
-            return True
-        time.sleep(0.05)
-    return False
-
 
 # Faults. Each leaves the sweep somewhere on its way, the driver at work or not, and says whether
 # it hit anything: a sweep may be over first.
@@ -164,6 +72,49 @@ def two_drivers(sweep: Sweep) -> bool:
     for process in (first, second):
         process.wait()
     return both
+
+
+def flipped_bit(sweep: Sweep) -> bool:
+    """One bit of one file after the death of the driver; the store is looked through then."""
+    kill_driver(sweep)
+    keys = [key for key in sweep.store.files.keys("") if is_own(key) and not key.startswith("logs")]
+    key = sweep.rng.choice([key for key in keys if key not in (LOCK, SPEC)])
+    data = bytearray(sweep.store.get(key))
+    if data:
+        data[sweep.rng.randrange(len(data))] ^= 1 << sweep.rng.randrange(8)
+        sweep.store.put(key, bytes(data))
+    _verified(sweep)
+    return bool(data)
+
+
+def swapped_files(sweep: Sweep) -> bool:
+    """The metrics of one trial in the place of another's."""
+    kill_driver(sweep)
+    keys = sorted(sweep.store.metrics_keys().values())
+    if len(keys) > 1:
+        one, other = sweep.rng.sample(keys, 2)
+        sweep.store.put(other, sweep.store.get(one))
+    return len(keys) > 1
+
+
+def files_of_others(sweep: Sweep) -> bool:
+    """A user's own files and links among those of the store, which stay as they are."""
+    kill_driver(sweep)
+    path = sweep.store.local_path
+    assert path is not None
+    for name in ("thesis.docx", "metrics/notes.txt", ".tmp/draft", "trials/x.json~"):
+        sweep.store.put(name, b"mine")
+    trial = sweep.rng.choice(sorted(sweep.store.trial_ids()))
+    (path / "metrics" / trial).mkdir(parents=True, exist_ok=True)
+    (path / "metrics" / trial / "up").unlink(missing_ok=True)
+    (path / "metrics" / trial / "up").symlink_to(path)
+    return True
+
+
+def _verified(sweep: Sweep) -> None:
+    program = [*COMMAND, "verify", sweep.uri, "--repair"]
+    said = subprocess.run(program, capture_output=True, text=True)
+    assert said.returncode == 0, said.stdout + said.stderr
 
 
 def storage_down(sweep: Sweep) -> bool:
@@ -264,6 +215,9 @@ WITHOUT_RAY = {
     "cut write": cut_write,
     "full disk": fill_disk,
     "two drivers": two_drivers,
+    "flipped bit": flipped_bit,
+    "swapped files": swapped_files,
+    "files of others": files_of_others,
 }
 WITH_S3 = {"storage": storage_down}
 WITH_RAY = {

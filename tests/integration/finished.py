@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from safetensors.torch import load
 
 from mg_core.store import ResultStore
-from mg_core.store.layout import LOCK, TEMPORARY
+from mg_core.store.layout import LOCK, TEMPORARY, is_own
 
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 
@@ -37,10 +37,10 @@ def check(store: ResultStore) -> None:
     rows = store.rows(["trial_id", "epoch", "attribution", "layer"]).to_pylist()
     assert len({tuple(row.values()) for row in rows}) == len(rows), "a row stands twice"
     named = set().union(*(found.references for found in store.progress().values()))
-    assert set(store.files.keys("checkpoints")) == named
-    assert store.files.keys("metrics") == sorted(store.metrics_keys().values())
+    keys = [key for key in store.files.keys("") if is_own(key)]
+    assert {key for key in keys if key.startswith("checkpoints/")} == named
+    assert [k for k in keys if k.startswith("metrics/")] == sorted(store.metrics_keys().values())
     assert store.files.keys(TEMPORARY) == []
-    keys = store.files.keys("")
     assert LOCK not in keys
     for key in keys:
         read = READERS.get(Path(key).suffix)

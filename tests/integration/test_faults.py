@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 SHORT = ["driver", "cut write", "cut write", "full disk", "two drivers", "driver", "full disk"]
+SHORT_OF_DAMAGE = ["flipped bit", "swapped files", "files of others", "flipped bit"]
 SHORT_ON_S3 = ["storage", "storage"]
 SHORT_ON_RAY = ["trial", "node", "driver on Ray", "zombie"]
 
@@ -22,6 +23,12 @@ def test_a_short_campaign(expected, tmp_path):
     file, table = expected
     done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 1, SHORT)]
     assert done == SHORT
+
+
+def test_a_short_campaign_of_damage(expected, tmp_path):
+    file, table = expected
+    done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 4, SHORT_OF_DAMAGE)]
+    assert done == SHORT_OF_DAMAGE
 
 
 def test_a_short_campaign_on_object_storage(expected, tmp_path):

@@ -190,7 +190,7 @@ def test_failures_are_classified_recorded_and_contained(sweep, write, mg_sweep, 
     }
     assert failures.keys() == {"bug", "numerical"}
     assert "a bug of the user's own" in failures["bug"]["traceback"]
-    assert failures["bug"]["signature"] == "RuntimeError at my_variants.py:7"
+    assert failures["bug"]["signature"] == "RuntimeError: a bug of the user's own"
     assert failures["numerical"]["error"].startswith("epoch 1, batch 0: the loss is nan")
     # The very images of that batch, and what the trial had logged until then.
     assert len(set(failures["numerical"]["images"])) == 8

@@ -61,7 +61,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         self.files, self.cuts, self.asked, self.tag = {}, [], [], '"one"'
-        self.ranges = True
+        self.ranges, self.range_header = True, ""
         super().__init__(("127.0.0.1", 0), Handler)
 
     def url(self, name):
@@ -86,6 +86,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if asked and self.server.ranges and self.headers.get("If-Range") == self.server.tag:
             start = int(asked[1])
         self.send_response(206 if start else 200)
+        if start and self.server.range_header:
+            self.send_header("Content-Range", self.server.range_header)
         self.send_header("Content-Length", str(len(content) - start))
         self.send_header("ETag", self.server.tag)
         self.end_headers()

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import socket
 import threading
+import time
 
 import pytest
 
+from mg_core import download
 from mg_core.download import ATTEMPTS, fetch, verify
 from mg_core.errors import InputError
 
@@ -95,6 +99,101 @@ def test_answers_that_are_not_http_are_sentences(server, tmp_path):
         fetch(server.url("garbled"), tmp_path / "x")
 
 
+@pytest.fixture
+def speaks():
+    """Serve the same raw bytes to every caller, a given pause before each; return the address."""
+    sockets = []
+
+    def start(content, pause=0.0, size=1):
+        listening = socket.create_server(("127.0.0.1", 0))
+        sockets.append(listening)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    threading.Thread(target=answer, args=(connection,), daemon=True).start()
+
+        def answer(connection):
+            with contextlib.suppress(OSError), connection:
+                connection.recv(10_000)
+                step = size if pause else max(1, len(content))
+                for begin in range(0, len(content), step):
+                    time.sleep(pause)
+                    connection.sendall(content[begin : begin + step])
+
+        threading.Thread(target=serve, daemon=True).start()
+        return f"http://127.0.0.1:{listening.getsockname()[1]}/a.bin"
+
+    yield start
+    for listening in sockets:
+        listening.close()
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (b"HTTP/1.1 OK\r\n\r\n", "failed 5 times"),
+        (b"HTTP/1.1 99999 No\r\n\r\n", "failed 5 times"),
+        (OK + b"Content-Length: 9\r\n\r\nabc", r"failed 5 times \(.*3"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc", "failed 5 times"),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nabc", "failed 5 times"),
+        (OK + b"X: " + b"y" * 100_000 + b"\r\n\r\n", "failed 5 times"),
+        (OK + b"X: y\r\n" * 200 + b"\r\n", "failed 5 times"),
+        (b"HTTP/1.1 302 F\r\nLocation: ftp://127.0.0.1/x\r\n\r\n", "leads to 'ftp://127.0.0.1/x'"),
+        (
+            b"HTTP/1.1 302 F\r\nLocation: file:///etc/passwd\r\n\r\n",
+            "'file:///etc/passwd' is not allowed",
+        ),
+        (b"HTTP/1.1 302 F\r\nLocation: http://[bad\r\n\r\n", "cannot download"),
+        (b"HTTP/1.1 302 F\r\nLocation: /again\r\n\r\n", "cannot download .* 302 "),
+        (b"HTTP/1.1 302 F\r\n\r\n", "cannot download .* 302 "),
+        (b"", "failed 5 times"),
+    ],
+)
+def test_broken_answers_are_sentences(speaks, tmp_path, monkeypatch, answer, sentence):
+    monkeypatch.setattr(download, "PAUSE", 0)
+    with pytest.raises(InputError, match=sentence) as caught:
+        fetch(speaks(answer), tmp_path / "a.bin")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("start", [b"", OK + b"Content-Length: 100000\r\n\r\n"])
+def test_a_server_that_only_drips_is_given_up(speaks, tmp_path, monkeypatch, start):
+    monkeypatch.setattr(download, "PAUSE", 0)
+    monkeypatch.setattr(download, "TIMEOUT", 0.4)
+    monkeypatch.setattr(download, "SLOWEST", 1e5)
+    address = speaks(start or OK + b"X: y\r\n" * 90, pause=0.02, size=len(start) or 1)
+    if start:
+        address = speaks(start + bytes(100_000), pause=0.05, size=len(start))
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"failed 5 times \((slower than 100000 bytes|timed out)"):
+        fetch(address, tmp_path / "a.bin")
+    assert time.monotonic() - began < 10
+
+
+def test_other_bytes_than_asked_for_are_not_appended(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0)
+    (tmp_path / "a.bin.partial").write_bytes(CONTENT[:100])
+    (tmp_path / "a.bin.partial-tag").write_text(server.tag)
+    server.range_header = "bytes 7-"
+    fetch(server.url("a.bin"), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert server.asked == ["bytes=100-", None]
+
+
+@pytest.mark.parametrize("tag", [b"\xff\xfe", "ü".encode(), b'W/"x"', b"a\nb"])
+def test_tags_of_any_bytes(server, tmp_path, tag):
+    (tmp_path / "a.bin.partial").write_bytes(CONTENT[:100])
+    (tmp_path / "a.bin.partial-tag").write_bytes(tag)
+    fetch(server.url("a.bin"), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 def test_others_wait_and_only_one_downloads(server, tmp_path):
     target = tmp_path / "a.bin"
     arguments = (server.url("a.bin"), target, f"sha256={SHA256[:8]}")
@@ -109,7 +208,7 @@ def test_others_wait_and_only_one_downloads(server, tmp_path):
 
 def test_a_file_that_is_there_is_only_checked(server, tmp_path):
     (tmp_path / "a.bin").write_bytes(CONTENT[:-1])
-    with pytest.raises(InputError, match=f"{tmp_path / 'a.bin'}: wrong checksum, sha256 "):
+    with pytest.raises(InputError, match=r"a\.bin: wrong checksum, sha256 .*; remove the file to"):
         fetch(server.url("a.bin"), tmp_path / "a.bin", f"sha256={SHA256}")
     assert (tmp_path / "a.bin").exists()
     assert server.asked == []

@@ -1,18 +1,15 @@
 """The store and its commit protocol, on real files."""
 
 import contextlib
-import io
 import json
 import multiprocessing
 import os
 import signal
 import time
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,9 +20,9 @@ from mg_core.store.attempt import Attempt, SupersededError, kept_epochs
 from mg_core.store.files import Files
 from mg_core.store.garbage import collect_garbage
 from mg_core.store.layout import TEMPORARY
-from mg_core.store.progress import FOOTER, TAIL_BYTES, Progress, footer_in
-from mg_core.store.tables import METRICS, config_columns, to_parquet
+from mg_core.store.tables import METRICS, config_columns
 
+TRIAL = "0123456789abcdef"
 OBJECTIVES = ("f1", "epg", "iou")
 
 
@@ -165,11 +162,11 @@ def test_a_failed_trial_is_taken_over_before_its_garbage_is_removed(store, guide
     store.put_trials({guided.trial_id: guided})
     zombie = run(store, guided, until=1)
     zombie.end("failed", kind="lost", error="gone", host="there", pid=7)
-    store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
+    store.put(f"checkpoints/{guided.trial_id}/0000-deadbeef/epoch-0001.safetensors", b"garbage")
     found = garbage.with_garbage(store)
     # The first attempt only seemed dead; it commits again after the garbage was listed.
     zombie.commit(2, rows_of(guided, 2), lambda: b"weights 2", lambda: b"state 2")
-    store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
+    store.put(f"checkpoints/{guided.trial_id}/0000-deadbeef/epoch-0001.safetensors", b"garbage")
     monkeypatch.setattr(garbage, "with_garbage", lambda store: found)
     collect_garbage(store, "r")
     with pytest.raises(SupersededError):
@@ -177,7 +174,7 @@ def test_a_failed_trial_is_taken_over_before_its_garbage_is_removed(store, guide
     progress = store.progress()[guided.trial_id]
     assert progress.epoch == 2
     assert set(store.files.keys("checkpoints")) >= progress.references
-    assert "dead" not in str(store.files.keys("checkpoints"))
+    assert "deadbeef" not in str(store.files.keys("checkpoints"))
     record = store.attempts()[guided.trial_id]
     assert [record[name] for name in ("how", "kind", "host", "pid")] == [
         "failed",
@@ -191,7 +188,7 @@ def test_a_failed_trial_is_taken_over_before_its_garbage_is_removed(store, guide
 def test_garbage_of_a_trial_that_another_driver_runs_is_left(store, guided, monkeypatch):
     store.put_trials({guided.trial_id: guided})
     run(store, guided, until=1).end("failed", kind="bug", error="e")
-    store.put(f"checkpoints/{guided.trial_id}/0000-dead/epoch-0001.safetensors", b"garbage")
+    store.put(f"checkpoints/{guided.trial_id}/0000-deadbeef/epoch-0001.safetensors", b"garbage")
     found = garbage.with_garbage(store)
     monkeypatch.setattr(garbage, "with_garbage", lambda store: found)
     retried = Attempt(store, guided, OBJECTIVES, "other")
@@ -292,13 +289,13 @@ def test_garbage_collection_removes_what_no_metrics_file_names_and_no_more(store
     run(store, guided)
     run(store, baseline, until=1)
     kept = set(store.files.keys(""))
-    garbage = f"checkpoints/{guided.trial_id}/0001-dead/epoch-0001.safetensors"
+    garbage = f"checkpoints/{guided.trial_id}/0001-deadbeef/epoch-0001.safetensors"
     # A trial that will go on may be writing at this moment.
-    in_flight = f"checkpoints/{baseline.trial_id}/0009-beef/epoch-0002.safetensors"
+    in_flight = f"checkpoints/{baseline.trial_id}/0009-beefbeef/epoch-0002.safetensors"
     store.put(garbage, b"x")
     store.put(in_flight, b"x")
     (store.local_path / TEMPORARY).mkdir(exist_ok=True)
-    (store.local_path / TEMPORARY / "torn").write_bytes(b"x")
+    (store.local_path / TEMPORARY / f"{TRIAL}.part").write_bytes(b"x")
     collect_garbage(store, "r")
     assert set(store.files.keys("")) == kept | {in_flight}
 
@@ -317,33 +314,6 @@ def test_a_reader_that_races_with_a_new_attempt_reads_one_or_the_other(store, gu
     store.metrics_keys = raced
     assert set(store.rows(["epoch"])["epoch"].to_pylist()) == {0, 1}
     assert len(calls) > 1
-
-
-def test_progress_reads_footers_of_any_length(store, guided):
-    progress = Progress("t", "0001-ab", 1, 3, checkpoints={1: "k" * 70_000})
-    table = METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
-    store.put("metrics/t/0001-ab.parquet", to_parquet(table))
-    assert store.progress() == {"t": progress}
-
-
-@given(st.integers(0, 40), st.text(max_size=300))
-def test_the_quick_way_to_a_footer_gives_what_a_parquet_reader_gives(n_kept, text):
-    kept = {epoch: f"checkpoints/{text}/{epoch}" for epoch in range(n_kept)}
-    progress = Progress("t", "0001-ab", 1, 3, checkpoints=kept)
-    table = METRICS.empty_table().replace_schema_metadata({FOOTER: progress.footer()})
-    data = to_parquet(table)
-    assert footer_in(data) == footer_in(data[-TAIL_BYTES:]) == progress.footer()
-    assert footer_in(data) == pq.read_metadata(io.BytesIO(data)).metadata[FOOTER]
-    for other in (b"", data[:-1], data[-100:], to_parquet(METRICS.empty_table())):
-        assert footer_in(other) is None
-
-
-def test_a_store_of_a_newer_version_is_refused_in_a_sentence(store):
-    progress = replace(Progress("t", "0001-ab", 1, 3), format=99)
-    table = METRICS.empty_table().replace_schema_metadata({b"progress": progress.footer()})
-    store.put("metrics/t/0001-ab.parquet", to_parquet(table))
-    with pytest.raises(InputError, match="store format 99, this version reads up to 1"):
-        store.progress()
 
 
 def test_nodes_with_different_data_are_told(store):
@@ -367,7 +337,7 @@ def test_a_folder_without_a_sweep_is_refused(tmp_path):
         ResultStore(str(tmp_path)).spec()
     with pytest.raises(InputError, match="not a folder or a URI"):
         ResultStore("nonsense://bucket")
-    with pytest.raises(InputError, match="lacks the checkpoint checkpoints/x"):
+    with pytest.raises(StorageError, match=r"checkpoints/x of .* is missing"):
         ResultStore(str(tmp_path)).weights("checkpoints/x")
 
 

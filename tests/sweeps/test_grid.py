@@ -1,6 +1,7 @@
 """Grids: products, what is left out, and what is refused."""
 
 import re
+import time
 
 import pytest
 from hypothesis import given
@@ -84,6 +85,7 @@ def test_further_pairs_are_evaluated_where_they_fit(sweep, write):
     for config in grid.guided.values():
         assert "ixg@input" in [str(pair) for pair in config.evaluate]
         assert len(set(config.evaluate)) == len(config.evaluate)
+    assert all(trial_id == config.trial_id for trial_id, config in grid.trials.items())
 
 
 @pytest.mark.parametrize(
@@ -121,3 +123,48 @@ def test_two_blocks_may_not_share_a_combination(sweep, write):
     sweep["grid"] = [block, {**block, "layer": ["final", "mid1"]}]
     with pytest.raises(InputError, match=r"grid\.1: the combination vanilla_tiny ixg@final"):
         expand(load_spec(write(sweep), []))
+
+
+def wide(n_weights, n_seeds):
+    block = {"model": "vanilla_tiny", "attribution": ["ixg", "gradcam"], "layer": "final"}
+    weights = [round(0.001 * number, 6) for number in range(1, n_weights + 1)]
+    grid = {**block, "loss": {"energy": weights}, "seed": list(range(n_seeds))}
+    return load_spec({**BASE, "grid": grid}, [])
+
+
+def test_large_grids_are_listed_in_seconds_and_larger_ones_refused_at_once():
+    start = time.monotonic()
+    assert len(expand(wide(5000, 4)).guided) == 40_000
+    assert len(expand(wide(1, 10_000)).guided) == 20_000
+    assert time.monotonic() - start < 15  # Five times what it takes.
+    start = time.monotonic()
+    sentence = (
+        "grid: 40,000,000,000 combinations are more than the 200,000 that a sweep may have; "
+        "grid.0 has 200,000 seed × 100,000 loss × 2 attribution; make several sweeps of it"
+    )
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        expand(wide(100_000, 200_000))
+    assert time.monotonic() - start < 5
+
+
+def test_options_of_data_sets_are_the_same_however_they_are_written(sweep, write):
+    def data(name, *options):
+        settings = [f"data.name={name}", *(f"data.options.{option}" for option in options)]
+        sweep["data"] = {"name": name, "image_size": 24}
+        return next(iter(expand(load_spec(write(sweep), settings)).trials.values())).data
+
+    named = data("voc2007", "classes='cat,dog'")
+    assert data("voc2007", "classes=[cat, dog]") == named
+    assert named.options["classes"] == "cat,dog"
+    assert data("coco2014", "year=2017") == data("coco2014", "year='2017'")
+    assert data("coco2014", "year=") == data("coco2014", "year=''")
+    for name, option, sentence in (
+        ("voc2007", "classes=[cat, no]", "data.options.classes: False is no class name; put"),
+        ("voc2007", "classes=", "data.options.classes: input should be a valid string, not None"),
+        ("voc2007", "classes={a: 1}", "data.options.classes: input should be a valid string"),
+        ("coco2014", "year=2017.5", "data.options.year: input should be a valid string, not 20"),
+        ("shapes", "train=[1]", "data.options.train: input should be a valid integer, not [1]"),
+        ("shapes", "train=", "data.options.train: input should be a valid integer, not None"),
+    ):
+        with pytest.raises(InputError, match=re.escape(sentence)):
+            data(name, option)

@@ -1,11 +1,15 @@
 """Sweep files: what they may hold and what is said of those that do not."""
 
+import itertools
 import re
+import time
 from pathlib import Path
 
 import pytest
 
+from analysis.published import read_published
 from mg_core.errors import InputError
+from mg_core.store import ResultStore
 from sweeps.spec import differences, load_spec
 from sweeps.yaml_file import override, read_sweep
 
@@ -46,18 +50,84 @@ def test_what_is_wrong_is_said_in_one_sentence(sweep, write, path, value, senten
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("name: [", "line 1: not valid YAML"),
+        ("name: [", "line 2: not valid YAML"),
         ("name: a\nname: b\n", "line 2: not valid YAML: key 'name' stands twice"),
         ("- a\n- b\n", "a sweep is a mapping"),
         ("", "a sweep is a mapping"),
         ("? {a: 1}\n: 2\n", "a key must be a word or a number"),
         ("name: !!python/object:os.system x\n", "not valid YAML"),
         ("cluster_name: c\n", "holds its sweep under metadata.sweep"),
+        ("name: !!timestamp x\n", "line 1: not valid YAML: 'x' is no timestamp"),
+        ("name: !!int x\n", "line 1: not valid YAML: 'x' is no int"),
+        (f"a: 1\nname: {'9' * 5000}\n", "line 2: not valid YAML: '99"),
+        ("seed: 010\n", "line 1: not valid YAML: 010 would be read in base 8 or 60"),
+        ("epochs: 1:30\n", "line 1: not valid YAML: 1:30 would be read in base 8 or 60"),
+        ("x: " + "[" * 20000, "line 1: not valid YAML: "),
+        ("x: " + "{a: " * 900 + "}" * 900, "line 1: not valid YAML: nested more than 50 deep"),
+        ("x:\n" + "".join(f"{' ' * n}-\n" for n in range(1, 90)), "nested more than 50 deep"),
+        ("a: &a [*a]\n", "line 1: not valid YAML: 'a' contains itself"),
+        ("a: &a {<<: *a}\n", "line 1: not valid YAML: 'a' contains itself"),
+        ("a: *b\n", "line 1: not valid YAML: found undefined alias"),
+        ("<<: 5\n", "line 1: not valid YAML: expected a mapping or list of mappings for merging"),
+        ("a: &a {x: 1}\n<<: *a\n<<: *a\n", "line 3: not valid YAML: key '<<' stands twice"),
+        ("- <<\n", "line 1: not valid YAML: could not determine a constructor"),
+        ("? !!set {a}\n: 1\n", "line 1: not valid YAML: a key must be a word or a number"),
+        ("~: 1\n", "line 1: not valid YAML: a key must be a word or a number"),
+        ("1: 2\n", "1: keys should be strings, not 1"),
+        ("a: 1\n\tb: 1\n", "line 2: not valid YAML"),
+        ("a: b\0\n", "not valid YAML: unacceptable character #x0000"),
+        ("a: b\n---\na: b\n", "not valid YAML: but found another document"),
     ],
 )
 def test_what_is_no_sweep_is_said_to_be_none(write, text, sentence):
     with pytest.raises(InputError, match=re.escape(sentence)):
         load_spec(write(text), [])
+
+
+def bomb(merge):
+    """Return a few hundred bytes of YAML that stand for 9^15 values."""
+    lines = ["a: &a {x: 1}" if merge else "a: &a [x, x]"]
+    for before, letter in itertools.pairwise("abcdefghijklmnop"):
+        names = ", ".join([f"*{before}"] * 9)
+        lines.append(f"{letter}: &{letter} " + (f"{{<<: [{names}]}}" if merge else f"[{names}]"))
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_yaml_that_explodes_is_refused_at_once(write, merge, tmp_path):
+    start = time.monotonic()
+    sentence = "not valid YAML: more than 2,000,000 values, those of aliases included"
+    with pytest.raises(InputError, match=sentence):
+        load_spec(write(bomb(merge)), [])
+    with pytest.raises(InputError, match=sentence):
+        read_published(write(bomb(merge), "theirs.yaml"))
+    (tmp_path / "store" / "trials").mkdir(parents=True)
+    (tmp_path / "store" / "trials" / "0123456789abcdef.json").touch()
+    (tmp_path / "store" / "sweep.yaml").write_text(bomb(merge))
+    with pytest.raises(InputError, match=rf"store '.*store': sweep.yaml line \d+: {sentence}"):
+        ResultStore(str(tmp_path / "store")).spec()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "latin-1"])
+def test_other_encodings_are_named_and_a_byte_order_mark_is_none(sweep, write, encoding, tmp_path):
+    plain, file = load_spec(write(sweep), []), tmp_path / "other.yaml"
+    file.write_bytes(("\ufeff" + write(sweep).read_text()).encode())
+    assert load_spec(file, []) == plain
+    file.write_bytes((write(sweep).read_text() + "# é\n").encode(encoding))
+    with pytest.raises(InputError, match=r"other.yaml is .*text; save it as UTF-8"):
+        load_spec(file, [])
+
+
+def test_a_date_is_text(sweep, write):
+    assert load_spec(write(sweep), ["name=2024-02-01"]).name == "2024-02-01"
+    with pytest.raises(InputError, match=r"name: .* not '2024-02-01T25:00:00Z'"):
+        load_spec(write(sweep), ["name=2024-02-01T25:00:00Z"])
+
+
+def test_a_sweep_file_given_as_a_mapping_file_names_its_store(sweep, write):
+    with pytest.raises(InputError, match="is a sweep file; name its store, store, instead"):
+        read_published(write(sweep))
 
 
 def test_a_missing_file_is_named(tmp_path):

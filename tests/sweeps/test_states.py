@@ -89,7 +89,7 @@ def test_a_trial_has_one_state_whoever_is_asked(plan, names):
         results = read_results(uri)
         assert results.states == {"complete": 1, "failed": 1, "unfinished": 7}
         with_failure = {names[name] for name in ("bug", "lost", "node")}
-        assert results.failures.keys() == with_failure
+        assert results.ledger.failures.keys() == with_failure
         assert {t for t, trial in found["trials"].items() if trial["failure"]} == with_failure
         assert " ".join(text.split()).count("the next run tries again") == 2
 

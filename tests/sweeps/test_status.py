@@ -148,6 +148,7 @@ def test_rm_deletes_what_is_the_stores_and_nothing_else(plan, store):
     commit(store, baseline).end("complete")
     store.put("notes.txt", b"mine")
     store.put("analysis/tables/fronts.csv", b"")
+    store.put_written("tables/fronts.csv", b"")
     found = removal(store, [])
     assert "9 trials and all their results" in found.description
     assert "other files in its folder stay: 1" in found.description
@@ -163,7 +164,7 @@ def test_rm_of_a_trial_makes_it_wait_and_takes_the_children_of_a_baseline(plan, 
     first, second, *_ = plan.grid.guided.values()
     for config in (baseline, first, second):
         commit(store, config).end("complete")
-        store.put(f"test/{config.trial_id}.parquet", b"")
+        store.put(f"test/{config.trial_id}/0001-abababab.parquet", b"")
     removal(store, [first.trial_id[:10]]).carry_out()
     states = read_status(store).states
     assert (states[first.trial_id], states[second.trial_id]) == ("waiting", "complete")
@@ -200,3 +201,20 @@ def test_watch_follows_until_nobody_drives(store, plan):
     first, *_, last = console.file.getvalue().strip().split("9 trials: ")[1:]
     assert first.startswith("0 complete, 0 running, 0 failed, 9 waiting; 0 of 34 epochs")
     assert last.startswith("1 complete, 0 running, 0 failed, 8 waiting")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("- f1", "- f3", "unknown objective 'f3'; allowed: f1, "),
+        ("objectives:", "objectives: {a: b}\nx:", "objectives is"),
+        ("imports: []", "imports: 5", "imports is '5', not a list"),
+        ("resources:", "resources: 7\nx:", "resources is '7', not a mapping"),
+    ],
+)
+def test_a_stored_spec_that_was_edited_wrongly_is_a_sentence(plan, store, old, new, said):
+    text = store.spec_text().rpartition("# crc32")[0]  # as a user who edits it has to
+    assert old in text
+    store.put("sweep.yaml", text.replace(old, new, 1).encode())
+    with pytest.raises(InputError, match=f"sweep.yaml: {said}"):
+        read_status(store)

@@ -62,7 +62,7 @@ def write_birds(folder: Path, options: BirdsOptions, progress: Progress = silent
         "birds",
         {"version": GENERATOR_VERSION, "options": options.model_dump()},
         lambda temporary: _write(temporary, options, progress),
-        lambda written: Waterbirds(written, NoOptions()).fingerprint(),
+        lambda written: Waterbirds(written, NoOptions()).former_fingerprint(),
     )
 
 

@@ -22,7 +22,7 @@ def write_once(
 
     A folder that already holds the set is left as it is; one that holds something else is refused.
     The marker `<what>.json` records the `decisive` "version" of the generator and "options", and
-    the fingerprint of what `content` wrote.
+    the former fingerprint of what `content` wrote, so that its bytes stay the same.
     """
     if _holds(folder, what, decisive, fingerprint):
         return False

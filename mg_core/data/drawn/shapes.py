@@ -18,6 +18,7 @@ from mg_core.data.drawn.drawing import OBJECT_SIZE, SHAPES, Scene, draw_scene
 from mg_core.data.drawn.generated import write_once
 from mg_core.data.layouts.voc import Voc
 from mg_core.data.reader import Progress, silent
+from mg_core.paths import with_home
 
 GENERATOR_VERSION = 1
 """Raised when the same options would give other bytes."""
@@ -83,7 +84,7 @@ class Shapes(Voc):
     @classmethod
     def locate(cls, root: str | Path | None, options: ShapesOptions, cache: Path) -> Path:
         """Return the folder of the set, which is written to the cache when none is given."""
-        folder = Path(root).expanduser() if root else cache / f"shapes-{options.key}"
+        folder = with_home(root) if root else cache / f"shapes-{options.key}"
         write_shapes(folder, options)
         return folder
 
@@ -98,7 +99,7 @@ def write_shapes(folder: Path, options: ShapesOptions, progress: Progress = sile
         "shapes",
         {"version": GENERATOR_VERSION, "options": options.model_dump(exclude_none=True)},
         lambda temporary: _write(temporary / "VOCdevkit" / "VOC2007", options, progress),
-        lambda written: Shapes(written, options).fingerprint(),
+        lambda written: Shapes(written, options).former_fingerprint(),
     )
 
 

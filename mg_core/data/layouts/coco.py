@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -13,9 +14,18 @@ from pydantic import BaseModel, Field
 
 from mg_core.config import Frozen, Integer, Number
 from mg_core.counter import permutation
-from mg_core.data.images import opened
-from mg_core.data.layouts.coco_json import Entry, read_instances
-from mg_core.data.layouts.files import SUFFIXES, existing_file, fingerprint, read_list, split_names
+from mg_core.data.layouts.coco_json import Entry, file_names, read_instances
+from mg_core.data.layouts.files import (
+    FORMER_SUFFIXES,
+    ClassNames,
+    Digits,
+    existing_file,
+    fingerprint,
+    former_fingerprint,
+    read_list,
+    spellings,
+    split_names,
+)
 from mg_core.data.layouts.polygons import draw
 from mg_core.data.reader import Reader, Record, Report, refuse, reporting
 from mg_core.errors import InputError
@@ -40,12 +50,12 @@ class CocoOptions(Frozen):
 
     Attributes:
         year: suffix of `train` and `val` in the names of folders and annotations; may be empty.
-        classes: class names separated by commas, for data with other classes than COCO's.
+        classes: class names, for data with other classes than COCO's.
         val_list: file below the data folder that lists the ids of the validation images.
     """
 
-    year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]*$")] = "2014"
-    classes: str = Field(default=",".join(COCO_CLASSES), min_length=1)
+    year: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]*$"), Digits] = "2014"
+    classes: ClassNames = ",".join(COCO_CLASSES)
     val_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
     val_seed: Annotated[Integer, Field(ge=0)] = 0
     val_list: str | None = None
@@ -87,33 +97,35 @@ class Coco(Reader):
             with reporting(report):
                 image = existing_file(self._images(official), entry.file_name, entry.source)
                 size = (entry.width, entry.height)
-                found.append(Record(str(entry.id), image, entry.boxes, size, entry.outlines))
+                outlines, flaw = entry.outlines, entry.mask_flaw
+                found.append(Record(str(entry.id), image, entry.boxes, size, outlines, None, flaw))
         return found
 
     def fingerprint(self) -> str:
-        """Hash annotations by content and images by size."""
-        tables = [path for part in ("train", "val") if (path := self._annotations(part)).is_file()]
-        if self.options.val_list is not None:
-            tables.append(self._val_list())
-        # Listed by the folders: parsing the annotations would take most of a trial's start.
+        """Hash annotations by content, and the images that they name by parts of theirs."""
+        images = [
+            path
+            for part in ("train", "val")
+            if self._annotations(part).is_file()
+            for name in file_names(self._annotations(part))
+            for path in self._named(part, name)
+        ]
+        return fingerprint(self.root, self._tables(), images)
+
+    def former_fingerprint(self) -> str:
+        """Hash annotations by content, and all images in the folders by their sizes."""
         images = [
             path
             for part in ("train", "val")
             for path in self._images(part).rglob("*")
-            if path.suffix in SUFFIXES
+            if path.suffix in FORMER_SUFFIXES
         ]
-        return fingerprint(self.root, tables, images)
+        return former_fingerprint(self.root, self._tables(), images)
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
-        """Return the pixels of every class: polygons and run lengths, drawn at the stored size."""
+        """Return the pixels of every class, drawn at the annotated size."""
         assert record.size is not None
-        with opened(record.image) as image:
-            width, height = image.size
-        if (width, height) != record.size:
-            raise InputError(
-                f"{record.image} has {width} × {height} pixels, but its annotations are for "
-                f"{record.size[0]} × {record.size[1]}"
-            )
+        width, height = record.size
         masks: dict[int, NDArray[np.bool_]] = {}
         for box, outline in zip(record.boxes, record.segmentation, strict=True):
             drawn = draw(outline, width, height)
@@ -123,6 +135,17 @@ class Coco(Reader):
             index: np.asarray(picture.resize((size, size), Image.Resampling.NEAREST))
             for index, picture in pictures.items()
         }
+
+    def _tables(self) -> list[Path]:
+        tables = [path for part in ("train", "val") if (path := self._annotations(part)).is_file()]
+        return tables if self.options.val_list is None else [*tables, self._val_list()]
+
+    def _named(self, part: str, name: str) -> list[Path]:
+        """Return the image of a name; none if it is no file below, which `records` refuses."""
+        if os.path.isabs(name) or ".." in name.split("/"):
+            return []
+        paths = (self._images(part) / spelling for spelling in spellings(name))
+        return [path for path in paths if os.path.isfile(path)][:1]
 
     def _annotations(self, part: str) -> Path:
         return self.root / "annotations" / f"instances_{part}{self.options.year}.json"
@@ -140,7 +163,7 @@ class Coco(Reader):
                 labels[row, [box.class_index for box in entry.boxes]] = True
             return stratified_draw(labels, self.options.val_fraction, self.options.val_seed)
         known = {str(entry.id) for entry in entries}
-        chosen = read_list(self._val_list(), report)
+        chosen = read_list(self._val_list(), known.__contains__, report)
         for name, source in chosen.items():
             if name not in known:
                 report(InputError(f"{source} names {name!r}, which is no training image"))

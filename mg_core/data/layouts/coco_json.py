@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import mmap
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from mg_core.data.layouts.polygons import Outline, parse_outline
 from mg_core.data.reader import Box, Report, refuse, reporting
 from mg_core.errors import InputError
 
+FILE_NAME = re.compile(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")')
 MAX_SIDE = 2**16
 """In pixels; a longer side is taken for a mistake."""
 
@@ -27,6 +31,7 @@ class Entry:
     height: int
     source: str  # file and item number, for messages
     objects: list[tuple[Box, Outline | None]] = field(default_factory=list)
+    mask_flaw: str = ""  # why an outline is left out
 
     @property
     def boxes(self) -> tuple[Box, ...]:
@@ -43,13 +48,7 @@ class Entry:
 def read_instances(path: Path, classes: Sequence[str], report: Report = refuse) -> list[Entry]:
     """Read the images of a file of annotations, in the order of their ids; classes go by name."""
     content = _load(path)
-    names: dict[int, str] = {}
-    for item, source in _items(path, content, "categories"):
-        with reporting(report):
-            key, name = _integer(item, "id", source), _text(item, "name", source)
-            if key in names or name in names.values():
-                raise InputError(f"{source} repeats id {key} or name {name!r}")
-            names[key] = name
+    names = _categories(path, content)
     images: dict[int, Entry] = {}
     for item, source in _items(path, content, "images"):
         with reporting(report):
@@ -63,6 +62,45 @@ def read_instances(path: Path, classes: Sequence[str], report: Report = refuse) 
         with reporting(report):
             _add_object(item, source, images, names, indices, seen)
     return [images[key] for key in sorted(images)]
+
+
+def file_names(path: Path) -> Iterator[str]:
+    """Yield the file names in a file of annotations, found without parsing all of its text."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            if 0 in text[:4]:  # UTF-16 or UTF-32
+                items = _load(path).get("images")
+                names = [_text(item, "file_name", "") for item in items or ()]
+            else:
+                names = [_unquoted(found) for found in FILE_NAME.findall(text)]
+    # Reading the annotations says what is wrong: an empty file, or one that is not valid JSON.
+    except (OSError, ValueError, TypeError):
+        return
+    yield from dict.fromkeys(name for name in names if name and "\0" not in name)
+
+
+def _unquoted(text: bytes) -> str:
+    try:
+        name = str(json.loads(text))
+        name.encode()
+    except ValueError:
+        return ""
+    return name
+
+
+def _categories(path: Path, content: Mapping[str, Any]) -> dict[int, str | InputError]:
+    """Return the name of each category, or what is wrong with it, which matters if it is used."""
+    names: dict[int, str | InputError] = {}
+    for item, source in _items(path, content, "categories"):
+        with contextlib.suppress(InputError):  # Without an id, nothing can use it.
+            key = _integer(item, "id", source)
+            try:
+                name: str | InputError = _text(item, "name", source)
+            except InputError as error:
+                name = error
+            is_same = names.get(key, name) == name
+            names[key] = name if is_same else InputError(f"{source} repeats id {key}")
+    return names
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -98,7 +136,7 @@ def _add_object(
     item: Any,
     source: str,
     images: Mapping[int, Entry],
-    names: Mapping[int, str],
+    names: Mapping[int, str | InputError],
     indices: Mapping[str, int],
     seen: set[int],
 ) -> None:
@@ -106,6 +144,8 @@ def _add_object(
     if image_id not in images:
         raise InputError(f"{source} is about image {image_id}, which is not listed")
     name = names.get(category)
+    if isinstance(name, InputError):
+        raise name
     if name not in indices or name is None:
         what = f"category {category}" if name is None else f"class {name!r}"
         raise InputError(f"{source}: {what} is not one of {', '.join(indices)}")
@@ -116,8 +156,12 @@ def _add_object(
         seen.add(key)
     box = _box(item, indices[name], source)
     image = images[image_id]
-    outline = item.get("segmentation")
-    parsed = parse_outline(outline, image.width, image.height, source) if outline else None
+    parsed = None
+    if outline := item.get("segmentation"):
+        try:
+            parsed = parse_outline(outline, image.width, image.height, source)
+        except InputError as error:
+            image.mask_flaw = str(error)
     image.objects.append((box, parsed))
 
 

@@ -3,14 +3,52 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Annotated, Any
 
+from pydantic import BeforeValidator, Field
+
+from mg_core.data.images import file_print
+from mg_core.data.parallel import in_parallel
 from mg_core.data.reader import Report, refuse
 from mg_core.download import file_digest
 from mg_core.errors import InputError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+FORMER_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+_FURTHER = (".webp", ".bmp", ".tif", ".tiff", ".gif")
+SUFFIXES = (*FORMER_SUFFIXES, *_FURTHER, *(suffix.upper() for suffix in _FURTHER))
+CHUNK = 256
+"""Files that one thread reads in turn."""
+_COLUMN = re.compile(r"\s+(-1|0|1)$")
+_SUFFIX = re.compile("|".join(re.escape(suffix) + "$" for suffix in SUFFIXES), re.IGNORECASE)
+
+
+def _joined(value: Any) -> Any:
+    """Join a list of class names as they are spelled in one string."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if not value:
+        raise ValueError("the list is empty; name at least one class")
+    for name in value:
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            raise ValueError(f"{name!r} is no class name; put names such as 'no' in quotes")
+        if "," in str(name):
+            raise ValueError(f"{name!r} holds a comma, which separates names")
+    return ",".join(map(str, value))
+
+
+def _digits(value: Any) -> Any:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+ClassNames = Annotated[str, Field(min_length=1), BeforeValidator(_joined), BeforeValidator(_digits)]
+"""Class names separated by commas, or a list of them."""
+Digits = BeforeValidator(lambda value: "" if value is None else _digits(value))
+"""Reads a number, such as a year, as its digits, and null as no text."""
 
 
 def split_names(text: str) -> tuple[str, ...]:
@@ -23,57 +61,107 @@ def split_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def read_words(path: Path, what: str) -> list[tuple[list[str], str]]:
-    """Return the words of each line that has any, and its file and line number for messages."""
+def read_lines(path: Path, what: str) -> list[tuple[str, str]]:
+    """Return the lines that hold any words, without space at their ends, and where they stand."""
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read as {what} ({error})") from None
     return [
-        (line.split(), f"{path} line {number}")
+        (line.strip(), f"{path} line {number}")
         for number, line in enumerate(lines, start=1)
-        if line.split()
+        if line.strip()
     ]
 
 
-def read_list(path: Path, report: Report = refuse) -> dict[str, str]:
-    """Return the ids of an image list, the first words of its lines, with file and line number."""
+def read_list(
+    path: Path, is_known: Callable[[str], bool], report: Report = refuse
+) -> dict[str, str]:
+    """Return the ids of an image list, with file and line number.
+
+    A line is an id or the name of an image file, with or without its folder; columns of -1, 0 and
+    1, as in VOC's lists of one class, may follow. The first reading that is known counts. A line
+    without one is returned as it is.
+    """
     found: dict[str, str] = {}
-    for words, source in read_words(path, "an image list"):
-        if words[0] in found:
-            report(InputError(f"{source} repeats image {words[0]} of {found[words[0]]}"))
+    for line, source in read_lines(path, "an image list"):
+        name = next(filter(is_known, _readings(line)), _COLUMN.sub("", line))
+        if name in found:
+            report(InputError(f"{source} repeats image {name} of {found[name]}"))
         else:
-            found[words[0]] = source
+            found[name] = source
     return found
+
+
+def _readings(line: str) -> Iterator[str]:
+    """Yield the ids that a line of an image list may stand for."""
+    texts = [line]
+    while _COLUMN.search(texts[-1]):
+        texts.append(_COLUMN.sub("", texts[-1]))
+    for text in texts:
+        unix = text.replace("\\", "/").removeprefix("./")
+        below = unix.rpartition("JPEGImages/")[2]
+        for name in dict.fromkeys(
+            (text, unix, below, _SUFFIX.sub("", unix), _SUFFIX.sub("", below))
+        ):
+            yield from spellings(name)
+
+
+def spellings(name: str) -> Iterable[str]:
+    """Return a name and its other Unicode forms: file systems differ in how they store accents."""
+    if name.isascii():
+        return (name,)
+    return dict.fromkeys((name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))))
 
 
 def existing_file(folder: Path, name: str, source: str) -> Path:
     """Return the file that an annotation at `source` names, which must lie below the folder."""
-    path = folder / name
     # No encoding of file names has control characters or halves of surrogate pairs.
     is_name = bool(name) and not any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in name)
+    found = None
     try:
-        is_there = is_name and path.is_file()
+        if is_name:
+            paths = (folder / spelling for spelling in spellings(name))
+            found = next((path for path in paths if path.is_file()), None)
     except OSError:  # The name is too long, or its folder cannot be entered.
         is_name = False
     if not is_name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise InputError(f"{source} names {name[:200]!r}, which is no file below {folder}")
-    if not is_there:
-        raise InputError(f"{path}, named by {source}, is missing")
-    return path
+    if found is None:
+        raise InputError(f"{folder / name}, named by {source}, is missing")
+    return found
 
 
 def fingerprint(root: Path, annotations: Iterable[Path], images: Iterable[Path]) -> str:
-    """Hash the bytes of annotations and the sizes of images, with their paths below `root`.
+    """Hash the bytes of annotations and parts of the images, with their paths below `root`.
 
     Modification times are left out, so that copies of a data set have the same fingerprint.
     """
+    paths = sorted(set(images))
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    prints = chain.from_iterable(in_parallel(_prints, chunks))
+    return _hash(root, annotations, zip(paths, prints, strict=True))
+
+
+def _prints(paths: Sequence[Path]) -> list[str]:
+    return [f"{file_print(path):016x}" for path in paths]
+
+
+def former_fingerprint(root: Path, annotations: Iterable[Path], images: Iterable[Path]) -> str:
+    """Hash as earlier versions did, which knew images by their sizes in bytes."""
+    try:
+        sizes = [(path, str(path.stat().st_size)) for path in sorted(set(images))]
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    return _hash(root, annotations, sizes)
+
+
+def _hash(root: Path, annotations: Iterable[Path], images: Iterable[tuple[Path, str]]) -> str:
     total = hashlib.sha256()
     try:
         contents = [(path, file_digest(path, "sha256")) for path in sorted(set(annotations))]
-        sizes = [(path, str(path.stat().st_size)) for path in sorted(set(images))]
-        for path, content in contents + sizes:
-            total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     except OSError as error:
         raise InputError(f"cannot read {error.filename}: {error.strerror}") from None
+    for path, content in (*contents, *images):
+        total.update(f"{path.relative_to(root).as_posix()}\0{content}\n".encode())
     return total.hexdigest()[:32]

@@ -15,8 +15,13 @@ Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64]
 
 
 def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
-    """Check a `segmentation` from JSON: a list of polygons, or run lengths, compressed or not."""
+    """Check a `segmentation` from JSON: a list of polygons, or run lengths, compressed or not.
+
+    A flat list of numbers is one polygon.
+    """
     if isinstance(value, list):
+        if not any(isinstance(part, (list, tuple)) for part in value):
+            value = [value]
         return tuple(_polygon(polygon, width, height, source) for polygon in value)
     if not isinstance(value, dict) or value.get("size") != [height, width]:
         raise InputError(f"{source}: segmentation is no outline of {width} × {height} pixels")

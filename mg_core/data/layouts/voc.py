@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,11 +14,21 @@ import numpy as np
 from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from mg_core.config import Frozen
-from mg_core.data.images import read_class_ids
-from mg_core.data.layouts.files import SUFFIXES, existing_file, fingerprint, read_list, split_names
+from mg_core.data.boxes import is_scaled
+from mg_core.data.images import opened, read_class_ids
+from mg_core.data.layouts.files import (
+    SUFFIXES,
+    ClassNames,
+    existing_file,
+    fingerprint,
+    former_fingerprint,
+    read_list,
+    spellings,
+    split_names,
+)
 from mg_core.data.reader import SPLITS, Box, Reader, Record, Report, refuse, reporting
 from mg_core.errors import InputError
 
@@ -31,9 +42,9 @@ VOID = 255
 
 
 class VocOptions(Frozen):
-    """Options of a folder in VOC layout: class names separated by commas, if not VOC's own."""
+    """Options of a folder in VOC layout: class names, if not VOC's own."""
 
-    classes: str = Field(default=",".join(VOC_CLASSES), min_length=1)
+    classes: ClassNames = ",".join(VOC_CLASSES)
 
 
 class Voc(Reader):
@@ -63,7 +74,7 @@ class Voc(Reader):
         path = self._list(split)
         if not path.is_file():
             raise InputError(f"{path}, the image list of the {split} split, is missing")
-        items = read_list(path, report)
+        items = self._items(path, report)
         if not items:
             raise InputError(f"{path} lists no image")
         indices = {name: index for index, name in enumerate(self.classes)}
@@ -72,22 +83,28 @@ class Voc(Reader):
             with reporting(report):
                 boxes, size = read_annotation(self._annotation(name, source), indices)
                 image, mask = self._image(name, source), self._mask(name)
-                found.append(Record(name, image, boxes, size, mask if mask.is_file() else None))
+                found.append(
+                    Record(name, image, boxes, size, mask if os.path.isfile(mask) else None)
+                )
         return found
 
     def fingerprint(self) -> str:
-        """Hash lists and annotations by content, images and masks by size."""
-        lists = [path for split in SPLITS if (path := self._list(split)).is_file()]
-        items = [item for path in lists for item in read_list(path).items()]
-        has_mask = {path.stem for path in (self.folder / "SegmentationClass").glob("*.png")}
-        annotations = [self._annotation(*item) for item in items]
-        images = [self._image(*item) for item in items]
-        masks = [self._mask(name) for name, _ in items if name in has_mask]
-        return fingerprint(self.folder, lists + annotations, images + masks)
+        """Hash lists and annotations by content, images and masks by parts of theirs."""
+        return fingerprint(self.folder, *self._files())
+
+    def former_fingerprint(self) -> str:
+        """Hash the same files, images and masks by their sizes."""
+        return former_fingerprint(self.folder, *self._files())
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
         """Return the pixels of every class; void pixels belong to none."""
-        ids = read_class_ids(record.segmentation, size)
+        ids, width, height = read_class_ids(record.segmentation, size)
+        with opened(record.image) as image:
+            if not is_scaled(image.size, (width, height)):
+                raise InputError(
+                    f"{record.segmentation} has {width} × {height} pixels and its image "
+                    f"{image.size[0]} × {image.size[1]}"
+                )
         # VOC's own classes keep their official ids, in whatever order the option lists them.
         official = set(self.classes) <= set(VOC_CLASSES)
         names = VOC_CLASSES if official else self.classes
@@ -100,6 +117,23 @@ class Voc(Reader):
             )
         present = [value for value in found if names[value - 1] in self.classes]
         return {self.classes.index(names[value - 1]): ids == value for value in present}
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """Return lists and annotations, and images and masks, of all splits."""
+        lists = [path for split in SPLITS if (path := self._list(split)).is_file()]
+        items = [item for path in lists for item in self._items(path).items()]
+        masks = [mask for name, _ in items if os.path.isfile(mask := self._mask(name))]
+        annotations = [self._annotation(*item) for item in items]
+        return lists + annotations, [self._image(*item) for item in items] + masks
+
+    def _items(self, path: Path, report: Report = refuse) -> dict[str, str]:
+        """Read an image list: an id is known if it has an annotation."""
+        return read_list(path, self._is_annotated, report)
+
+    def _is_annotated(self, name: str) -> bool:
+        with contextlib.suppress(InputError):
+            return self._annotation(name, "a list").is_file()
+        return False
 
     def _list(self, split: str) -> Path:
         return self.folder / "ImageSets" / "Main" / f"{split}.txt"
@@ -115,7 +149,9 @@ class Voc(Reader):
         return existing_file(self.folder, f"JPEGImages/{name}.jpg", source)
 
     def _mask(self, name: str) -> Path:
-        return self.folder / "SegmentationClass" / f"{name}.png"
+        folder = self.folder / "SegmentationClass"
+        paths = [folder / f"{spelling}.png" for spelling in spellings(name)]
+        return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
 def read_annotation(
@@ -135,10 +171,12 @@ def read_annotation(
         for number, element in enumerate(root.findall("object"), start=1)
     )
     try:
-        size = int(root.findtext("size/width", "")), int(root.findtext("size/height", ""))
-    except ValueError:
+        width, height = (
+            int(float(root.findtext(f"size/{key}", ""))) for key in ("width", "height")
+        )
+    except (ValueError, OverflowError):
         return boxes, None
-    return boxes, size
+    return boxes, (width, height) if width > 0 and height > 0 else None
 
 
 def _box(element: Element, where: str, indices: Mapping[str, int]) -> Box:

@@ -8,7 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from mg_core.data.layouts.files import existing_file, fingerprint, read_words
+from mg_core.data.layouts.files import (
+    existing_file,
+    fingerprint,
+    former_fingerprint,
+    read_lines,
+)
 from mg_core.data.reader import SPLITS, Box, Reader, Record, Report, Task, refuse, reporting
 from mg_core.errors import InputError
 
@@ -73,11 +78,18 @@ class Waterbirds(Reader):
         return found
 
     def fingerprint(self) -> str:
-        """Hash the tables by content and images by size."""
+        """Hash the tables by content and images by parts of theirs."""
+        return fingerprint(self.root, *self._files())
+
+    def former_fingerprint(self) -> str:
+        """Hash the same files, images by their sizes."""
+        return former_fingerprint(self.root, *self._files())
+
+    def _files(self) -> tuple[list[Path], list[Path]]:
+        """Return the tables and the images that they list."""
         rows = read_metadata(self._table)
         images = [existing_file(self.folder, row.name, row.source) for row in rows]
-        tables = [path for path in (self._table, self._boxes, self._names) if path.is_file()]
-        return fingerprint(self.root, tables, images)
+        return [path for path in (self._table, self._boxes, self._names) if path.is_file()], images
 
     def _record(
         self, row: Row, boxes: Mapping[str, tuple[float, ...]], ids: Mapping[str, str] | None
@@ -145,7 +157,8 @@ def read_boxes(path: Path, report: Report = refuse) -> dict[str, tuple[float, ..
 
 
 def _words(path: Path, count: int, report: Report) -> Iterator[tuple[list[str], str]]:
-    for words, source in read_words(path, "a table"):
+    for line, source in read_lines(path, "a table"):
+        words = line.split(maxsplit=count - 1)  # A file name, which comes last, may hold spaces.
         if len(words) == count:
             yield words, source
         else:

@@ -68,6 +68,36 @@ def test_links_are_left_out_and_not_followed(tmp_path):
     assert (folder / "way" / "secret.txt").read_text() == "theirs"
 
 
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("name", ["way/new.txt", "way/below/new.txt", "deep/way/new.txt"])
+def test_links_in_the_folder_that_lead_outside_are_not_followed(tmp_path, kind, name):
+    folder, outside = tmp_path / "in", tmp_path / "outside"
+    (folder / "deep").mkdir(parents=True)
+    outside.mkdir()
+    for path in (folder / "way", folder / "deep" / "way"):
+        path.symlink_to(outside)
+    if kind == "tar":
+        members = [(tarfile.TarInfo(each), b"1") for each in ("good.txt", name)]
+        archive = tar(tmp_path / "a.tar", members)
+    else:
+        archive = tmp_path / "a.zip"
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr("good.txt", "1")
+            packed.writestr(name, "2")
+    with pytest.raises(InputError, match=f"where a link leads: '{name}'"):
+        extract(archive, folder)
+    assert not list(outside.iterdir())
+    assert not (folder / "good.txt").exists()
+
+
+def test_a_link_inside_the_folder_is_followed(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "there").mkdir(parents=True)
+    (folder / "way").symlink_to("there")
+    extract(tar(tmp_path / "a.tar", [(tarfile.TarInfo("way/new.txt"), b"1")]), folder)
+    assert (folder / "there" / "new.txt").read_text() == "1"
+
+
 def test_torn_archives_are_named(tmp_path):
     whole = tar(tmp_path / "a.tgz", [(tarfile.TarInfo("x"), bytes(range(256)) * 5000)], "w:gz")
     torn = tmp_path / "torn.tgz"

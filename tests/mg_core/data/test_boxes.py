@@ -16,9 +16,10 @@ trained_sizes = st.sampled_from([1, 7, 32, 64, 224])
 
 
 def scaled_slowly(box, width, height, size):
-    """STUDY: int(x · scale), inside the image, max = max(max, min + 1)."""
+    """STUDY: int(x · scale), inside the image, max = max(max, min + 1), with corners in order."""
     low, high = [], []
-    for minimum, maximum, side in ((box[0], box[2], width), (box[1], box[3], height)):
+    for first_end, second_end, side in ((box[0], box[2], width), (box[1], box[3], height)):
+        minimum, maximum = sorted((first_end, second_end))
         scale = size / side
         first = min(max(int(minimum * scale), 0), size - 1)
         last = min(max(int(maximum * scale), first + 1), size)

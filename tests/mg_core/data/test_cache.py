@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
+import zlib
 
 import numpy as np
 import pytest
@@ -129,9 +132,49 @@ def _another_version(folder):
     (folder / "meta.json").write_text(json.dumps(meta | {"version": 0}))
 
 
+def _rewritten(folder, sign=False, **changes):
+    """Change tables of a split, and sign them as their writer would if asked to."""
+    with np.load(folder / "annotations.npz") as file:
+        tables = dict(file)
+    tables |= {name: change(tables[name]) for name, change in changes.items()}
+    np.savez(folder / "annotations.npz", **tables)
+    if sign:
+        content = (folder / "annotations.npz").read_bytes()
+        meta = json.loads((folder / "meta.json").read_text())
+        meta["sha256"] = hashlib.sha256(content).hexdigest()
+        (folder / "meta.json").write_text(json.dumps(meta))
+
+
+def _grey_images(folder):
+    size = (folder / "images.u8").stat().st_size
+    (folder / "images.u8").write_bytes(b"\x80" * size)
+
+
+def _one_bit(name):
+    def flip(folder):
+        content = bytearray((folder / name).read_bytes())
+        content[len(content) // 3] ^= 1
+        (folder / name).write_bytes(content)
+
+    return flip
+
+
 @pytest.mark.parametrize(
     "damage",
     [
+        _grey_images,
+        _one_bit("images.u8"),
+        _one_bit("masks.u8"),
+        _one_bit("annotations.npz"),
+        lambda folder: _rewritten(folder, labels=lambda labels: ~labels),
+        lambda folder: _rewritten(folder, sign=True, labels=lambda labels: ~labels),
+        lambda folder: _rewritten(folder, sign=True, boxes=lambda boxes: boxes + 30),
+        lambda folder: _rewritten(folder, sign=True, boxes=lambda boxes: boxes[:, ::-1]),
+        lambda folder: _rewritten(folder, sign=True, box_classes=lambda classes: classes + 6),
+        lambda folder: _rewritten(folder, sign=True, box_offsets=lambda offsets: offsets[::-1]),
+        lambda folder: _rewritten(folder, sign=True, mask_offsets=lambda offsets: offsets * 0),
+        lambda folder: _rewritten(folder, sign=True, groups=lambda groups: np.zeros(3, np.int64)),
+        lambda folder: _rewritten(folder, sign=True, ids=lambda ids: ids[1:]),
         _half_image_file,
         _another_version,
         lambda folder: (folder / "meta.json").unlink(),
@@ -141,13 +184,16 @@ def _another_version(folder):
         lambda folder: (folder / "masks.u8").write_bytes(b""),
     ],
 )
-def test_a_damaged_cache_is_built_anew(small_shapes, tmp_path, damage):
-    whole = opened(small_shapes, tmp_path).images(np.arange(24))
+def test_a_damaged_cache_is_built_anew(small_shapes, tmp_path, damage, caplog):
+    first = opened(small_shapes, tmp_path)
+    whole = first.images(np.arange(24))
     damage(next(tmp_path.glob("*/train")))
     calls = []
     again = opened(small_shapes, tmp_path, lambda *values: calls.append(values))
     assert len(calls) == 24
     assert torch.equal(again.images(np.arange(24)), whole)
+    assert np.array_equal(again.labels, first.labels)
+    assert "/train is damaged; its images are decoded again" in caplog.text
 
 
 def test_a_complete_cache_may_be_read_only(small_shapes, tmp_path):
@@ -172,6 +218,23 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     assert cache_folder(None) == tmp_path / ".cache" / "model-guidance-sweeps"
 
 
+def test_the_default_cache_is_for_its_user_alone(small_shapes, tmp_path, monkeypatch):
+    monkeypatch.delenv("MG_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "model-guidance-sweeps"
+    open_data(config(), small_shapes).split("val")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
+    open_data(config(), small_shapes).split("val")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    sentence = rf"the cache {folder} belongs to another user \(id {os.getuid()}\); name a folder"
+    with pytest.raises(InputError, match=sentence):
+        open_data(config(), small_shapes)
+    # A folder that is named is shared on purpose.
+    assert len(open_data(config(), small_shapes, folder).split("val")) == 7
+
+
 def test_an_unwritable_cache_is_a_sentence(small_shapes, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file"):
@@ -188,6 +251,18 @@ def test_rows_are_copied_out_in_order(tmp_path):
     copied[:] = 0
     assert np.array_equal(rows.read(chosen), values[chosen])
     assert rows.read(np.array([], dtype=np.int64)).shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("shape", [(7, 2, 3), (3, 5 * 2**20), (0, 4)])
+def test_rows_are_compared_with_their_sums(tmp_path, shape):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, shape, dtype=np.uint8)
+    (tmp_path / "rows").write_bytes(values.tobytes())
+    rows = MappedRows(tmp_path / "rows", shape)
+    sums = np.array([zlib.crc32(row.tobytes()) for row in values], dtype=np.uint32)
+    assert rows.have(sums)
+    for row in range(len(values)):
+        assert not rows.have(sums ^ (np.arange(len(sums)) == row))
 
 
 READ_ALL = """

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -218,6 +220,88 @@ def test_fingerprint_follows_content_and_not_the_place(folder, tmp_path):
     assert Coco(tmp_path / "elsewhere", CocoOptions()).fingerprint() != before
 
 
+def test_fingerprint_covers_what_the_annotations_name(folder):
+    def fingerprints():
+        reader = Coco(folder.root, CocoOptions())
+        return reader.fingerprint(), reader.former_fingerprint()
+
+    for item in folder.content["train"]["images"][:2]:
+        name = item["file_name"] = item["file_name"].replace(".png", ".webp")
+        Image.new("RGB", (40, 20)).save(folder.root / "train2014" / name)
+    elsewhere = folder.root / "elsewhere"
+    elsewhere.mkdir()
+    (folder.root / "train2014" / "linked").symlink_to(elsewhere)
+    item = folder.content["train"]["images"][2]
+    item["file_name"] = 'linked/a "é".png'
+    image = elsewhere / 'a "é".png'
+    folder.image("train", 2).rename(image)
+    folder.write()
+    before = fingerprints()
+    stray = folder.root / "train2014" / "._train_3.png"
+    stray.write_bytes(b"a file that nothing names")
+    (folder.root / "train2014" / "stray.webp").write_bytes(b"another")
+    assert fingerprints()[0] == before[0]
+    assert fingerprints()[1] != before[1]
+    stray.unlink()
+    for path in (folder.root / "train2014" / "train_1.webp", image, folder.image("train", 5)):
+        whole = path.read_bytes()
+        changed = bytearray(whole)
+        changed[-1] ^= 1
+        path.write_bytes(changed)
+        assert fingerprints()[0] != before[0]
+        assert fingerprints()[1] == before[1]  # Went by sizes, which is why it is the former one.
+        path.write_bytes(whole)
+    assert fingerprints() == before
+
+
+def test_former_fingerprints_are_those_of_earlier_versions(folder):
+    total = hashlib.sha256()
+    root = folder.root
+    for path in sorted((root / "annotations").iterdir()):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        total.update(f"{path.relative_to(root)}\0{content}\n".encode())
+    for path in sorted(root.glob("*2014/*.png")):
+        total.update(f"{path.relative_to(root)}\0{path.stat().st_size}\n".encode())
+    assert Coco(root, CocoOptions()).former_fingerprint() == total.hexdigest()[:32]
+
+
+def test_categories_that_nothing_uses_do_no_harm(folder, tmp_path):
+    before = [record.boxes for record in Coco(folder.root, CocoOptions()).records("train")]
+    for content in folder.content.values():
+        content["categories"] += [
+            {"id": 0, "name": "dog"}, {"id": 90, "name": "nothing"}, {"id": 91}, {"name": "x"}, 5
+        ]  # fmt: skip
+    folder.write()
+    after = [record.boxes for record in Coco(folder.root, CocoOptions()).records("train")]
+    assert after == before
+    for category, sentence in (
+        (90, r"annotations\[0\]: class 'nothing' is not one of person"),
+        (91, r"categories\[4\]: 'name' is 'None', not a name"),
+    ):
+        folder.content["train"]["annotations"][0]["category_id"] = category
+        folder.write()
+        with pytest.raises(InputError, match=sentence):
+            Coco(folder.root, CocoOptions()).records("train")
+
+
+def test_one_id_of_two_categories_is_refused_where_it_is_used(folder):
+    folder.content["train"]["categories"].append({"id": 18, "name": "cat"})
+    folder.write()
+    with pytest.raises(InputError, match=r"categories\[2\] repeats id 18"):
+        Coco(folder.root, CocoOptions()).records("train")
+
+
+def test_a_flat_outline_is_one_polygon(folder):
+    before = Coco(folder.root, CocoOptions()).records("train")
+    for content in folder.content.values():
+        for thing in content["annotations"]:
+            thing["segmentation"] = thing["segmentation"][0]
+    folder.write()
+    after = Coco(folder.root, CocoOptions()).records("train")
+    for one, other in zip(before, after, strict=True):
+        assert np.array_equal(one.segmentation, other.segmentation)
+
+
 def annotation(**changes):
     return lambda f: f.content["train"]["annotations"][1].update(changes)
 
@@ -244,19 +328,38 @@ BROKEN = {
     image(file_name="x" * 5000): r"images\[1\] names 'xxx.*, which is no file below",
     image(file_name="gone.png"): r"gone\.png, named by .*images\[1\], is missing",
     image(width=0): r"images\[1\]: 0 × 20 is no size of an image",
-    image(width=41): r"png has 40 × 20 pixels, but its annotations are for 41 × 20",
+    image(width=50): r"png has 40 × 20 pixels, but its annotations are for 50 × 20$",
+    image(width=20, height=40): r"are for 20 × 40: the picture is turned; turn its pixels",
     annotation(image_id=5): r"annotations\[1\] is about image 5, which is not listed",
     annotation(category_id=99): r"annotations\[1\]: category 99 is not one of person, .*toothbrush",
     annotation(id=1): r"annotations\[1\] repeats id 1",
     annotation(bbox=[1, 2, 3]): r"annotations\[1\]: bbox is \[1, 2, 3\], not four numbers",
     annotation(bbox=[1, 2, float("nan"), 4]): r"annotations\[1\]: bbox is .*, not four numbers",
     annotation(bbox=[1, 2, 10**400, 4]): r"annotations\[1\]: bbox is .*, not four numbers",
+}  # fmt: skip
+
+
+LEFT_OUT = {
     annotation(segmentation=[[1, 2, 3]]): r"annotations\[1\]: a polygon is no list of at least",
     annotation(segmentation=[[0, 0, 9, 9, 1e9, 3]]): r"annotations\[1\]: a polygon leads far out",
     annotation(segmentation={"size": [20, 40], "counts": [5]}): r"run lengths do not add up to",
     annotation(segmentation={"size": [20, 40], "counts": "\x7f"}): r"run lengths do not add up",
     annotation(segmentation={"size": [9, 9], "counts": [81]}): r"is no outline of 40 × 20 pixels",
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(LEFT_OUT)))
+def test_outlines_that_cannot_be_drawn_are_left_out(folder, tmp_path, number, caplog):
+    damage, sentence = list(LEFT_OUT.items())[number]
+    damage(folder)
+    folder.write()
+    data = open_data(config(16), str(folder.root), str(tmp_path / "cache"))
+    splits = [data.split(name) for name in ("train", "val")]
+    assert sum(len(split) for split in splits) == 12
+    for split in splits:
+        with_masks = split.segmented(range(len(split))).tolist()
+        assert with_masks == [name != "101" for name in split.ids]
+    assert re.search(rf"the masks of 1 images are left out: .*{sentence}", caplog.text)
 
 
 def read(root, cache):

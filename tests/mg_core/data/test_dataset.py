@@ -16,6 +16,7 @@ from mg_core.data.boxes import dilate
 from mg_core.data.drawn.shapes import Shapes, ShapesOptions
 from mg_core.data.layouts.voc import Voc
 from mg_core.errors import InputError
+from mg_core.store import ResultStore
 
 SIZE = 32
 
@@ -165,6 +166,50 @@ def test_class_names_are_those_of_a_split(data, split):
         class_names(config, task="x")
     with pytest.raises(InputError, match="options of data set voc2007: unknown key 'x'"):
         class_names(DataConfig(**{**config.model_dump(), "name": "voc2007", "options": {"x": 1}}))
+
+
+@pytest.mark.parametrize("name", ["voc2007", "coco2014"])
+def test_lists_of_class_names_are_the_joined_string(name):
+    joined = data_config(name, options={"classes": "cat,dog,7"})
+    for given in (["cat", "dog", "7"], ("cat", "dog", 7)):
+        assert data_config(name, options={"classes": given}) == joined
+        assert data_config(name, options={"classes": given}).key == joined.key
+    for given, sentence in (
+        ([], "classes: the list is empty; name at least one class"),
+        (["cat", False], "classes: False is no class name; put names such as 'no' in quotes"),
+        (["cat,dog"], "classes: 'cat,dog' holds a comma, which separates names"),
+        ([["cat"]], "is no class name"),
+        (None, "classes: input should be a valid string, not None"),
+        (True, "classes: input should be a valid string, not True"),
+    ):
+        with pytest.raises(InputError) as caught:
+            data_config(name, options={"classes": given})
+        assert sentence in str(caught.value)
+
+
+def test_a_year_may_be_a_number():
+    assert data_config("coco2014", options={"year": 2017}).options["year"] == "2017"
+    with pytest.raises(InputError, match="year: "):
+        data_config("coco2014", options={"year": True})
+
+
+def test_stores_know_data_by_either_fingerprint(devkit, tmp_path):
+    data = open_data("voc2007", devkit.root, tmp_path / "cache", image_size=8)
+    both = data.fingerprint, data.former_fingerprint()
+    assert both[0] != both[1]
+    for recorded in (*both, None):
+        store = ResultStore(str(tmp_path / f"store-{recorded}"))
+        if recorded is not None:
+            store.record_fingerprint("d", recorded, "/data")
+        for _ in range(2):
+            store.record_fingerprint("d", data.fingerprint, "/data", data.former_fingerprint)
+        assert store.files.keys("data") == [f"data/d/{recorded or data.fingerprint}"]
+    devkit.image("val-0").write_bytes(devkit.image("val-0").read_bytes() + b"x")
+    other = open_data("voc2007", devkit.root, tmp_path / "cache", image_size=8)
+    for recorded in both:
+        store = ResultStore(str(tmp_path / f"store-{recorded}"))
+        with pytest.raises(InputError, match="the data in /data differ"):
+            store.record_fingerprint("d", other.fingerprint, "/data", other.former_fingerprint)
 
 
 class Folders(Voc):

@@ -9,9 +9,10 @@ from PIL import Image
 from mg_core.config import DataConfig
 from mg_core.data import open_data
 from mg_core.data.boxes import FLAWS, box_flaws
+from mg_core.data.decoding import RESIZED
 from mg_core.data.drawn.shapes import Shapes
 from mg_core.data.layouts.voc import Voc, VocOptions
-from mg_core.data.verification import report_lines, verify
+from mg_core.data.verification import grouped, report_lines, verify
 
 
 def test_a_sound_set_is_counted(small_shapes, small_options):
@@ -71,9 +72,12 @@ def test_a_missing_list_is_one_of_the_problems(devkit):
 def test_odd_boxes_and_sizes_are_counted(devkit):
     devkit.write_objects(
         "train-0",
-        *(("dog", 0, *corners) for corners in [(9, 9, 5, 5), (50, 3, 60, 9), (-3, 2, 9, 9)]),
+        *(
+            ("dog", 0, *corners)
+            for corners in [(9, 9, 5, 5), (9, 5, 9, 9), (50, 3, 60, 9), (39, 2, 40.5, 9)]
+        ),
     )
-    devkit.write_objects("train-1", ("dog", 0, 1, 1, 2, 2))
+    devkit.write_objects("train-1", *[("dog", 0, 1, 1, 2, 2)] + [("dog", 0, 1, 1, 9, 9)] * 20)
     annotation = devkit.annotation("val-0").read_text()
     size = "<size><width>41</width><height>20</height></size>"
     devkit.annotation("val-0").write_text(annotation.replace("<annotation>", "<annotation>" + size))
@@ -81,7 +85,7 @@ def test_odd_boxes_and_sizes_are_counted(devkit):
     found = verify(Voc(devkit.root, VocOptions()), 16)
     assert not found.problems
     assert found.splits["train"].flaws == dict.fromkeys(FLAWS, 1)
-    assert found.splits["val"].n_other_size == 1
+    assert found.splits["val"].oddities == {RESIZED: 1}
     assert found.splits["val"].n_without_labels == 1
 
 
@@ -89,12 +93,12 @@ def test_odd_boxes_and_sizes_are_counted(devkit):
     ("box", "flaw"),
     [
         ((0, 0, 40, 20), None),
-        ((5, 5, 5, 9), FLAWS[0]),
-        ((9, 5, 5, 9), FLAWS[0]),
-        ((40, 5, 45, 9), FLAWS[1]),
-        ((-9, -9, 0, 5), FLAWS[1]),
-        ((0, 0, 40.5, 20), FLAWS[2]),
-        ((3, 3, 5, 19), FLAWS[3]),
+        ((9, 9, 5, 12), FLAWS[0]),
+        ((5, 5, 5, 9), FLAWS[1]),
+        ((40, 5, 45, 9), FLAWS[2]),
+        ((-9, -9, 0, 5), FLAWS[2]),
+        ((0, 0, 40.5, 20), FLAWS[3]),
+        ((3, 3, 5, 19), FLAWS[4]),
         ((3, 3, 7, 19), None),
     ],
 )
@@ -111,16 +115,38 @@ def test_repaired_boxes_are_a_counted_warning(devkit, tmp_path, caplog):
         split = data.split("train")
         data.split("val")
     assert [record.getMessage() for record in caplog.records] == [
-        "2 boxes without area became one pixel at the nearest place; `mg-data verify` counts them"
+        "1 boxes with reversed corners were put in order; `mg-data verify` counts them",
+        "1 boxes without area became one pixel at the nearest place; `mg-data verify` counts them",
     ]
     dog = data.classes.index("dog")
-    assert split.masks([0], [dog]).sum() in (1, 2)
+    # Reversed, the box spans 5 to 9 in both directions of an image of 40 × 20 pixels.
+    assert split.masks([0], [dog])[0, 4:7, 2:3].all()
+    assert split.masks([0], [dog]).sum() in (3, 4)
 
 
-def test_a_mask_that_cannot_be_read_is_a_problem(devkit):
+def test_masks_that_cannot_be_read_are_left_out(devkit, tmp_path, caplog):
     folder = devkit.folder / "SegmentationClass"
     folder.mkdir()
     Image.new("RGB", (40, 20)).save(folder / "val-1.png")
+    Image.new("L", (20, 40)).save(folder / "val-0.png")
+    Image.new("L", (80, 40)).save(folder / "test-0.png")
     found = verify(Voc(devkit.root, VocOptions()), 32)
-    assert len(found.problems) == 1
-    assert "val-1.png is a RGB image; class ids need" in found.problems[0]
+    assert found.problems == []
+    assert found.splits["val"].n_segmented == 0
+    assert found.splits["test"].n_segmented == 1
+    lines = "\n".join(report_lines(found, ("dog",)))
+    assert "val-1.png is a RGB image; class ids need" in lines
+    assert "val-0.png has 20 × 40 pixels and its image 40 × 20" in lines
+    split = open_data("voc2007", devkit.root, tmp_path / "cache", image_size=8).split("val")
+    assert not split.has_segmentation
+    assert "val split: the masks of 2 images are left out: " in caplog.text
+
+
+def test_problems_of_one_kind_are_grouped():
+    many = [f"/d/a {n}.xml, object {n}: class 'c{n}' is not one of a, b" for n in range(2944)]
+    lines = grouped([*many[:2000], "/d/x.jpg is missing", *many[2000:]], "problem: ")
+    assert lines[:3] == [f"problem: {sentence}" for sentence in many[:3]]
+    assert lines[3:] == [
+        "problem: 2,941 more of this kind (2,944 in all)",
+        "problem: /d/x.jpg is missing",
+    ]

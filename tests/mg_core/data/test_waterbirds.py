@@ -226,6 +226,28 @@ def read_all(root):
         reader.records(split)
 
 
+def test_names_may_hold_spaces(birds):
+    before = Waterbirds(birds.root, NoOptions()).records("train")
+    name = "000.Bird/a bird (1).png"
+    (birds.folder / birds.rows[1][1]).rename(birds.folder / name)
+    birds.rows[1][1] = birds.names[0][1] = name
+    birds.write()
+    after = Waterbirds(birds.root, NoOptions()).records("train")
+    assert [record.boxes for record in after] == [record.boxes for record in before]
+    assert after[0].image == birds.folder / name
+
+
+def test_fingerprint_follows_an_image_of_the_same_size(birds):
+    reader = Waterbirds(birds.root, NoOptions())
+    before, former = reader.fingerprint(), reader.former_fingerprint()
+    path = birds.folder / birds.rows[3][1]
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert reader.fingerprint() != before
+    assert reader.former_fingerprint() == former
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a,"b\0'])
 def test_files_that_are_no_table(birds, content):
     (birds.folder / "metadata.csv").write_bytes(content)

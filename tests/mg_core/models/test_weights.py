@@ -241,6 +241,32 @@ def test_keys_and_shapes_must_fit(tmp_path):
     assert "size mismatch for conv1.weight" in error()
 
 
+def test_files_of_one_name_from_two_addresses(server, cache):
+    for folder in ("one", "two"):
+        content = saved({**tiny_state(), "fc.bias": torch.ones(len(folder) + ord(folder[0]))})
+        url = publish(server, f"{folder}/model.pth", content)
+        assert_backbone_is(build_model("vanilla_tiny", 5, f"{url}#sha256={digest(content)}"),
+                           tiny_state())  # fmt: skip
+    assert len(server.asked) == 2
+    content = saved(tiny_state(num_classes=9))
+    server.files["two/model.pth"] = content  # The publisher replaced it.
+    build_model("vanilla_tiny", 5, f"{url}#sha256={digest(content)}")
+    assert len(list(cache.glob("*/model.pth"))) == 3
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("weights", ["~nobody-of-that-name/x.pth", "x" * 5000, "a\0b.pth"])
+def test_paths_that_cannot_be(weights):
+    with pytest.raises(InputError, match="there is no file"):
+        build_model("vanilla_tiny", 5, weights)
+
+
+@pytest.mark.parametrize("end", ["%00-01234567.pth", "%0A.pth#sha256=01234567"])
+def test_addresses_that_end_in_no_name(server, cache, end):
+    with pytest.raises(InputError, match="ends in no file name"):
+        build_model("vanilla_tiny", 5, server.url(end))
+
+
 class Payload:
     def __reduce__(self):
         return (exec, ("raise SystemExit('code in the file was run')",))

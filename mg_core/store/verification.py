@@ -1,0 +1,161 @@
+"""A look at every file of a store: what is damaged or misplaced, and what repairs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from mg_core.errors import DamagedError, InputError, StorageError
+from mg_core.store import layout
+from mg_core.store.attempt import results_of, set_aside
+from mg_core.store.integrity import check_text
+from mg_core.store.progress import Progress
+from mg_core.store.result_store import ResultStore
+from mg_core.store.tables import check_seal
+
+RUN_AGAIN = "--repair sets the trial's files aside; mg-sweep run trains it again"
+TEST_AGAIN = "--repair sets it aside; mg-analysis test computes it again"
+WRITE_AGAIN = "--repair sets it aside; mg-sweep run with the sweep's file writes it again"
+UPDATE = "update the package; if this version wrote the file, remove it and run the sweep again"
+NOT_NEEDED = "--repair sets it aside; no result depends on it"
+
+Step = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """One thing that is wrong with a store.
+
+    Attributes:
+        key: key of the file.
+        problem: what is wrong, in a sentence that names the file.
+        repair: what puts it right.
+        keys: files to set aside.
+    """
+
+    key: str
+    problem: str
+    repair: str
+    keys: tuple[str, ...]
+
+
+def verify(store: ResultStore, progress: Step) -> list[Damage]:
+    """Read every file that the store's layout can have made, and check all that it says.
+
+    Args:
+        store: to be checked.
+        progress: called with what is done, files done and files in all.
+    """
+    keys = [key for key in store.files.keys("") if layout.is_own(key)]
+    counted = {key for key in store.metrics_keys().values()}
+    found = list(_missing(store))
+    for number, key in enumerate(keys, start=1):
+        is_garbage = key.startswith(f"{layout.METRICS}/") and key not in counted
+        found += [] if is_garbage else _check(store, key)
+        progress("verifying", number, len(keys))
+    return found
+
+
+def _missing(store: ResultStore) -> Iterator[Damage]:
+    """Say what the files of a store ask for and what is not there."""
+    nameless = store.metrics_keys().keys() - store.trial_ids()
+    missing = [layout.trial_key(trial_id) for trial_id in sorted(nameless)]
+    missing += [layout.SPEC] if store.spec_text() is None else []
+    for key in missing:
+        yield Damage(key, f"{key} is missing", WRITE_AGAIN.partition("; ")[2], ())
+
+
+def set_damage_aside(store: ResultStore, found: list[Damage]) -> str:
+    """Move all damaged files into the quarantine and return its folder."""
+    return set_aside(store, dict.fromkeys(key for damage in found for key in damage.keys))
+
+
+def _check(store: ResultStore, key: str) -> Iterator[Damage]:
+    folder = key.split("/")[0]
+    try:
+        if folder == layout.METRICS:
+            yield from _check_trial(store, key)
+        elif folder == layout.TRIALS:
+            store.trials([layout.trial_of(key)])
+        elif folder == layout.TEST:
+            store.test_rows(keys=[key])
+        elif folder == layout.HEATMAPS:
+            ((trial_id, epoch, name),) = layout.heatmaps_in([key])
+            store.heatmaps(trial_id, epoch, name)
+        elif folder == layout.ATTEMPTS and store.attempt_record(key)["how"] == "unreadable":
+            yield Damage(key, f"{key} is damaged", NOT_NEEDED, (key,))
+        elif key == layout.SPEC:
+            store.spec()
+            check_text(str(store.spec_text()), key)
+    except (StorageError, InputError, ValueError) as error:
+        repairs = {layout.TEST: TEST_AGAIN, layout.HEATMAPS: TEST_AGAIN, layout.METRICS: RUN_AGAIN}
+        if isinstance(error, InputError) and key != layout.SPEC:
+            yield Damage(key, _said(error), UPDATE, ())
+            return
+        keys = results_of(store, layout.trial_of(key)) if folder == layout.METRICS else [key]
+        yield Damage(key, _said(error), repairs.get(folder, WRITE_AGAIN), tuple(keys))
+
+
+def _check_trial(store: ResultStore, key: str) -> Iterator[Damage]:
+    """Check a metrics file, and the weights and the state that it names."""
+    _, progress = store.committed(key)
+    for reference in sorted(progress.references):
+        try:
+            if reference in progress.checkpoints.values():
+                store.weights(reference, progress.digests.get(reference))
+            else:
+                store.referenced(reference, progress.digests.get(reference))
+        except StorageError as error:
+            keys = tuple(results_of(store, progress.trial_id))
+            yield Damage(reference, _said(error), RUN_AGAIN, keys)
+
+
+def mend(store: ResultStore, trial_ids: set[str]) -> list[str]:
+    """Set aside the files of trials whose newest metrics file is damaged or misplaced.
+
+    Their checksums and footers are looked at. The trials then wait to be trained again.
+
+    Returns:
+        One sentence for each.
+    """
+    found = []
+    keys = store.metrics_keys()
+    damages = store.files.map(lambda key: _damage_of(store, key), keys.values())
+    for trial_id, error in zip(keys, damages, strict=True):
+        if error is not None:
+            folder = set_aside(store, results_of(store, trial_id))
+            found.append(f"{_said(error)}: set aside in {folder}, the trial is trained again")
+    for trial_id in trial_ids & store.trial_ids():
+        try:
+            store.trials([trial_id])
+        except DamagedError as error:
+            folder = set_aside(store, [layout.trial_key(trial_id)])
+            found.append(f"{_said(error)}: set aside in {folder}, and written again")
+    return found
+
+
+def _damage_of(store: ResultStore, key: str) -> DamagedError | None:
+    try:
+        check_seal(store.get(key), key)
+        store.footer(key)
+    except DamagedError as error:
+        return error
+    except FileNotFoundError:
+        pass  # Its trial goes on, under another key.
+    return None
+
+
+def mend_baseline(store: ResultStore, progress: Progress) -> str | None:
+    """Set a complete baseline aside whose weights are missing or damaged; return a sentence."""
+    try:
+        for key in progress.checkpoints.values():
+            store.weights(key, progress.digests.get(key))
+    except DamagedError as error:
+        folder = set_aside(store, results_of(store, progress.trial_id))
+        return f"{_said(error)}: set aside in {folder}, baseline {progress.trial_id} trains again"
+    return None
+
+
+def _said(error: Exception) -> str:
+    text = str(error.strerror) if isinstance(error, StorageError) else str(error)
+    return text.partition("; mg-sweep verify")[0]

@@ -1,0 +1,148 @@
+"""Files of weights as people have them: wrapped, renamed, odd or damaged."""
+
+from __future__ import annotations
+
+import argparse
+import random
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mg_core.errors import InputError
+from mg_core.models import build_model
+
+
+def tiny_state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    return build_model("vanilla_tiny", 1000).state_dict()
+
+
+def assert_backbone_is(model, state):
+    for key, value in model.state_dict().items():
+        assert key.startswith("fc.") or torch.equal(value, state[key]), key
+
+
+def build(path):
+    return build_model("vanilla_tiny", 5, weights=str(path))
+
+
+@pytest.mark.parametrize("wrap", ["model", "model_state_dict", "net", "two"])
+def test_checkpoints_with_other_things_beside_the_weights(wrap, tmp_path):
+    state = tiny_state()
+    content = {wrap: state, "epochs": 3, "F-Score": 0.7, "optimizer": {}}
+    if wrap == "two":
+        content = {"state_dict": state, "ema": {k: 0 * v for k, v in state.items()}}
+    torch.save(content, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "backbone.", "0."])
+def test_keys_that_all_begin_alike(prefix, tmp_path):
+    state = tiny_state()
+    torch.save({prefix + key: value for key, value in state.items()}, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+
+
+@pytest.mark.parametrize("name", ["file.pth", "file.bin"])
+def test_safetensors_by_another_name(name, tmp_path):
+    save_file(tiny_state(), tmp_path / name)
+    assert_backbone_is(build(tmp_path / name), tiny_state())
+
+
+def _beside(**parts):
+    return lambda state: {**state, **parts}
+
+
+def _as_entry(change):
+    return lambda state: {**state, "conv1.weight": change(state["conv1.weight"])}
+
+
+def _under(*prefixes):
+    return lambda state: {p + key: value for p in prefixes for key, value in state.items()}
+
+
+ENTRY = "the entry {} is no name with a dense tensor of real numbers"
+CONV = ENTRY.format("'conv1.weight'")
+ODD = {
+    "integers as keys": (lambda s: dict(enumerate(s.values())), ENTRY.format("0")),
+    "none as a key": (lambda s: {None: s["conv1.weight"]}, ENTRY.format("None")),
+    "sparse": (_as_entry(lambda v: v.to_sparse()), CONV),
+    "nested": (_as_entry(lambda v: torch.nested.nested_tensor([v[0], v[1, :1]])), CONV),
+    "complex": (_as_entry(lambda v: v.to(torch.complex64)), CONV),
+    "meta": (_as_entry(lambda v: v.to("meta")), CONV),
+    "quantised": (_as_entry(lambda v: torch.quantize_per_tensor(v, 0.1, 0, torch.qint8)), CONV),
+    "integers": (_as_entry(lambda v: v.to(torch.int8)), "conv1.weight holds torch.int8, not float"),
+    "infinite": (_as_entry(lambda v: v / 0), "conv1.weight holds values that are not finite"),
+    "too large": (_as_entry(lambda v: v.double() * 1e300), "not finite as torch.float32"),
+    "two models": (_under("teacher.", "student."), "begin with 'teacher.' and with 'student.'"),
+    "both": (_under("", "module."), "begin with '' and with 'module.'"),
+    "a list": (lambda s: list(s.items()), "not a state dict of tensors"),
+    "wrapped twice": (lambda s: {"state_dict": {"model": s}}, "its keys are state_dict"),
+    "odd name": (_beside(**{"a\nb": torch.ones(1)}), "the file has unknown 'a\\nb'"),
+    "other objects": (
+        _beside(args=argparse.Namespace(lr=0.1)),
+        "it holds argparse.Namespace, which may run code; save its state dict alone",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.filterwarnings("ignore")
+def test_odd_entries_are_refused(kind, tmp_path):
+    change, sentence = ODD[kind]
+    torch.save(change(tiny_state()), tmp_path / "file.pth")
+    with pytest.raises(InputError) as caught:
+        build(tmp_path / "file.pth")
+    assert sentence in str(caught.value)
+    assert str(caught.value).startswith(f"weights {tmp_path / 'file.pth'}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.half, torch.Tensor.double, lambda v: v.contiguous().clone()]
+)
+def test_other_precisions_and_shared_storage_are_loaded(change, tmp_path):
+    state = tiny_state()
+    conv = change(state["conv1.weight"])
+    shared = torch.cat([conv.flatten(), torch.ones(3, dtype=conv.dtype)])[: conv.numel()]
+    torch.save({**state, "conv1.weight": shared.view(conv.shape)}, tmp_path / "file.pth")
+    assert torch.equal(build(tmp_path / "file.pth").conv1.weight, conv.float())
+
+
+@pytest.mark.parametrize("kind", ["zip", "legacy", "safetensors"])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore")
+def test_mutated_files_load_or_are_a_sentence(kind, seed, tmp_path):
+    path = tmp_path / ("file.safetensors" if kind == "safetensors" else "file.pth")
+    if kind == "safetensors":
+        save_file(tiny_state(), path)
+    else:
+        torch.save(tiny_state(), path, _use_new_zipfile_serialization=kind == "zip")
+    whole, rng = path.read_bytes(), random.Random(seed)
+    n_refused = 0
+    for _ in range(1000 if seed else 60):
+        content = bytearray(whole)
+        for _ in range(rng.randint(1, 5)):
+            # What describes the tensors lies at the start and at the end.
+            near = rng.randrange(min(len(content), 6000))
+            place = rng.choice((near, len(content) - 1 - near))
+            edit = rng.choice(("flip", "insert", "delete", "cut"))
+            if edit == "flip":
+                content[place] ^= 1 << rng.randrange(8)
+            elif edit == "insert":
+                content[place:place] = rng.randbytes(rng.randint(1, 9))
+            elif edit == "delete":
+                del content[place : place + rng.randint(1, 9)]
+            elif len(content) > 20_000:
+                del content[rng.randrange(10_000, len(content)) :]
+        path.write_bytes(content)
+        try:
+            model = build(path)
+        except InputError as error:
+            n_refused += 1
+            assert str(error).startswith(f"weights {path}: ")  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+        else:
+            assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert n_refused
