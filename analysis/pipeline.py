@@ -256,12 +256,12 @@ def _tested(results: Results, testing: Testing, say: Say | None) -> tuple[Result
     plan = plan_tests(results, with_heatmaps=testing.heatmaps > 0)
     problems = list(filter(None, [results.unselected, plan.unkept]))
     failed = list(filter(None, _run(results, plan.jobs, testing))) if plan.jobs else []
-    if len(failed) < len(plan.jobs):
+    if plan.jobs:
         made = frozenset(results.store.heatmap_keys())
         tests, _ = finite(load_tests(results.store))
         results = replace(results, tests=tests, heatmap_keys=made)
     if say is not None:
-        say("; ".join(filter(None, [results.tested_sentence, results.left_out])))
+        say("; ".join([results.tested_sentence, *results.caveats]))
     return results, [*problems, *failed]
 
 

@@ -73,6 +73,8 @@ def drive(
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
+                if is_elsewhere:
+                    prepare_nodes(spec, todo, runtime, console)
                 admit(plan, store)
                 _run(plan, todo, run_trials, runtime, console, lock)
         else:
@@ -146,6 +148,24 @@ def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
     with progress_bars("decoding") as progress:
         for config in {trial.data.key: trial.data for trial in todo.values()}.values():
             open_data(config, spec.data.root, spec.data.cache, progress).prepare()
+
+
+def prepare_nodes(
+    spec: SweepSpec, todo: dict[str, TrialConfig], runtime: Runtime, console: Console
+) -> None:
+    """Read the data set on every node of a cluster that has room for a trial.
+
+    Raises:
+        InputError: the data of a node are wrong; the message names the file.
+    """
+    from sweeps.nodes import prepare_on_nodes
+    from sweeps.scheduler import nodes_for
+
+    nodes = nodes_for(spec.resources)
+    configs = {config.data.key: config.data for config in todo.values()}
+    console.print(f"reading the data on {len(nodes)} nodes")
+    for sentence in prepare_on_nodes(nodes, list(configs.values()), runtime):
+        console.print(sentence, style="yellow", soft_wrap=True)
 
 
 def _ready(

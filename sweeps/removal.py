@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, layout, reading
+from mg_core.store.written import Written
 from sweeps.lock import refuse_driven
 
 
@@ -71,7 +72,7 @@ def removal(store: ResultStore, trials: Sequence[str]) -> Removal:
 def _of_store(store: ResultStore) -> Removal:
     files = store.files
     present = set(files.keys(""))
-    written = _written(store)
+    written = Written(files, layout.ANALYSIS).unchanged()
     own = [
         key
         for folder in layout.FOLDERS
@@ -85,12 +86,6 @@ def _of_store(store: ResultStore) -> Removal:
     n_trials = sum(key.startswith(f"{layout.TRIALS}/") for key in own)
     text = f"store {store.uri}: {n_trials} trials and all their results, {len(own)} files{stays}"
     return Removal(store, text, (), own, list(layout.FOLDERS), is_whole=True)
-
-
-def _written(store: ResultStore) -> set[str]:
-    """Return the files that `mg-analysis` wrote into the store and that nobody has changed."""
-    keys = {f"{layout.ANALYSIS}/{name}": digest for name, digest in store.written().items()}
-    return {key for key, digest in keys.items() if store.files.digest(key) == digest}
 
 
 def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:

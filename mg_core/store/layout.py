@@ -39,8 +39,8 @@ TEMPORARY = ".mg-sweep-writing"
 """Folder of objects that are still being written."""
 QUARANTINE = "quarantine"
 """Folder of files that were set aside; nothing reads or deletes them."""
-WRITTEN = f"{ANALYSIS}/written.json"
-"""Digests of the files below `analysis` that `mg-analysis` wrote: others are the user's."""
+RECORD = "written.json"
+"""Digests of the files that `mg-analysis` wrote into a folder: others are the user's."""
 
 RESULTS = (METRICS, TEST, HEATMAPS, CHECKPOINTS, ATTEMPTS, LOGS, TENSORBOARD)
 """Folders with a folder for each trial, in the order in which they are deleted. The metrics come
@@ -53,7 +53,7 @@ _ID, _RUN = "[0-9a-f]{16}", r"\d{4,}-[0-9a-f]{8}"
 _OWN = re.compile(
     "|".join(
         [
-            rf"sweep\.yaml|lock\.json|\.lock\.json\.lock|trials/{_ID}\.json|{re.escape(WRITTEN)}",
+            rf"sweep\.yaml|lock\.json|\.lock\.json\.lock|trials/{_ID}\.json|{ANALYSIS}/{re.escape(RECORD)}",
             rf"attempts/{_ID}/{_RUN}\.json|logs/{_ID}/{_RUN}\.txt|metrics/{_ID}/{_RUN}\.parquet",
             rf"checkpoints/{_ID}/{_RUN}/(epoch-\d{{4,}}\.safetensors|state-\d{{4,}}\.pt)",
             rf"test/{_ID}/\d{{4,}}-[0-9a-f]{{8}}\.parquet",

@@ -141,7 +141,7 @@ def _damage_of(store: ResultStore, key: str) -> DamagedError | None:
     except DamagedError as error:
         return error
     except FileNotFoundError:
-        pass  # Its trial goes on, under another key.
+        pass  # A later attempt of the trial has replaced it.
     return None
 
 
