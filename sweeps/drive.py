@@ -23,6 +23,7 @@ from mg_core.store.garbage import collect_garbage
 from mg_core.store.layout import SPEC, is_own
 from mg_core.store.ledger import FAILURE_KINDS
 from mg_core.store.verification import mend, mend_baseline
+from sweeps.check import refuse_hopeless, with_measured_resources
 from sweeps.display import Display
 from sweeps.grid import Grid, expand
 from sweeps.lock import StoreLock
@@ -56,9 +57,11 @@ def drive(
         _choose("kind of failure", only, FAILURE_KINDS)
     console = terminal.console()
     run = secrets.token_hex(4)
+    grid = expand(spec)  # All errors of the sweep come before any write.
+    is_elsewhere = runner == "ray" and bool(address or os.environ.get("RAY_ADDRESS"))
+    spec = _fitted(spec, grid, is_elsewhere)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
-    grid = expand(spec)  # All errors of the sweep come before any write.
     refuse_others_folder(store, into)
     check_tracking(spec)
     store.files.check_writable()
@@ -69,7 +72,7 @@ def drive(
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
-            is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
+            refuse_hopeless(todo.values())
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
@@ -84,6 +87,19 @@ def drive(
         if lock.successor is None:  # Trials of a successor are running.
             collect_garbage(store, run)
         return look(spec, grid, PATIENCE)
+
+
+def _fitted(spec: SweepSpec, grid: Grid, is_elsewhere: bool) -> SweepSpec:
+    """Return a sweep whose trials reserve what was measured here, if it asks for that."""
+    from mg_core.progress import progress_bars
+
+    if spec.resources.auto and is_elsewhere:
+        raise InputError(
+            "resources: auto measures this machine, and the trials run on a cluster that was "
+            "started elsewhere; run mg-sweep check on one of its nodes and write its line"
+        )
+    with progress_bars() as progress:
+        return with_measured_resources(spec, grid, progress)
 
 
 def _mended(

@@ -42,6 +42,10 @@ def _share(amount: float) -> float:
     return amount
 
 
+def _automatic(value: Any) -> Any:
+    return {"auto": True} if value == "auto" else value
+
+
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
@@ -134,8 +138,13 @@ class BlockSpec(Frozen):
 
 
 class ResourceSpec(Frozen):
-    """Resources that Ray reserves for one trial; trials with fractions share a device."""
+    """Resources that Ray reserves for one trial; trials with fractions share a device.
 
+    Attributes:
+        auto: measure what a trial takes, and reserve that; `resources: auto` sets it.
+    """
+
+    auto: bool = False
     cpu: PositiveNumber = 1
     gpu: Annotated[Number, Field(ge=0, allow_inf_nan=False), AfterValidator(_share)] = 0
     memory_gb: PositiveNumber | None = None
@@ -177,7 +186,7 @@ class SweepSpec(Frozen):
     weights: Weights | dict[Name, Weights | None] | None = None
     evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(_different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
-    resources: ResourceSpec = ResourceSpec()
+    resources: Annotated[ResourceSpec, BeforeValidator(_automatic)] = ResourceSpec()
     max_concurrent: PositiveInt | None = None
     max_retries: Annotated[Integer, Field(ge=0)] = 3
     device: Device = "auto"
