@@ -5,8 +5,8 @@ The lock keeps two drivers from doing the same work twice. The results stay righ
 
 The holder rewrites the lock's object every 1.5 seconds. No clocks are compared: on the holder's
 own host the lock is held while its process lives and drives this very folder, not one that it was
-copied from; elsewhere, while whoever asks sees the object change. A holder that lost contact with
-the store may find another driver's lock there afterwards; it then stops.
+copied from; on another host, while the object keeps changing. A holder that lost contact with the
+store may find another driver's lock there afterwards; it then stops.
 
 Of several drivers that start at the same moment one gets the lock. In a folder, looking for a lock
 and writing one's own happen under a lock of the operating system. Where there is none, as on object

@@ -23,7 +23,7 @@ def prepare_on_nodes(
     Args:
         nodes: Ray's ids of the nodes, each of which has its own copy of the files and caches.
         configs: the data sets.
-        runtime: where they are.
+        runtime: its `data_root` and `cache` say where the data are.
 
     Returns:
         What looks wrong, one sentence each, as `Data.prepare` logs it.

@@ -156,7 +156,7 @@ class SweepSpec(Frozen):
     Attributes:
         name: title of the sweep.
         store: URI of the result store.
-        data: the data set.
+        data: the data set, its folder, image size and options.
         baseline: training settings of the first stage.
         guided: training settings of the second stage.
         grid: blocks that together make up the guided trials.

@@ -35,7 +35,7 @@ class Output:
             raise InputError(f"--out is a folder on this machine, not {str(folder)!r}")
         self.folder = folder or Path(results.store.uri) / ANALYSIS
         self._files = Files(str(self.folder))
-        # What is noted there, `mg-sweep rm` takes away again, and nothing else below `analysis`.
+        # `mg-sweep rm` deletes only the files of this record.
         self._written = Written(self._files)
 
     def write(self, name: str, content: bytes | str) -> Path:

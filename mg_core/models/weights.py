@@ -148,7 +148,7 @@ def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
 def _without_prefix(
     state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """Take off what stands before the model's own keys, if that makes more of them fit."""
+    """Remove a common prefix of the keys, if more of them are the model's then."""
     fitting: Counter[str] = Counter({"": sum(key in wanted for key in state)})
     for key in state:
         parts = key.split(".")
@@ -169,7 +169,7 @@ def _without_prefix(
 
 
 def _check_values(value: Tensor, wanted: Tensor, source: str) -> None:
-    """Refuse what copying would turn into other values without a word."""
+    """Refuse values that copying would change."""
     if not wanted.is_floating_point():
         return
     if not value.is_floating_point():
@@ -208,7 +208,7 @@ def _has_safetensors_header(path: Path) -> bool:
 
 
 def _unwrapped(content: Any) -> dict[Any, Tensor]:
-    """Return the state dict in what a file holds: the whole, or the one part that is one."""
+    """Return a file's content, or its only entry that is a state dict."""
     if _is_state(content):
         return dict(content)
     parts = dict(content) if isinstance(content, Mapping) else {}

@@ -143,6 +143,16 @@ def fingerprint_key(data_key: str, fingerprint: str) -> str:
     return f"{DATA}/{data_key}/{fingerprint}"
 
 
+def tracked_key(trial_id: str) -> str:
+    """Return the key that says that all of a trial is in its TensorBoard files."""
+    return f"{prefix(TENSORBOARD, trial_id)}/complete"
+
+
+def quarantined_key(folder: str, key: str) -> str:
+    """Return the key of a file that is set aside, in a folder below `QUARANTINE`."""
+    return f"{QUARANTINE}/{folder}/{key}"
+
+
 def attempts_in(keys: Iterable[str]) -> Iterator[tuple[str, AttemptKey]]:
     """Yield trial and attempt of each key; files of other programs (.nfs…) are skipped."""
     for key in keys:

@@ -57,7 +57,7 @@ def verify(store: ResultStore, progress: Step) -> list[Damage]:
 
 
 def _missing(store: ResultStore) -> Iterator[Damage]:
-    """Say what the files of a store ask for and what is not there."""
+    """Yield the files that others refer to and that are missing."""
     nameless = store.metrics_keys().keys() - store.trial_ids()
     missing = [layout.trial_key(trial_id) for trial_id in sorted(nameless)]
     missing += [layout.SPEC] if store.spec_text() is None else []

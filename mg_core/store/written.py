@@ -15,7 +15,7 @@ class Written:
     """A folder of written files, with a record of their SHA-256.
 
     Args:
-        files: the folder, or one above it.
+        files: access to the folder, or to one above it.
         folder: where below `files` the folder is.
     """
 
