@@ -55,7 +55,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a split; its labels are the classes of its boxes.
+    """One image of a split; its labels are the classes of its boxes and its `image_classes`.
 
     In a data set with tasks every image has a group, which decides its label in each task.
 
@@ -68,6 +68,9 @@ class Record:
         segmentation: whatever the reader's `segmentation` needs; none for an image without masks.
         group: index into the `classes` of every task of the data set.
         mask_flaw: why the image's masks are left out, in a sentence; empty if they are not.
+        image_classes: classes that the image shows at an unknown place: the classifier learns them,
+            and no map is guided or judged by them.
+        n_other: annotated objects that are left out, since their class is not used.
     """
 
     id: str
@@ -77,6 +80,13 @@ class Record:
     segmentation: Any = None
     group: int | None = None
     mask_flaw: str = ""
+    image_classes: tuple[int, ...] = ()
+    n_other: int = 0
+
+    @property
+    def classes(self) -> list[int]:
+        """The classes of the image, each once."""
+        return sorted({*(box.class_index for box in self.boxes), *self.image_classes})
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,12 @@ class Reader(ABC):
         Options: pydantic model of the `options` in a data set's configuration.
         tasks: by name, the default one first; empty where the boxes decide the labels.
         classes: class names, in the order of the label columns.
+        units_advice: what to do about boxes that are shares of the image.
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     tasks: ClassVar[Mapping[str, Task]] = {}
+    units_advice: ClassVar[str] = "give them in pixels"
     classes: tuple[str, ...]
 
     @abstractmethod

@@ -1,12 +1,13 @@
-"""Outlines of objects as COCO stores them, checked before compiled code draws them."""
+"""Outlines of objects, as polygons or COCO's run lengths, checked before they are drawn."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from mg_core.errors import InputError
 
@@ -34,6 +35,27 @@ def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
     ):
         raise InputError(f"{source}: run lengths do not add up to {width} × {height} pixels")
     return np.array(runs, dtype=np.int64)
+
+
+class Outlines(NamedTuple):
+    """The outlines of all objects of an image, of a class each."""
+
+    width: int  # of the image that they refer to
+    height: int
+    items: tuple[tuple[int, Outline], ...]
+
+
+def class_masks(outlines: Outlines, size: int) -> dict[int, NDArray[np.bool_]]:
+    """Return the (size, size) pixels of every class, drawn at the outlines' own size."""
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for index, outline in outlines.items:
+        drawn = draw(outline, outlines.width, outlines.height)
+        masks[index] = masks.get(index, False) | drawn
+    pictures = {index: Image.fromarray(masks[index]) for index in sorted(masks)}
+    return {
+        index: np.asarray(picture.resize((size, size), Image.Resampling.NEAREST))
+        for index, picture in pictures.items()
+    }
 
 
 def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
