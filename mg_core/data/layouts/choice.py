@@ -137,6 +137,7 @@ class Labelled:
     where: str  # for messages
     corners: Corners | None  # none if only the class is known
     outline: Outline | None = None
+    flaw: str = ""  # why it is of no use; empty if it is
 
 
 @dataclass
@@ -165,10 +166,13 @@ def choose(found: Sequence[Labelled], classes: Classes, report: Report) -> Chose
     for item in found:
         with reporting(report):
             index = classes.index(item.name, item.where)
-            n_other += index is None
-            if index is not None and item.corners is None:
+            if index is None:
+                n_other += 1
+            elif item.flaw:
+                raise InputError(f"{item.where}: {item.flaw}")
+            elif item.corners is None:
                 labels[index] = None
-            elif index is not None and item.corners is not None:
+            else:
                 boxes.append(Box(index, *item.corners))
                 outlines.append(item.outline)
     whole = tuple(outline for outline in outlines if outline is not None)

@@ -82,9 +82,10 @@ class CocoExport(Collection):
                 found = [(None, path)] if is_below(pattern) and path.is_file() else []
             if found:
                 return found
+        wanted = " or ".join(asked[:2]).replace("{split}", "train")
         raise InputError(
-            f"{self.root} holds no COCO export: {' or '.join(asked[:2])} is missing; name the "
-            f"annotations by the option file"
+            f"{self.root} holds no COCO export: {wanted} is missing; name the annotations by the "
+            f"option file"
         )
 
     def _folder(self, split: str | None, path: Path, entries: list[Entry]) -> str:

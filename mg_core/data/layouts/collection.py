@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +26,7 @@ from mg_core.data.layouts.choice import (
     limited,
     split_names,
 )
-from mg_core.data.layouts.files import existing_file, fingerprint
+from mg_core.data.layouts.files import SUFFIXES, existing_file, existing_image, fingerprint
 from mg_core.data.layouts.polygons import Outlines, class_masks, parse_outline
 from mg_core.data.layouts.splits import SplitOptions, draw_splits
 from mg_core.data.reader import Reader, Record, Report, refuse, reporting
@@ -40,7 +41,7 @@ class CollectionOptions(ChoiceOptions, SplitOptions):
 
     Attributes:
         classes: names of the classes, in the order of the label columns; none for all that the
-            files name, a list in its order, else in alphabetical order.
+            files name, in YOLO's order, else in alphabetical order.
     """
 
     classes: ClassNames | None = None
@@ -109,9 +110,16 @@ class Collection(Reader):
             # File systems differ in how they store accents: one image, whatever its spelling.
             first = items.setdefault(unicodedata.normalize("NFC", item.image), item)
             if first is not item:
-                what = f"{item.source} names {item.image!r}, as {first.source} does"
-                where = f", in the {first.split} split" if first.split != item.split else ""
-                problems.append(InputError(f"{what}{where}"))
+                is_other = first.split != item.split
+                here, there = (
+                    f" in the {one.split} split" * (is_other and one.split is not None)
+                    for one in (item, first)
+                )
+                problems.append(
+                    InputError(
+                        f"{item.source} names {item.image!r}{here}, as {first.source} does{there}"
+                    )
+                )
         # In alphabetical order, so that the draw does not depend on that of the files.
         ordered = [items[key] for key in sorted(items)]
         if any(item.split for item in ordered):
@@ -160,7 +168,7 @@ class Collection(Reader):
         return limited(found, split, self.options.limit)
 
     def _record(self, item: Item, classes: Classes, report: Report) -> Record:
-        image = existing_file(self.root, item.image, item.source)
+        image = self._image(item)
         objects = item.objects
         if item.is_relative and objects:
             # Shares refer to the picture as it is stored, whatever its size.
@@ -184,13 +192,20 @@ class Collection(Reader):
             n_other=chosen.n_other,
         )
 
+    def _image(self, item: Item) -> Path:
+        """Return the file of an image, whose name may lack its suffix."""
+        if Path(item.image).suffix not in SUFFIXES:
+            with contextlib.suppress(InputError):
+                return existing_image(self.root, item.image, item.source)
+        return existing_file(self.root, item.image, item.source)
+
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
         """Return the pixels of every class, drawn at the size that the outlines refer to."""
         return class_masks(record.segmentation, size)
 
     def fingerprint(self) -> str:
         """Hash annotations by content and the images that they name by parts of theirs."""
-        images = [existing_file(self.root, item.image, item.source) for item in self._items]
+        images = [self._image(item) for item in self._items]
         return fingerprint(self.root, self.tables(), images)
 
 

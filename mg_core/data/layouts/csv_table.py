@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, StringConstraints
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
 from mg_core.data.layouts.delimited import read_table
-from mg_core.data.layouts.files import is_below
+from mg_core.data.layouts.files import is_below, option_file
 from mg_core.data.layouts.splits import split_files, split_of
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
@@ -65,7 +65,7 @@ class TableOptions(CollectionOptions):
         images: folder that the paths count from, below the data folder; none for the table's own.
         columns: names of columns that have others than the usual ones, as in `{class: species}`.
         delimiter: what separates values; none for the most frequent of , ; | and tab.
-        box_units: `pixels`, or `relative` for shares of the image from 0 to 1.
+        box_units: `pixels`, the default, or `relative` for shares of the image from 0 to 1.
     """
 
     file: Annotated[str, StringConstraints(min_length=1)] = "annotations.csv"
@@ -83,8 +83,11 @@ class Row:
     values: Mapping[str, str]
     source: str  # file and line number, for messages
 
-    def item(self, folder: str, split: str | None, is_relative: bool) -> Item:
-        """Return the row's image without any object."""
+    def item(self, root: Path, folder: str, split: str | None, is_relative: bool) -> Item:
+        """Return the row's image without any object; its path counts from `folder`, below `root`.
+
+        A whole path into the data folder is good too.
+        """
         # One spelling, so that all rows of an image find each other.
         path = unicodedata.normalize("NFC", self.values["path"])
         path = path.replace("\\", "/").removeprefix("./")
@@ -92,6 +95,8 @@ class Row:
             raise InputError(f"{self.source}: path is empty")
         if word := self.values.get("split"):
             split = split_of(word, f"{self.source}, split")
+        path, whole = path.removeprefix(f"{root.resolve().as_posix()}/"), path
+        folder = folder if path == whole else "."
         joined = path if path.startswith("/") else PurePosixPath(folder, path).as_posix()
         return Item(joined, self.source, [], split, self._size(), is_relative)
 
@@ -145,20 +150,12 @@ class Table(Collection):
 
     def _files(self) -> dict[str | None, Path]:
         """Return the table of each split, or that of all."""
-        pattern = self.options.file
-        if not is_below(pattern):
-            raise InputError(f"option file names {pattern!r}, which is no file below {self.root}")
-        if "{split}" in pattern:
-            found: dict[str | None, Path] = dict(split_files(self.root, pattern).items())
-        else:
-            found = {None: self.root / pattern} if (self.root / pattern).is_file() else {}
-        if not found:
-            others = sorted(path.name for path in self.root.glob("*.[ct]sv"))[:5]
-            there = f"; there are {', '.join(others)}" if others else ""
-            raise InputError(
-                f"{self.root / pattern} is missing: name the table by the option file{there}"
-            )
-        return found
+        name = self.options.file
+        if "{split}" in name and is_below(name):
+            found = split_files(self.root, name)
+            if found:
+                return dict(found.items())
+        return {None: option_file(self.root, name, "*.[ct]sv")}
 
     def read(self, report: Report) -> Iterable[Item]:
         """Read all tables, and gather the rows of each image."""
@@ -170,7 +167,7 @@ class Table(Collection):
             is_relative = self.options.box_units == "relative"
             for row in self._rows(path, report):
                 with reporting(report):
-                    item = row.item(folder, split, is_relative)
+                    item = row.item(self.root, folder, split, is_relative)
                     found = row.labelled()
                     first = items.setdefault((item.split, item.image), item)
                     if first.size != item.size:
@@ -200,10 +197,12 @@ class Table(Collection):
             if found is not None:
                 places[key] = found
             elif key in NEEDED or key in given:
+                advice = f"name it by the option columns, as in {{{key}: its name there}}"
+                if len(header) == 1:
+                    advice = "say by the option delimiter what separates its values"
                 raise InputError(
                     f"{path} has no column {given.get(key, key)!r}; its first line has "
-                    f"{', '.join(map(repr, header))[:300]}: name it by the option columns, or what "
-                    f"separates values by the option delimiter"
+                    f"{', '.join(map(repr, header))[:300]}: {advice}"
                 )
         return places
 

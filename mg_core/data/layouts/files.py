@@ -101,6 +101,21 @@ def is_below(path: str) -> bool:
     return not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
+def option_file(root: Path, name: str, pattern: str) -> Path:
+    """Return the file below a data folder that the option `file` names.
+
+    Raises:
+        InputError: it is missing, with what else fits the pattern, or does not lie below.
+    """
+    if not is_below(name):
+        raise InputError(f"option file names {name!r}, which is no file below {root}")
+    if not (root / name).is_file():
+        others = ", ".join(sorted(path.name for path in root.glob(pattern))[:5])
+        there = f"; there are {others}" if others else ""
+        raise InputError(f"{root / name} is missing: name it by the option file{there}")
+    return root / name
+
+
 def existing_image(folder: Path, name: str, source: str) -> Path:
     """Return the image that an annotation at `source` names without its suffix."""
     for suffix in SUFFIXES:

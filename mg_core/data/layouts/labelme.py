@@ -60,9 +60,9 @@ class LabelMe(Collection):
         if content.get("imageWidth") is not None:
             size = size_at(content, "imageWidth", "imageHeight", str(path))
         objects = [_object(shape, f"{path}, shapes[{place}]") for place, shape in enumerate(shapes)]
-        return Item(self._image(path, content), str(path), objects, split, size)
+        return Item(self._image_path(path, content), str(path), objects, split, size)
 
-    def _image(self, path: Path, content: Mapping[str, Any]) -> str:
+    def _image_path(self, path: Path, content: Mapping[str, Any]) -> str:
         """Return the image that a file names, from its own folder; else the one of its name."""
         folder = path.parent.relative_to(self.root).as_posix()
         name = text_at(content, "imagePath", str(path)).replace("\\", "/")
@@ -84,9 +84,7 @@ def _object(shape: Any, where: str) -> Labelled:
     name = text_at(shape, "label", where)
     kind = value_of(shape, "shape_type") or "polygon"
     if kind not in KINDS:
-        raise InputError(
-            f"{where}: a {kind} has no area; use {', '.join(KINDS)}, or leave its class out"
-        )
+        return Labelled(name, where, None, flaw=f"a {kind} has no area; use {', '.join(KINDS)}")
     points = _points(value_of(shape, "points"), where)
     outline = None
     if kind == "circle":

@@ -92,6 +92,8 @@ def draw_splits(
         labels: (N, K) whether an image shows a class.
         options: shares and seed of the draw.
     """
+    # Images without a label come first, so that the single image of a small draw has one.
+    labels = np.concatenate([~labels.any(axis=1, keepdims=True), labels], axis=1)
     found = np.array([split or "train" for split in named], dtype=object)
     is_named = {split: bool((found == split).any()) for split in SPLITS}
     is_free = found == "train"
@@ -101,7 +103,8 @@ def draw_splits(
         drawn["test"] = options.test_fraction
     for split, fraction in drawn.items():
         rows = np.flatnonzero(found == "train")
-        share = min(1.0, fraction * total / max(1, len(rows)))
+        # At least one image, if one is left.
+        share = min(1.0, max(1.0, fraction * total) / max(1, len(rows)))
         chosen = stratified_draw(labels[rows], share, options.split_seed)
         found[rows[chosen]] = split
     return [str(split) for split in found]

@@ -14,7 +14,7 @@ from pydantic import BaseModel, StringConstraints
 
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
-from mg_core.data.layouts.files import SUFFIXES, read_lines, spellings
+from mg_core.data.layouts.files import SUFFIXES, option_file, read_lines, spellings
 from mg_core.data.layouts.splits import SPLIT_NAMES
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
@@ -46,11 +46,7 @@ class Yolo(Collection):
     options: YoloOptions
 
     def __init__(self, root: Path, options: YoloOptions) -> None:
-        self._file = root / options.file
-        if not self._file.is_file():
-            others = sorted(path.name for path in root.glob("*.y*ml"))[:5]
-            there = f"; there are {', '.join(others)}" if others else ""
-            raise InputError(f"{self._file} is missing: name it by the option file{there}")
+        self._file = option_file(root, options.file, "*.y*ml")
         content = read_yaml(self._file, "YOLO's file of names")
         self._settings: Mapping[str, Any] = content if isinstance(content, dict) else {}
         self._names = _class_names(self._file, self._settings)
@@ -158,6 +154,8 @@ def _class_names(path: Path, settings: Mapping[str, Any]) -> dict[int, str]:
         names = dict(enumerate(names))
     if not isinstance(names, dict) or not names:
         raise InputError(f"{path} has no key 'names': a list of class names, or one by number")
+    if settings.get("nc", len(names)) != len(names):
+        raise InputError(f"{path} has nc: {settings['nc']}, and {len(names)} names")
     for key, name in names.items():
         is_name = isinstance(name, (str, int)) and not isinstance(name, bool) and str(name).strip()
         if not is_name or not str(key).isdecimal():
