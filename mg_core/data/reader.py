@@ -120,6 +120,33 @@ class Reader(ABC):
         tasks: by name, the default one first; empty where the boxes decide the labels.
         classes: class names, in the order of the label columns.
         units_advice: what to do about boxes that are shares of the image.
+
+    Example:
+        A table with columns path, class, xmin, ymin, xmax, ymax and split. (The one that is there,
+        `csv`, takes more spellings, and says where a mistake is.) In a module of its own, it is
+        named by `imports` in a sweep file and by `mg-data verify robins --import my_module`.
+
+        >>> import csv, hashlib, mg_core
+        >>> from collections import defaultdict
+        >>> @mg_core.DATASETS.register("robins")
+        ... class Robins(mg_core.Reader):
+        ...     classes = ("robin", "wren")
+        ...
+        ...     def __init__(self, root, options):
+        ...         self.root, self.table = root, root / "birds.csv"
+        ...
+        ...     def records(self, split, report=None):
+        ...         boxes = defaultdict(list)
+        ...         with self.table.open() as file:
+        ...             for row in csv.DictReader(file):
+        ...                 if row["split"] == split:
+        ...                     kind = self.classes.index(row["class"])
+        ...                     corners = (row[key] for key in ("xmin", "ymin", "xmax", "ymax"))
+        ...                     boxes[row["path"]].append(mg_core.Box(kind, *map(float, corners)))
+        ...         return [mg_core.Record(p, self.root / p, tuple(boxes[p])) for p in boxes]
+        ...
+        ...     def fingerprint(self):
+        ...         return hashlib.sha256(self.table.read_bytes()).hexdigest()
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions

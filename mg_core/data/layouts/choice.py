@@ -111,13 +111,17 @@ class Classes:
             self.left_out.add(name)
         return found
 
-    def check(self, records: Iterable[Record]) -> None:
+    def check(self, records: Iterable[Record], official: Sequence[str] = ()) -> None:
         """Refuse a class that nothing shows, where a misspelt one would not be noticed.
 
+        Args:
+            records: the training images.
+            official: names that are listed without being chosen.
+
         Raises:
-            InputError: others are ignored, and no record has a named class.
+            InputError: others are ignored, and no record has a class that was chosen.
         """
-        if not self.ignores_others:
+        if not self.ignores_others or self.names == tuple(official):
             return
         shown = {index for record in records for index in record.classes}
         absent = [name for index, name in enumerate(self.names) if index not in shown]

@@ -108,7 +108,7 @@ class Coco(Reader):
                 found.append(entry_record(entry, str(entry.id), image, objects))
         if split == "train":
             with reporting(report):
-                classes.check(found)
+                classes.check(found, COCO_CLASSES)
         return limited(found, split, self.options.limit)
 
     def fingerprint(self) -> str:

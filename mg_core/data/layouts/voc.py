@@ -96,7 +96,7 @@ class Voc(Reader):
                 found.append(Record(name, image, chosen.boxes, size, masks, n_other=chosen.n_other))
         if split == "train":
             with reporting(report):
-                classes.check(found)
+                classes.check(found, VOC_CLASSES)
         return limited(found, split, self.limit)
 
     def fingerprint(self) -> str:

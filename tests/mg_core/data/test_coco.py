@@ -284,6 +284,35 @@ def test_categories_that_nothing_uses_do_no_harm(folder, tmp_path):
             Coco(folder.root, CocoOptions()).records("train")
 
 
+def test_other_classes_are_ignored_if_asked(folder, tmp_path):
+    thing = folder.content["train"]["annotations"][3]
+    thing["category_id"] = 1
+    folder.content["train"]["annotations"].append({**thing, "id": 99, "category_id": 18})
+    folder.write()
+    with pytest.raises(
+        InputError, match=r"annotations\[3\]: class 'person' is not one of dog; add"
+    ):
+        Coco(folder.root, CocoOptions(classes="dog")).records("train")
+    some = CocoOptions(classes="dog", other_classes="ignore", val_fraction=0.2)
+    splits = [Coco(folder.root, some).records(split) for split in ("train", "val")]
+    assert sum(map(len, splits)) == 12
+    (found,) = [r for records in splits for r in records if r.n_other]
+    assert (found.id, found.boxes, found.n_other) == ("103", ((0, 4, 2, 12, 9),), 1)
+    assert Coco(folder.root, some).segmentation(found, 20)[0].any()
+    every = CocoOptions(other_classes="ignore")
+    assert Coco(folder.root, every).records("train")  # The official names need not all be shown.
+    with pytest.raises(InputError, match="no training image shows 'cat'; other classes there: p"):
+        Coco(folder.root, CocoOptions(classes="dog,cat", other_classes="ignore")).records("train")
+
+
+def test_a_limit_draws_images_of_each_split(folder):
+    whole = Coco(folder.root, CocoOptions()).records("train")
+    few = Coco(folder.root, CocoOptions(limit=4)).records("train")
+    assert len(few) == 4
+    ids = [record.id for record in whole]
+    assert [record.id for record in few] == [name for name in ids if name in {r.id for r in few}]
+
+
 def test_one_id_of_two_categories_is_refused_where_it_is_used(folder):
     folder.content["train"]["categories"].append({"id": 18, "name": "cat"})
     folder.write()

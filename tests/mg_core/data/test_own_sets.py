@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 
 import numpy as np
 import pytest
-from exports import CLASSES, WRITERS, Photo, photographs, write_coco, write_labelme, write_yolo
+from exports import (
+    CLASSES,
+    WRITERS,
+    Photo,
+    photographs,
+    write_coco,
+    write_csv,
+    write_labelme,
+    write_yolo,
+)
 from PIL import Image
 
-from mg_core.data import class_names, data_config, open_data
+from mg_core.data import DATASETS, class_names, data_config, open_data
 from mg_core.data.dataset import open_reader
 from mg_core.data.layouts.voc import VOC_CLASSES, Voc, VocOptions
-from mg_core.data.reader import SPLITS
+from mg_core.data.reader import SPLITS, Reader
 from mg_core.data.verification import report_lines, verify
 from mg_core.errors import InputError
 
@@ -428,3 +438,27 @@ def test_a_wrong_folder_of_coco_is_named(photos, tmp_path):
     write_coco(tmp_path, photos)
     with pytest.raises(InputError, match=r"pictures/train 0\.jpg, named by .*images\[0\], is"):
         reader("coco", tmp_path, images="pictures").records("train")
+
+
+def test_the_reader_of_the_documentation_reads_as_the_one_that_is_there(
+    photos, tmp_path, monkeypatch
+):
+    (example,) = doctest.DocTestFinder(recurse=False).find(Reader, "Reader", globs={})
+    sources = [line.source for line in example.examples]
+    assert len(sources[-1].splitlines()) <= 22
+    monkeypatch.setattr(DATASETS, "_variants", dict(DATASETS))
+    exec("".join(sources), {})
+    write_csv(tmp_path, photos)
+    kept = [
+        row for row in (tmp_path / "annotations.csv").read_text().splitlines() if ",," not in row
+    ]
+    text = "\n".join(kept).replace("cat", "robin").replace("dog", "wren")
+    text = "\n".join(row for row in text.splitlines() if "hedgehog" not in row)
+    (tmp_path / "birds.csv").write_text(text)
+    data = open_data("robins", tmp_path, tmp_path / "cache", image_size=SIZE)
+    ours = reader("csv", tmp_path, file="birds.csv")
+    assert data.classes == ours.classes
+    for split in SPLITS:
+        wanted = [(record.id, record.boxes) for record in ours.records(split)]
+        assert [(r.id, r.boxes) for r in reader("robins", tmp_path).records(split)] == wanted
+        assert len(data.split(split)) == len(wanted)

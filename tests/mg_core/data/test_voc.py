@@ -109,6 +109,35 @@ def test_classes_of_ones_own(devkit, tmp_path):
     assert data.split("train").labels.tolist() == [[False, True]] * 2
 
 
+def test_other_classes_are_ignored_if_asked(devkit):
+    devkit.write_objects("train-0", ("cat", 0, 0, 0, 20, 10), ("yeti", 1, 20, 10, 40, 20))
+    devkit.write_objects("train-1", ("yeti", 0, 4, 2, 12, 9))
+    with pytest.raises(InputError, match=r"train-0\.xml, object 2: class 'yeti' is not one of"):
+        Voc(devkit.root, VocOptions(classes="cat")).records("train")
+    reader = Voc(devkit.root, VocOptions(classes="cat", other_classes="ignore"))
+    found = reader.records("train")
+    assert [(r.id, r.boxes, r.n_other) for r in found] == [
+        ("train-0", ((0, 0, 0, 20, 10),), 1), ("train-1", (), 1),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no training image shows 'dog'; other classes there: y"):
+        Voc(devkit.root, VocOptions(classes="cat,dog", other_classes="ignore")).records("train")
+
+
+def test_masks_that_number_other_classes_are_left_out(devkit):
+    folder = devkit.folder / "SegmentationClass"
+    folder.mkdir()
+    Image.fromarray(np.ones((20, 40), dtype=np.uint8)).save(folder / "train-0.png")
+    some = Voc(devkit.root, VocOptions(classes="dog,wug", other_classes="ignore"))
+    devkit.write_objects("train-0", ("wug", 0, 0, 0, 20, 10))
+    with pytest.raises(InputError, match="numbers all classes of the set, and only some are named"):
+        some.segmentation(some.records("train")[0], 8)
+
+
+def test_a_limit_draws_images_of_each_split(devkit):
+    (found,) = Voc(devkit.root, VocOptions(limit=1)).records("train")
+    assert found in Voc(devkit.root, VocOptions()).records("train")
+
+
 def test_official_mask_ids_hold_for_any_order_of_official_classes(devkit):
     folder = devkit.folder / "SegmentationClass"
     folder.mkdir()

@@ -258,3 +258,10 @@ def test_files_that_are_no_table(birds, content):
 def test_folders_that_are_no_waterbirds(tmp_path):
     with pytest.raises(InputError, match=r"holds no Waterbirds-100: .*metadata\.csv is missing"):
         open_data(CONFIG, str(tmp_path))
+
+
+def test_a_limit_draws_images_of_each_split(birds):
+    whole = Waterbirds(birds.root, LimitOptions()).records("train")
+    few = Waterbirds(birds.root, LimitOptions(limit=2)).records("train")
+    assert few == [record for record in whole if record in few]
+    assert len(few) == 2
