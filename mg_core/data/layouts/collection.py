@@ -74,8 +74,7 @@ class Collection(Reader):
         self.options = options
         self.classes = self.class_names(options) or self.named_classes()
         if not self.classes:
-            self._refuse_problems()
-            raise InputError(f"{root}: the annotations name no class")
+            raise next(iter(self._problems), InputError(f"{root}: the annotations name no class"))
 
     @classmethod
     def class_names(cls, options: Any) -> tuple[str, ...] | None:
@@ -99,64 +98,31 @@ class Collection(Reader):
 
     def named_classes(self) -> tuple[str, ...]:
         """Return the classes that the files name."""
-        return tuple(sorted({thing.name for item in self._items for thing in item.objects}))
+        return _names(self._items)
 
     @cached_property
     def _content(self) -> tuple[list[Item], list[InputError]]:
         """All images, each in a split, and what is wrong with others."""
         problems: list[InputError] = []
-        items: dict[str, Item] = {}
-        for item in self.read(problems.append):
-            # File systems differ in how they store accents: one image, whatever its spelling.
-            first = items.setdefault(unicodedata.normalize("NFC", item.image), item)
-            if first is not item:
-                is_other = first.split != item.split
-                here, there = (
-                    f" in the {one.split} split" * (is_other and one.split is not None)
-                    for one in (item, first)
-                )
-                problems.append(
-                    InputError(
-                        f"{item.source} names {item.image!r}{here}, as {first.source} does{there}"
-                    )
-                )
-        # In alphabetical order, so that the draw does not depend on that of the files.
-        ordered = [items[key] for key in sorted(items)]
-        if any(item.split for item in ordered):
-            problems += [
-                InputError(f"{item.source} names no split for {item.image!r}, as others do")
-                for item in ordered
-                if item.split is None
-            ]
-            ordered = [item for item in ordered if item.split is not None]
-        names = sorted({thing.name for item in ordered for thing in item.objects})
-        indices = {name: index for index, name in enumerate(names)}
-        labels = np.zeros((len(ordered), len(names)), dtype=np.bool_)
-        for row, item in enumerate(ordered):
-            labels[row, [indices[thing.name] for thing in item.objects]] = True
-        named = [item.split for item in ordered]
-        for item, split in zip(ordered, draw_splits(named, labels, self.options), strict=True):
-            item.split = split
-        return [item for item in items.values() if item.split is not None], problems
+        items = _each_once(self.read(problems.append), problems.append)
+        return _in_splits(items, self.options, problems.append), problems
 
     @property
     def _items(self) -> list[Item]:
         return self._content[0]
 
-    def _refuse_problems(self) -> None:
-        for problem in self._content[1]:
-            raise problem
+    @property
+    def _problems(self) -> list[InputError]:
+        return self._content[1]
 
     def records(self, split: str, report: Report = refuse) -> Sequence[Record]:
         """Read the images of a split, in the order of the files."""
-        items, problems = self._content
-        for problem in problems:
+        for problem in self._problems:
             report(problem)
-        chosen = [item for item in items if item.split == split]
+        chosen = [item for item in self._items if item.split == split]
         if not chosen:
-            raise InputError(
-                f"{self.root} has no image for the {split} split ({len(items):,} images in all)"
-            )
+            total = f"{len(self._items):,} images in all"
+            raise InputError(f"{self.root} has no image for the {split} split ({total})")
         classes = Classes(self.classes, self.options.other_classes == "ignore")
         found = []
         for item in chosen:
@@ -169,23 +135,23 @@ class Collection(Reader):
 
     def _record(self, item: Item, classes: Classes, report: Report) -> Record:
         image = self._image(item)
-        objects = item.objects
+        objects, size = item.objects, item.size
         if item.is_relative and objects:
             # Shares refer to the picture as it is stored, whatever its size.
-            stored = _stored_size(image)
+            size, stored = None, _stored_size(image)
             objects = [_in_pixels(thing, *stored) for thing in objects]
         chosen = choose(objects, classes, report)
         masks, flaw = None, item.mask_flaw
         if chosen.outlines is not None:
             try:
-                masks = _outlines(chosen, item.size or _stored_size(image), item.source)
+                masks = _outlines(chosen, size or _stored_size(image), item.source)
             except InputError as error:
                 flaw = str(error)
         return Record(
             item.image,
             image,
             chosen.boxes,
-            item.size,
+            size,
             masks,
             mask_flaw=flaw,
             image_classes=chosen.image_classes,
@@ -207,6 +173,49 @@ class Collection(Reader):
         """Hash annotations by content and the images that they name by parts of theirs."""
         images = [self._image(item) for item in self._items]
         return fingerprint(self.root, self.tables(), images)
+
+
+def _each_once(items: Iterable[Item], report: Report) -> list[Item]:
+    """Return the items, and report an image that comes again."""
+    found: dict[str, Item] = {}
+    for item in items:
+        # File systems differ in how they store accents: one image, whatever its spelling.
+        first = found.setdefault(unicodedata.normalize("NFC", item.image), item)
+        if first is not item:
+            here, there = (
+                f" in the {one.split} split" if one.split and first.split != item.split else ""
+                for one in (item, first)
+            )
+            report(
+                InputError(
+                    f"{item.source} names {item.image!r}{here}, as {first.source} does{there}"
+                )
+            )
+    return list(found.values())
+
+
+def _in_splits(items: list[Item], options: SplitOptions, report: Report) -> list[Item]:
+    """Return the items, all with a split: named for all of them, or drawn."""
+    if any(item.split for item in items):
+        for item in items:
+            if item.split is None:
+                report(InputError(f"{item.source} names no split for {item.image!r}, as others do"))
+        items = [item for item in items if item.split is not None]
+    # In alphabetical order, so that the draw does not depend on that of the files.
+    ordered = sorted(items, key=lambda item: unicodedata.normalize("NFC", item.image))
+    names = _names(ordered)
+    indices = {name: index for index, name in enumerate(names)}
+    labels = np.zeros((len(ordered), len(names)), dtype=np.bool_)
+    for row, item in enumerate(ordered):
+        labels[row, [indices[thing.name] for thing in item.objects]] = True
+    splits = draw_splits([item.split for item in ordered], labels, options)
+    for item, split in zip(ordered, splits, strict=True):
+        item.split = split
+    return items
+
+
+def _names(items: Iterable[Item]) -> tuple[str, ...]:
+    return tuple(sorted({thing.name for item in items for thing in item.objects}))
 
 
 def _stored_size(path: Path) -> tuple[int, int]:

@@ -32,8 +32,10 @@ def read_table(path: Path, delimiter: str | None = None) -> tuple[list[str], Row
             ]
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
         raise InputError(f"{path} cannot be read as a table ({error}); save it as UTF-8") from None
+    except (OSError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read as a table ({error})") from None
     if not lines:
         raise InputError(f"{path} is empty; its first line has the names of the columns")
     return lines[0][0], lines[1:]

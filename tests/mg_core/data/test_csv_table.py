@@ -98,6 +98,13 @@ def test_shares_of_the_image_are_pixels(folder):
     text = HEADER + "\n".join(map(",".join, relative))
     (folder / "annotations.csv").write_text(text)
     assert all_records(folder, box_units="relative") == wanted
+    sized = HEADER.replace("split", "split,width,height")
+    sized += "\n".join(",".join([*line, "400", "200"]) for line in relative)
+    (folder / "sized.csv").write_text(sized)
+    data = open_data(
+        data_config("csv", 20, options={"box_units": "relative", "file": "sized.csv"}), folder
+    )
+    assert data.split("train").boxes(0, 0).tolist() == [[2, 2, 6, 9]]
     with pytest.raises(InputError, match="or set the option box_units: relative"):
         open_data(data_config("csv", 20), folder, folder / "cache").split("train")
 
