@@ -170,8 +170,10 @@ class Collection(Reader):
         return class_masks(record.segmentation, size)
 
     def fingerprint(self) -> str:
-        """Hash annotations by content and the images that they name by parts of theirs."""
+        """Hash annotations by content, and the pictures that they name by parts of theirs."""
         images = [self._image(item) for item in self._items]
+        outlines = (thing.outline for item in self._items for thing in item.objects)
+        images += [outline for outline in outlines if isinstance(outline, Path)]
         return fingerprint(self.root, self.tables(), images)
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, StringConstraints
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
 from mg_core.data.layouts.delimited import read_table
-from mg_core.data.layouts.files import is_below, option_file
+from mg_core.data.layouts.files import existing_file, is_below, option_file
 from mg_core.data.layouts.splits import split_files, split_of
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
@@ -29,6 +29,7 @@ COLUMNS: Mapping[str, tuple[str, ...]] = {
     "xmax": ("xmax", "x_max", "x2", "right", "bbox_xmax"),
     "ymax": ("ymax", "y_max", "y2", "bottom", "bbox_ymax"),
     "split": ("split", "subset", "set", "partition"),
+    "mask": ("mask", "mask_path"),
     "width": ("width", "image_width", "img_width"),
     "height": ("height", "image_height", "img_height"),
 }
@@ -88,19 +89,14 @@ class Row:
 
         A whole path into the data folder is good too.
         """
-        # One spelling, so that all rows of an image find each other.
-        path = unicodedata.normalize("NFC", self.values["path"])
-        path = path.replace("\\", "/").removeprefix("./")
-        if not path:
+        if not self.values["path"]:
             raise InputError(f"{self.source}: path is empty")
         if word := self.values.get("split"):
             split = split_of(word, f"{self.source}, split")
-        path, whole = path.removeprefix(f"{root.resolve().as_posix()}/"), path
-        folder = folder if path == whole else "."
-        joined = path if path.startswith("/") else PurePosixPath(folder, path).as_posix()
-        return Item(joined, self.source, [], split, self._size(), is_relative)
+        path = _below(root, folder, self.values["path"])
+        return Item(path, self.source, [], split, self._size(), is_relative)
 
-    def labelled(self) -> Labelled | None:
+    def labelled(self, root: Path, folder: str) -> Labelled | None:
         """Return the row's object, or what it says of the whole image; none if it is a negative."""
         name, box = self.values["class"], [self.values[key] for key in BOX]
         if not name and any(box):
@@ -110,7 +106,10 @@ class Row:
         if not any(box):
             return Labelled(name, self.source, None)
         xmin, ymin, xmax, ymax = (self._number(key) for key in BOX)
-        return Labelled(name, self.source, (xmin, ymin, xmax, ymax))
+        mask = None
+        if path := self.values.get("mask"):
+            mask = existing_file(root, _below(root, folder, path), self.source)
+        return Labelled(name, self.source, (xmin, ymin, xmax, ymax), mask)
 
     def _number(self, key: str) -> float:
         try:
@@ -137,7 +136,8 @@ class Table(Collection):
     somewhere: the classifier learns it, and no map is guided or judged by it. A row with a path
     alone is a negative. A column `split` says which images are for train, val and test; otherwise
     they are drawn. Columns `width` and `height` give the size that the boxes refer to, if the
-    pictures were resized since.
+    pictures were resized since; `mask` is a picture in which an object's pixels are not 0, used
+    where all objects of the image have one.
     """
 
     Options: ClassVar[type[BaseModel]] = TableOptions
@@ -168,7 +168,7 @@ class Table(Collection):
             for row in self._rows(path, report):
                 with reporting(report):
                     item = row.item(self.root, folder, split, is_relative)
-                    found = row.labelled()
+                    found = row.labelled(self.root, folder)
                     first = items.setdefault((item.split, item.image), item)
                     if first.size != item.size:
                         raise InputError(f"{row.source}: another size than in {first.source}")
@@ -209,3 +209,13 @@ class Table(Collection):
 
 def _plain(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
+
+
+def _below(root: Path, folder: str, path: str) -> str:
+    """Return a path, counted from a folder below `root`, or whole, as it counts from `root`."""
+    # One spelling, so that all rows of an image find each other.
+    name = unicodedata.normalize("NFC", path).replace("\\", "/").removeprefix("./")
+    inside = name.removeprefix(f"{root.resolve().as_posix()}/")
+    if inside != name or name.startswith("/"):
+        return inside
+    return PurePosixPath(folder, name).as_posix()

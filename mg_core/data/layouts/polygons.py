@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mg_core.data.boxes import is_scaled
+from mg_core.data.images import opened
 from mg_core.errors import InputError
 
-Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64]
-"""Polygons (2 n,) of corners x, y, …; or (m,) run lengths of pixels outside and inside in turn."""
+Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64] | Path
+"""Polygons (2 n,) of corners x, y, …; or (m,) run lengths of pixels outside and inside in turn; or
+a picture in which the object's pixels are not 0."""
 
 
 def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
@@ -59,7 +63,9 @@ def class_masks(outlines: Outlines, size: int) -> dict[int, NDArray[np.bool_]]:
 
 
 def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
-    """Return the pixels of an object, (height, width), as pycocotools draws them."""
+    """Return the pixels of an object, (height, width), polygons as pycocotools draws them."""
+    if isinstance(outline, Path):
+        return _painted(outline, width, height)
     if isinstance(outline, np.ndarray):
         # Runs go down the columns.
         columns = np.repeat(np.arange(len(outline)) % 2, outline).reshape(width, height)
@@ -70,6 +76,20 @@ def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
     polygons = [corners.tolist() for corners in outline]
     drawn = mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
     return np.asarray(drawn, dtype=np.bool_)
+
+
+def _painted(path: Path, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the pixels of a picture that are not 0, at the size of the annotated image."""
+    with opened(path) as picture:
+        if not is_scaled(picture.size, (width, height)):
+            raise InputError(
+                f"{path} has {picture.width} × {picture.height} pixels, and its image "
+                f"{width} × {height}"
+            )
+        picture.load()
+        values = picture if picture.mode in ("1", "L", "P") else picture.convert("L")
+        resized = values.resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(np.asarray(resized) != 0, dtype=np.bool_)
 
 
 def _polygon(value: Any, width: int, height: int, source: str) -> NDArray[np.float64]:

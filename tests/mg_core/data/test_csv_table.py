@@ -188,6 +188,43 @@ def test_a_row_with_a_path_alone_is_a_negative(folder):
     assert [len(record.boxes) for record in records] == [2, 0]
 
 
+def test_masks_are_pictures(folder):
+    mask = np.zeros((20, 40), dtype=np.uint8)
+    mask[2:9, 4:12] = 7
+    for name, mode in (("m.png", "L"), ("p.png", "P"), ("c.png", "RGB")):
+        Image.fromarray(mask).convert(mode).save(folder / name)
+    Image.fromarray(mask[:, :30]).save(folder / "narrow.png")
+    head = HEADER.replace("split", "split,mask")
+
+    def write(first, second):
+        rows = ROWS.splitlines()
+        rows = [f"{rows[0]},{first}", f"{rows[1]},{second}", *(f"{row}," for row in rows[2:])]
+        (folder / "annotations.csv").write_text(head + "\n".join(rows))
+
+    write("m.png", "c.png")
+    reader = opened(folder)
+    first, second = reader.records("train")
+    masks = reader.segmentation(first, 40)
+    assert list(masks) == [0, 1]
+    for found in masks.values():
+        assert np.array_equal(np.flatnonzero(found.any(axis=0)), np.arange(4, 12))
+        assert found.sum() == 8 * 14
+    assert second.segmentation is None
+    before = reader.fingerprint()
+    (folder / "c.png").write_bytes((folder / "c.png").read_bytes() + b"x")
+    assert opened(folder).fingerprint() != before
+    write("m.png", "")
+    assert opened(folder).records("train")[0].segmentation is None
+    write("m.png", "narrow.png")
+    data = open_data(data_config("csv", 20), folder, folder / "cache")
+    assert not data.split("train").has_segmentation
+    lines = report_lines(verify(opened(folder), 20), data.classes)
+    assert any("narrow.png has 30 × 20 pixels, and its image 40 × 20" in line for line in lines)
+    write("m.png", "gone.png")
+    with pytest.raises(InputError, match=r"gone\.png, named by .*csv line 3, is missing"):
+        opened(folder).records("train")
+
+
 def _many(folder, n=60):
     lines = []
     for number in range(n):
