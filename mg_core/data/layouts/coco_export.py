@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar
@@ -79,7 +80,7 @@ class CocoExport(Collection):
                 found: list[tuple[str | None, Path]] = [*split_files(self.root, pattern).items()]
             else:
                 path = self.root / pattern
-                found = [(None, path)] if is_below(pattern) and path.is_file() else []
+                found = [(None, path)] if is_below(pattern) and os.path.isfile(path) else []
             if found:
                 return found
         wanted = " or ".join(asked[:2]).replace("{split}", "train")

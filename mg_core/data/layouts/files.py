@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -109,7 +110,7 @@ def option_file(root: Path, name: str, pattern: str) -> Path:
     """
     if not is_below(name):
         raise InputError(f"option file names {name!r}, which is no file below {root}")
-    if not (root / name).is_file():
+    if not os.path.isfile(root / name):
         others = ", ".join(sorted(path.name for path in root.glob(pattern))[:5])
         there = f"; there are {others}" if others else ""
         raise InputError(f"{root / name} is missing: name it by the option file{there}")

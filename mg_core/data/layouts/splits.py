@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -62,7 +63,7 @@ def split_files(root: Path, pattern: str) -> dict[str, Path]:
     for split, names in SPLIT_NAMES.items():
         spelled = (variant for name in names for variant in (name, name.capitalize()))
         paths = (root / pattern.replace("{split}", name) for name in spelled)
-        existing = next((path for path in paths if path.is_file()), None)
+        existing = next((path for path in paths if os.path.isfile(path)), None)
         if existing is not None:
             found[split] = existing
     return found

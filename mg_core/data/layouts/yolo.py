@@ -61,7 +61,7 @@ class Yolo(Collection):
         """Return `data.yaml`, the lists of images and the label files."""
         lists = [path for _, paths in self._places() for path in paths if not path.is_dir()]
         images = (self.root / item.image for item in self._items)
-        labels = (path for image in images if (path := _label_file(image)).is_file())
+        labels = (path for image in images if os.path.isfile(path := _label_file(image)))
         return [self._file, *lists, *labels]
 
     def read(self, report: Report) -> Iterable[Item]:
@@ -94,7 +94,7 @@ class Yolo(Collection):
         for candidate in (posixpath.join(base, name), name, name.removeprefix("../")):
             path = posixpath.normpath(candidate)
             is_below = not path.startswith(("/", "../")) and path != ".."
-            if is_below and (self.root / path).exists():
+            if is_below and os.path.exists(self.root / path):
                 return self.root / path
         raise InputError(f"{self._file} names {text!r}, which is not below {self.root}")
 
@@ -107,7 +107,7 @@ class Yolo(Collection):
             name = posixpath.normpath(line.replace("\\", "/"))
             folders = (path.parent, self.root)
             paths = [folder / text for folder in folders for text in spellings(name)]
-            image = next((one for one in paths if one.is_file()), None)
+            image = next((one for one in paths if os.path.isfile(one)), None)
             if image is None or name.startswith(("/", "../")):
                 report(InputError(f"{source} names {line!r}, which is no file below {self.root}"))
             else:
