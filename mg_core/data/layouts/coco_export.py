@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, StringConstraints
 
 from mg_core.data.layouts.coco_json import Entry, read_instances
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
-from mg_core.data.layouts.files import existing_file, is_below
+from mg_core.data.layouts.files import existing_file, is_below, joined
 from mg_core.data.layouts.splits import SPLIT_NAMES, split_files
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
@@ -111,7 +111,6 @@ class CocoExport(Collection):
 
 
 def _item(entry: Entry, folder: str, split: str | None) -> Item:
-    name = entry.file_name.replace("\\", "/").removeprefix("./")
-    image = name if name.startswith("/") else PurePosixPath(folder, name).as_posix()
+    image = joined(folder, entry.file_name)
     size = (entry.width, entry.height)
     return Item(image, entry.source, entry.objects, split, size, mask_flaw=entry.mask_flaw)

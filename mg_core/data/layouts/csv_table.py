@@ -6,7 +6,7 @@ import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, BeforeValidator, StringConstraints
@@ -14,7 +14,7 @@ from pydantic import BaseModel, BeforeValidator, StringConstraints
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
 from mg_core.data.layouts.delimited import read_table
-from mg_core.data.layouts.files import existing_file, is_below, option_file
+from mg_core.data.layouts.files import existing_file, is_below, joined, option_file
 from mg_core.data.layouts.splits import split_files, split_of
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
@@ -77,6 +77,21 @@ class TableOptions(CollectionOptions):
     box_units: Annotated[str | None, BeforeValidator(_units)] = None
 
 
+class Place:
+    """The folder, below the data folder `root`, that the paths of a table count from."""
+
+    def __init__(self, root: Path, folder: str) -> None:
+        self.root = root
+        self._folder = folder
+        self._whole = f"{root.resolve().as_posix()}/"
+
+    def path(self, name: str) -> str:
+        """Return a path as it counts from `root`; a whole one into it is good too."""
+        # One spelling, so that all rows of an image find each other.
+        path = joined(self._folder, unicodedata.normalize("NFC", name))
+        return path.removeprefix(self._whole)
+
+
 @dataclass(frozen=True)
 class Row:
     """A line of a table, by the usual names of its columns."""
@@ -84,19 +99,16 @@ class Row:
     values: Mapping[str, str]
     source: str  # file and line number, for messages
 
-    def item(self, root: Path, folder: str, split: str | None, is_relative: bool) -> Item:
-        """Return the row's image without any object; its path counts from `folder`, below `root`.
-
-        A whole path into the data folder is good too.
-        """
+    def item(self, place: Place, split: str | None, is_relative: bool) -> Item:
+        """Return the row's image without any object."""
         if not self.values["path"]:
             raise InputError(f"{self.source}: path is empty")
         if word := self.values.get("split"):
             split = split_of(word, f"{self.source}, split")
-        path = _below(root, folder, self.values["path"])
+        path = place.path(self.values["path"])
         return Item(path, self.source, [], split, self._size(), is_relative)
 
-    def labelled(self, root: Path, folder: str) -> Labelled | None:
+    def labelled(self, place: Place) -> Labelled | None:
         """Return the row's object, or what it says of the whole image; none if it is a negative."""
         name, box = self.values["class"], [self.values[key] for key in BOX]
         if not name and any(box):
@@ -108,7 +120,7 @@ class Row:
         xmin, ymin, xmax, ymax = (self._number(key) for key in BOX)
         mask = None
         if path := self.values.get("mask"):
-            mask = existing_file(root, _below(root, folder, path), self.source)
+            mask = existing_file(place.root, place.path(path), self.source)
         return Labelled(name, self.source, (xmin, ymin, xmax, ymax), mask)
 
     def _number(self, key: str) -> float:
@@ -161,14 +173,13 @@ class Table(Collection):
         """Read all tables, and gather the rows of each image."""
         items: dict[tuple[str | None, str], Item] = {}
         for split, path in self._files().items():
-            folder = self.options.images
-            if folder is None:
-                folder = path.parent.relative_to(self.root).as_posix()
+            beside = path.parent.relative_to(self.root).as_posix()
+            place = Place(self.root, beside if self.options.images is None else self.options.images)
             is_relative = self.options.box_units == "relative"
             for row in self._rows(path, report):
                 with reporting(report):
-                    item = row.item(self.root, folder, split, is_relative)
-                    found = row.labelled(self.root, folder)
+                    item = row.item(place, split, is_relative)
+                    found = row.labelled(place)
                     first = items.setdefault((item.split, item.image), item)
                     if first.size != item.size:
                         raise InputError(f"{row.source}: another size than in {first.source}")
@@ -209,13 +220,3 @@ class Table(Collection):
 
 def _plain(name: str) -> str:
     return name.strip().lower().replace(" ", "_").replace("-", "_")
-
-
-def _below(root: Path, folder: str, path: str) -> str:
-    """Return a path, counted from a folder below `root`, or whole, as it counts from `root`."""
-    # One spelling, so that all rows of an image find each other.
-    name = unicodedata.normalize("NFC", path).replace("\\", "/").removeprefix("./")
-    inside = name.removeprefix(f"{root.resolve().as_posix()}/")
-    if inside != name or name.startswith("/"):
-        return inside
-    return PurePosixPath(folder, name).as_posix()

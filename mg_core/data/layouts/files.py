@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -95,6 +96,11 @@ def existing_file(folder: Path, name: str, source: str) -> Path:
     if found is None:
         raise InputError(f"{folder / name}, named by {source}, is missing")
     return found
+
+
+def joined(folder: str, name: str) -> str:
+    """Return the path that a file in a folder names, with slashes and `..` resolved."""
+    return posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
 
 
 def is_below(path: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import posixpath
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
-from mg_core.data.layouts.files import existing_file, existing_image
+from mg_core.data.layouts.files import existing_file, existing_image, joined
 from mg_core.data.layouts.json_values import load_object, number, size_at, text_at, value_of
 from mg_core.data.layouts.splits import SPLIT_NAMES, split_of
 from mg_core.data.reader import Report, reporting
@@ -65,8 +64,7 @@ class LabelMe(Collection):
     def _image_path(self, path: Path, content: Mapping[str, Any]) -> str:
         """Return the image that a file names, from its own folder; else the one of its name."""
         folder = path.parent.relative_to(self.root).as_posix()
-        name = text_at(content, "imagePath", str(path)).replace("\\", "/")
-        named = posixpath.normpath(posixpath.join(folder, name))
+        named = joined(folder, text_at(content, "imagePath", str(path)))
         try:
             return existing_file(self.root, named, str(path)).relative_to(self.root).as_posix()
         except InputError:
