@@ -122,6 +122,7 @@ class Data:
         self.classes = reader.classes
         self.tasks = tuple(reader.tasks)
         self.fingerprint = reader.fingerprint()
+        reader.release()
         self._reader = reader
         self._size = config.image_size
         self._progress = progress or silent
@@ -156,6 +157,7 @@ class Data:
             contents["test"] = [(r.id, found) for r, found in zip(records, prints, strict=True)]
         except InputError as error:
             LOGGER.warning("trained models cannot be tested: %s", error)
+        self._reader.release()
         for sentence in copies(contents):
             LOGGER.warning("%s", sentence)
 
@@ -170,6 +172,7 @@ class Data:
                 self._arrays[name] = cached_split(
                     self._reader, name, self._size, self.folder, self._progress
                 )
+                self._reader.release()
             self._splits[key] = Split(self._arrays[name], self._size, self.classes, asked)
         return self._splits[key]
 

@@ -186,7 +186,7 @@ class Reader(ABC):
             InputError: no folder is given, or it does not exist.
         """
         if root is None:
-            raise InputError("this data set needs the folder it lies in: give it as `root`")
+            raise InputError("this data set needs the folder it lies in: give it as `root` (--root)")
         folder = with_home(root)
         if not folder.is_dir():
             raise InputError(f"data folder {folder} does not exist")
@@ -215,6 +215,10 @@ class Reader(ABC):
     def former_fingerprint(self) -> str:
         """Return the fingerprint by which earlier versions of this package knew the same files."""
         return self.fingerprint()
+
+    def release(self) -> None:
+        """Let go of what can be read again; called when nothing is asked for for a while."""
+        return
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
         """Return the (size, size) pixels of every class in an image that has masks.

@@ -169,6 +169,10 @@ class Collection(Reader):
         """Return the pixels of every class, drawn at the size that the outlines refer to."""
         return class_masks(record.segmentation, size)
 
+    def release(self) -> None:
+        """Let go of the annotations: a trial needs none of them once its images are decoded."""
+        vars(self).pop("_content", None)
+
     def fingerprint(self) -> str:
         """Hash annotations by content, and the pictures that they name by parts of theirs."""
         images = [self._image(item) for item in self._items]

@@ -29,7 +29,7 @@ class LabelMe(Collection):
     Rectangles, polygons, circles and masks are objects; where all of an image are polygons, they
     give masks. Folders called train, val (valid, validation, dev) and test right below the data
     folder are the splits; otherwise they are drawn. An image without a file is not used, one whose
-    file has no shape is a negative.
+    file has no shape is a negative. Flags are not read.
     """
 
     options: CollectionOptions

@@ -6,7 +6,7 @@ import math
 import os
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -60,9 +60,8 @@ class Yolo(Collection):
     def tables(self) -> list[Path]:
         """Return `data.yaml`, the lists of images and the label files."""
         lists = [path for _, paths in self._places() for path in paths if not path.is_dir()]
-        images = (self.root / item.image for item in self._items)
-        labels = (path for image in images if os.path.isfile(path := _label_file(image)))
-        return [self._file, *lists, *labels]
+        labels = (_label_file(self.root, item.image) for item in self._items)
+        return [self._file, *lists, *(path for path in labels if os.path.isfile(path))]
 
     def read(self, report: Report) -> Iterable[Item]:
         """Read the label file of every image in the folders and lists of all splits."""
@@ -72,7 +71,7 @@ class Yolo(Collection):
                     with reporting(report):
                         name = image.relative_to(self.root).as_posix()
                         item = Item(name, source, split=split, is_relative=True)
-                        item.objects = self._objects(_label_file(image))
+                        item.objects = self._objects(_label_file(self.root, name))
                         yield item
 
     def _places(self) -> Iterator[tuple[str, list[Path]]]:
@@ -163,13 +162,13 @@ def _class_names(path: Path, settings: Mapping[str, Any]) -> dict[int, str]:
     return {int(key): str(name).strip() for key, name in names.items()}
 
 
-def _label_file(image: Path) -> Path:
+def _label_file(root: Path, image: str) -> Path:
     """Return the label file of an image: in `labels` beside `images`, else beside the image."""
-    parts = list(image.parent.parts)
-    beside = image.with_suffix(".txt")
-    if "images" not in parts:
-        return beside
-    place = len(parts) - 1 - parts[::-1].index("images")
-    parts[place] = "labels"
-    found = Path(*parts) / beside.name
-    return beside if os.path.isfile(beside) and not os.path.isfile(found) else found
+    path = PurePosixPath(image).with_suffix(".txt")
+    parts = list(path.parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+        found = root.joinpath(*parts)
+        if os.path.isfile(found) or not os.path.isfile(root / path):
+            return found
+    return root / path

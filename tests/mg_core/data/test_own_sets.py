@@ -19,7 +19,7 @@ from exports import (
 )
 from PIL import Image
 
-from mg_core.data import DATASETS, class_names, data_config, open_data
+from mg_core.data import DATASETS, Data, class_names, data_config, open_data
 from mg_core.data.dataset import open_reader
 from mg_core.data.layouts.voc import VOC_CLASSES, Voc, VocOptions
 from mg_core.data.reader import SPLITS, Reader
@@ -224,6 +224,19 @@ def test_fingerprints_cover_every_file_that_is_read(name, photos, tmp_path):
 
 
 @pytest.mark.parametrize("name", WRITERS)
+def test_what_was_read_does_not_stay_in_memory(name, photos, tmp_path):
+    WRITERS[name](tmp_path / "set", photos)
+    opened = reader(name, tmp_path / "set")
+    data = Data(data_config(name, SIZE), opened, tmp_path / "cache")
+    assert "_content" not in vars(opened)
+    data.prepare()
+    assert "_content" not in vars(opened)
+    assert len(data.split("test")) == 6
+    assert "_content" not in vars(opened)
+    assert len(opened.records("train")) == 12
+
+
+@pytest.mark.parametrize("name", WRITERS)
 def test_a_missing_image_is_named_with_the_place_that_names_it(name, photos, tmp_path):
     WRITERS[name](tmp_path, photos)
     (path,) = tmp_path.rglob("train 3.jpg")
@@ -291,6 +304,27 @@ def test_lists_and_numbered_names_of_yolo(photos, tmp_path):
     found, _ = verified("yolo", tmp_path, file="mine.yaml")
     assert "list.txt line 1 names './images/train/gone.jpg', which is no" in found.problems[0]
     assert "list.txt line 2 names '/etc/passwd', which is no" in found.problems[1]
+
+
+def test_labels_of_yolo_lie_beside_the_images_or_in_their_own_folder(photos, tmp_path):
+    root = tmp_path / "images" / "mine"  # A name above the data folder means nothing.
+    write_yolo(root, photos)
+    wanted = [r.boxes for r in reader("yolo", root).records("train")]
+    for path in (root / "labels/train").iterdir():
+        path.rename(root / "images/train" / path.name)
+    before = reader("yolo", root)
+    assert [r.boxes for r in before.records("train")] == wanted
+    (root / "images").rename(root / "pictures")
+    text = (root / "data.yaml").read_text().replace("images/train", "pictures/train")
+    (root / "data.yaml").write_text(text.replace("images/val", "pictures/val"))
+    text = (root / "data.yaml").read_text().replace("images/test", "pictures/test")
+    (root / "data.yaml").write_text(text)
+    after = reader("yolo", root)
+    assert [r.boxes for r in after.records("train")] == wanted
+    first = after.fingerprint()
+    with (root / "pictures/train/train 0.txt").open("a") as file:
+        file.write("\n")
+    assert reader("yolo", root).fingerprint() != first
 
 
 YAML = {
