@@ -186,7 +186,9 @@ class Reader(ABC):
             InputError: no folder is given, or it does not exist.
         """
         if root is None:
-            raise InputError("this data set needs the folder it lies in: give it as `root` (--root)")
+            raise InputError(
+                "this data set needs the folder it lies in: give it as `root` (--root)"
+            )
         folder = with_home(root)
         if not folder.is_dir():
             raise InputError(f"data folder {folder} does not exist")
