@@ -13,7 +13,7 @@ from pydantic import BaseModel, StringConstraints
 from mg_core.data.layouts.coco_json import Entry, read_instances
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
 from mg_core.data.layouts.files import existing_file, is_below, joined
-from mg_core.data.layouts.splits import SPLIT_NAMES, split_files
+from mg_core.data.layouts.splits import spelled, split_files
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
 
@@ -93,15 +93,11 @@ class CocoExport(Collection):
         """Return the folder, relative to the data folder, that the file names count from."""
         beside = path.parent.relative_to(self.root).as_posix()
         asked = (self.options.images,) if self.options.images else FOLDERS
-        words = SPLIT_NAMES[split] if split else ("",)
-        folders = list(
-            dict.fromkeys(
-                pattern.replace("{folder}", beside).replace("{split}", word)
-                for pattern in asked
-                for name in words
-                for word in (name, name.capitalize())
-            )
-        )
+        folders = [
+            pattern.replace("{folder}", beside).replace("{split}", word)
+            for pattern in asked
+            for word in (spelled(split) if split else [""])
+        ]
         for folder in folders:
             with contextlib.suppress(InputError):
                 for entry in entries[:1]:

@@ -22,7 +22,7 @@ SPLIT_NAMES = {
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
 }
-"""What files and folders of a split are called."""
+"""What a split is called."""
 
 
 def stratified_draw(labels: NDArray[np.bool_], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -57,12 +57,16 @@ def split_of(word: str, source: str) -> str:
     raise InputError(f"{source}: {word!r} is no split; choose from {known}")
 
 
+def spelled(split: str) -> list[str]:
+    """Return what files and folders of a split may be called, most usual first."""
+    return [word for name in SPLIT_NAMES[split] for word in (name, name.capitalize())]
+
+
 def split_files(root: Path, pattern: str) -> dict[str, Path]:
     """Return the file of each split that has one; `{split}` in the pattern stands for its name."""
     found = {}
-    for split, names in SPLIT_NAMES.items():
-        spelled = (variant for name in names for variant in (name, name.capitalize()))
-        paths = (root / pattern.replace("{split}", name) for name in spelled)
+    for split in SPLITS:
+        paths = (root / pattern.replace("{split}", word) for word in spelled(split))
         existing = next((path for path in paths if os.path.isfile(path)), None)
         if existing is not None:
             found[split] = existing
