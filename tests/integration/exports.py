@@ -1,4 +1,4 @@
-"""Annotated photographs, written as a table, a YOLO set, LabelMe's files and COCO exports."""
+"""Annotated pictures, written as a table, a YOLO set, LabelMe's files and COCO exports."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+
+from mg_core.data import data_config
+from mg_core.data.dataset import open_reader
+from mg_core.data.verification import report_lines, verify
 
 CLASSES = ("cat", "dog", "hedgehog")
 COLOURS = {"cat": (220, 60, 40), "dog": (50, 90, 220), "hedgehog": (60, 200, 70)}
@@ -120,3 +124,15 @@ def write_coco(root, photos, classes=CLASSES):
 
 
 WRITERS = {"csv": write_csv, "yolo": write_yolo, "labelme": write_labelme, "coco": write_coco}
+
+
+def reader(name, root, size=48, **options):
+    """Open a set by its own name for the format."""
+    return open_reader(data_config(name, size, options=options), root)
+
+
+def verified(name, root, size=48, **options):
+    """Return what a verification finds, and the lines that it prints."""
+    opened = reader(name, root, size, **options)
+    found = verify(opened, size)
+    return found, "\n".join(report_lines(found, opened.classes))

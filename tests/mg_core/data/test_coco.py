@@ -27,50 +27,9 @@ def config(size=SIZE, **options):
     return DataConfig(name="coco2014", image_size=size, horizontal_flip=False, options=options)
 
 
-class CocoFolder:
-    """Twelve training and two test images of 40 × 20 pixels, to be broken by a test."""
-
-    def __init__(self, root):
-        self.root = root
-        (root / "annotations").mkdir(parents=True)
-        self.content = {}
-        for part, count in (("train", 12), ("val", 2)):
-            (root / f"{part}2014").mkdir()
-            self.content[part] = {
-                "images": [
-                    {"id": 100 + i, "file_name": f"{part}_{i}.png", "width": 40, "height": 20}
-                    for i in range(count)
-                ],
-                "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
-                "annotations": [
-                    {
-                        "id": i + 1,
-                        "image_id": 100 + i,
-                        "category_id": 18,
-                        "bbox": [4.0, 2.0, 8.0, 7.0],
-                        "segmentation": [[4, 2, 12, 2, 12, 9, 4, 9]],
-                        "iscrowd": 0,
-                    }
-                    for i in range(count)
-                ],
-            }
-            for i in range(count):
-                pixels = np.full((20, 40, 3), 9 * i, dtype=np.uint8)
-                Image.fromarray(pixels).save(self.image(part, i))
-        self.write()
-
-    def image(self, part, number):
-        return self.root / f"{part}2014" / f"{part}_{number}.png"
-
-    def write(self):
-        for part, content in self.content.items():
-            text = json.dumps(content)
-            (self.root / "annotations" / f"instances_{part}2014.json").write_text(text)
-
-
 @pytest.fixture
-def folder(tmp_path):
-    return CocoFolder(tmp_path / "data")
+def folder(coco_folder):
+    return coco_folder
 
 
 @pytest.fixture(scope="module")
