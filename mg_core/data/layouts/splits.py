@@ -74,12 +74,12 @@ def split_files(root: Path, pattern: str) -> dict[str, Path]:
 
 
 class SplitOptions(Frozen):
-    """Which images are drawn for validation and testing, where the files name no such split.
+    """Which training images are drawn for validation and testing, if the files name none for it.
 
     Attributes:
-        val_fraction: share of the images for validation, if the files name none for it.
-        test_fraction: share of the images for testing, if the files name training images at most.
-        split_seed: seed of the draw, in which every class keeps its share.
+        val_fraction: share of the training images for validation, if the files name none for it.
+        test_fraction: share of the training images for testing, if the files name none for it.
+        split_seed: seed of the draws, in which every class keeps its share.
     """
 
     val_fraction: Annotated[Number, Field(gt=0, lt=1)] = 0.1
@@ -100,13 +100,10 @@ def draw_splits(
     # Images without a label come first, so that the single image of a small draw has one.
     labels = np.concatenate([~labels.any(axis=1, keepdims=True), labels], axis=1)
     found = np.array([split or "train" for split in named], dtype=object)
-    is_named = {split: bool((found == split).any()) for split in SPLITS}
-    is_free = found == "train"
-    total = int(is_free.sum())
-    drawn = {"val": options.val_fraction} if not is_named["val"] else {}
-    if not (is_named["val"] or is_named["test"]):
-        drawn["test"] = options.test_fraction
-    for split, fraction in drawn.items():
+    total = int((found == "train").sum())
+    for split, fraction in (("val", options.val_fraction), ("test", options.test_fraction)):
+        if split in named:
+            continue
         rows = np.flatnonzero(found == "train")
         # At least one image, if one is left.
         share = min(1.0, max(1.0, fraction * total) / max(1, len(rows)))

@@ -222,7 +222,7 @@ def test_list_tells_every_option_and_its_default(monkeypatch, capsys):
         assert all(f"\n  {key}: " in output for key in variant.Options.model_fields)
     assert called(monkeypatch, "list", "csv") == 0
     output = capsys.readouterr().out
-    assert "\n  val_fraction: 0.1\n    share of the images for validation, if" in output
+    assert "\n  val_fraction: 0.1\n    share of the training images for validation, if" in output
     assert "\n  limit: none\n    for a quick look, this many images of each split" in output
     assert "None for all.\n  val_fraction" in output
     assert called(monkeypatch, "list", "cvs") == 2

@@ -252,8 +252,11 @@ def test_splits_that_are_not_named_are_drawn(folder):
     assert [len(split) for split in all_records(folder)] == [45, 5, 10]
     named = [f"{line},{'val' if number < 10 else 'train'}" for number, line in enumerate(lines)]
     (folder / "annotations.csv").write_text(HEADER + "\n".join(named))
-    with pytest.raises(InputError, match=r"has no image for the test split \(60 images in all\)"):
-        opened(folder).records("test")
+    assert [len(split) for split in all_records(folder)] == [45, 10, 5]
+    named = [f"{line},{'val' if number < 10 else 'test'}" for number, line in enumerate(lines)]
+    (folder / "annotations.csv").write_text(HEADER + "\n".join(named))
+    with pytest.raises(InputError, match=r"has no image for the train split \(60 images in all\)"):
+        opened(folder).records("train")
 
 
 def test_a_small_draw_has_labels(folder):
