@@ -16,7 +16,7 @@ from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
 from mg_core.data.layouts.files import SUFFIXES, option_file, read_lines, spellings
 from mg_core.data.layouts.splits import SPLIT_NAMES
-from mg_core.data.reader import Report, reporting
+from mg_core.data.reader import Report, refuse, reporting
 from mg_core.errors import InputError
 from mg_core.yaml_text import read_yaml
 
@@ -59,13 +59,13 @@ class Yolo(Collection):
 
     def tables(self) -> list[Path]:
         """Return `data.yaml`, the lists of images and the label files."""
-        lists = [path for _, paths in self._places() for path in paths if not path.is_dir()]
+        lists = [path for _, paths in self._places(refuse) for path in paths if not path.is_dir()]
         labels = (_label_file(self.root, item.image) for item in self._items)
         return [self._file, *lists, *(path for path in labels if os.path.isfile(path))]
 
     def read(self, report: Report) -> Iterable[Item]:
         """Read the label file of every image in the folders and lists of all splits."""
-        for split, paths in self._places():
+        for split, paths in self._places(report):
             for path in paths:
                 for image, source in self._images(path, report):
                     with reporting(report):
@@ -74,7 +74,7 @@ class Yolo(Collection):
                         item.objects = self._objects(_label_file(self.root, name))
                         yield item
 
-    def _places(self) -> Iterator[tuple[str, list[Path]]]:
+    def _places(self, report: Report) -> Iterator[tuple[str, list[Path]]]:
         """Yield the folders and lists of images of each split."""
         is_any = False
         for split, words in SPLIT_NAMES.items():
@@ -82,11 +82,12 @@ class Yolo(Collection):
             if values:
                 is_any = True
                 value = values[0] if isinstance(values[0], list) else [values[0]]
-                yield split, [self._below(str(part)) for part in value]
+                with reporting(report):
+                    yield split, [self._below(split, str(part)) for part in value]
         if not is_any:
             raise InputError(f"{self._file} has no key 'train': it names a folder or a list")
 
-    def _below(self, text: str) -> Path:
+    def _below(self, split: str, text: str) -> Path:
         """Return a folder or list; Roboflow's ../train/images is train/images."""
         base = str(self._settings.get("path") or "")
         name = text.replace("\\", "/")
@@ -95,7 +96,10 @@ class Yolo(Collection):
             is_below = not path.startswith(("/", "../")) and path != ".."
             if is_below and os.path.exists(self.root / path):
                 return self.root / path
-        raise InputError(f"{self._file} names {text!r}, which is not below {self.root}")
+        advice = "" if split == "train" else "; without this key, the images are drawn"
+        raise InputError(
+            f"{self._file}, {split}: {text!r} is no folder or list below {self.root}{advice}"
+        )
 
     def _images(self, path: Path, report: Report) -> Iterator[tuple[Path, str]]:
         if path.is_dir():

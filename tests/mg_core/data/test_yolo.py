@@ -74,14 +74,29 @@ def test_labels_of_yolo_lie_beside_the_images_or_in_their_own_folder(photos, tmp
     assert reader("yolo", root).fingerprint() != first
 
 
+def test_a_folder_of_roboflow_that_is_not_there(photos, tmp_path):
+    write_yolo(tmp_path, photos)
+    (tmp_path / "images/test").rename(tmp_path / "kept")
+    with pytest.raises(InputError, match="no folder or list below"):
+        reader("yolo", tmp_path).records("train")
+    found, _ = verified("yolo", tmp_path)
+    assert found.problems[0].endswith(
+        f"test: 'images/test' is no folder or list below {tmp_path}; without this key, the images "
+        f"are drawn"
+    )
+    text = (tmp_path / "data.yaml").read_text().replace("test: images/test\n", "test:\n")
+    (tmp_path / "data.yaml").write_text(text)
+    assert len(reader("yolo", tmp_path).records("test")) == 1
+
+
 YAML = {
     "names: [a]\n": r"data\.yaml has no key 'train': it names a folder or a list",
     "train: images/train\n": r"data\.yaml has no key 'names'",
     "train: images/train\nnames: [yes]\n": r"names: 0: True is no class name by its number",
     "train: images/train\nnames: {a: b}\n": r"names: 'a': 'b' is no class name by its number",
     "train: images/train\nnames: [a, b]\nnc: 3\n": r"data\.yaml has nc: 3, and 2 names",
-    "train: ../../x\nnames: [a]\n": r"data\.yaml names '\.\./\.\./x', which is not below",
-    "train: /etc\nnames: [a]\n": r"data\.yaml names '/etc', which is not below",
+    "train: ../../x\nnames: [a]\n": r"data\.yaml, train: '\.\./\.\./x' is no folder or list below",
+    "train: /etc\nnames: [a]\n": r"data\.yaml, train: '/etc' is no folder or list below",
     "train: [images/train]\nnames: [a]\n": r"txt line 1: class \d is not in data\.yaml, which",
     "- a\n": r"data\.yaml has no key 'names'",
     "a: [\n": r"data\.yaml line \d: not valid YAML",
