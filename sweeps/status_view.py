@@ -62,7 +62,8 @@ def _trial_table(found: Status, trials: list[str]) -> Table:
             (
                 trial,
                 Text(found.states[trial], style=STYLES[found.states[trial]]),
-                f"{progress.epoch if progress else '-'}/{config.epochs}",
+                f"{progress.epoch if progress else '-'}/{config.epochs}"
+                + (" (stopped early)" if progress and progress.is_stopped else ""),
                 str(found.attempts[trial]),
                 f"{progress.seconds:.0f}" if progress else "-",
                 config.label,

@@ -108,10 +108,13 @@ class Reader(ABC):
     Attributes:
         Options: pydantic model of the `options` in a data set's configuration.
         tasks: by name, the default one first; empty where the boxes decide the labels.
+        is_multi_label: whether an image may have several labels; one in a data set with tasks has
+            one label in each.
         classes: class names, in the order of the label columns.
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
+    is_multi_label: ClassVar[bool] = True
     tasks: ClassVar[Mapping[str, Task]] = {}
     classes: tuple[str, ...]
 
