@@ -10,7 +10,7 @@ from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import describing, distinguishing
 from analysis.tabular.formats import Table
 from analysis.tabular.volumes import attained, volumes
-from mg_core.columns import BY_METRIC, PAIR, SPLITS
+from mg_core.columns import BY_METRIC, CONFIGURATION, PAIR, SPLITS
 
 BASELINE_SETTING = ["dataset", "dataset_options", "image_size", "horizontal_flip"]
 """What a baseline shares with the guided trials that start from it, besides model and weights."""
@@ -181,7 +181,10 @@ def _describing(frame: pd.DataFrame, judged: bool = True) -> list[str]:
     """Return the columns that describe guided rows: `judged` adds a judged pair that differs."""
     elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
     pair = PAIR if judged and elsewhere else []
-    return [*describing(frame), *pair, "loss", *distinguishing(frame, ["seed"])]
+    own = [*describing(frame), *pair, "loss", *distinguishing(frame, ["seed"])]
+    # Baselines of one model and seed differ where the sweep varies their own training.
+    known = distinguishing(frame, [*CONFIGURATION, "seed", "baseline"])
+    return [*own, *(["baseline"] if "baseline" in known else [])]
 
 
 def _metrics(results: Results) -> list[str]:
