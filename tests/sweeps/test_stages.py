@@ -192,3 +192,12 @@ def test_a_plan_without_such_keys_imports_no_pytorch(sweep, write):
             check=True,
         )
         assert found.stdout.strip() == is_there
+
+
+def test_the_example_is_a_sweep(repository):
+    grid = expand(load_spec(repository / "sweeps" / "examples" / "recipes.yaml", []))
+    assert (len(grid.guided), len(grid.baselines)) == (12, 1)
+    assert {str(c.optimizer) for c in grid.guided.values()} == {
+        "adam",
+        "sgd(momentum=0.9, nesterov=true)",
+    }
