@@ -1,5 +1,6 @@
 """A sweep over training settings, from its plan to its fronts, tables and report, on real Ray."""
 
+import json
 import os
 import subprocess
 import sys
@@ -50,6 +51,11 @@ def test_learning_rates_are_configurations_with_fronts_of_their_own(
     subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     page = (tmp_path / "store" / "analysis" / "report.html").read_text(encoding="utf-8")
     assert "learning rate 0.0001" in page
+    status = json.loads(mg_sweep("status", store, "--json").stdout)
+    labels = [front["configuration"] for front in status["fronts"]]
+    assert len(set(labels)) == 4  # those from another baseline have its id
+    for trial in baselines["trial_id"].unique():
+        assert sum(label.endswith(f"from {trial[:8]}") for label in labels) == 2
 
 
 def test_more_learning_rates_extend_a_store(recipes, write, mg_sweep, tmp_path):
@@ -68,3 +74,78 @@ def test_more_learning_rates_extend_a_store(recipes, write, mg_sweep, tmp_path):
     pd.testing.assert_frame_equal(before, kept)
     guided = after[after["kind"] == "guided"]
     assert sorted(guided["learning_rate"].unique()) == [1e-5, 1e-4, 1e-3]
+
+
+OWN = '''
+"""What a user might write: a loss, a schedule and an optimiser."""
+import torch
+
+from mg_core.losses import CLASSIFICATION_LOSSES
+from mg_core.training.schedule import SCHEDULES
+
+
+@CLASSIFICATION_LOSSES.register("focal")
+def focal(logits, labels, label_smoothing):
+    chance = torch.where(labels > 0.5, logits, -logits).sigmoid()
+    return ((1 - chance) ** 2 * -chance.log()).mean()
+
+
+@SCHEDULES.register("inverse")
+def inverse(done, span, by=1.0):
+    return 1 / (1 + by * done)
+
+
+class Signs(torch.optim.Optimizer):
+    def __init__(self, params, lr, strength=1.0):
+        super().__init__(params, {"lr": lr, "strength": strength})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None:
+                    p -= group["lr"] * group["strength"] * p.grad.sign()
+'''
+
+
+def test_what_users_register_trains(sweep, write, mg_sweep, tmp_path):
+    (tmp_path / "own_recipe.py").write_text(OWN)
+    sweep["imports"] = ["own_recipe"]
+    sweep["grid"] |= {"attribution": "gradcam", "layer": "final", "loss": {"energy": 0.01}}
+    sweep["guided"] |= {
+        "classification_loss": "focal",
+        "schedule": {"inverse": {"by": 2}},
+        "optimizer": {"own_recipe.Signs": {"strength": 0.5}},
+    }
+    path, environment = write(sweep), {"PYTHONPATH": str(tmp_path)}
+    mg_sweep("run", path, "--runner", "inline", **environment)
+    rows = analysis.load(str(tmp_path / "store"))
+    guided = rows[(rows["kind"] == "guided") & (rows["epoch"] > 0)]
+    assert set(guided["classification_loss"]) == {"focal"}
+    assert set(guided["optimizer"]) == {"own_recipe.Signs(strength=0.5)"}
+    assert (guided["train_bce"] < 0.5).all()
+    said = mg_sweep("plan", path, "--set", "guided.optimizer={own_recipe.Signs: {power: 1}}",
+                    code=2, **environment).stderr  # fmt: skip
+    assert "own_recipe.Signs takes no 'power'; its arguments are lr, strength" in " ".join(
+        said.split()
+    )
+
+
+def test_a_sweep_that_stops_early_is_complete(sweep, write, mg_sweep, tmp_path):
+    sweep["grid"] |= {"attribution": "gradcam", "layer": "final", "loss": {"energy": 0.01}}
+    stop = {"metric": "f1", "patience": 1, "min_change": 0.9}
+    sweep["guided"] |= {"epochs": 6, "early_stop": stop}
+    path, store = write(sweep), str(tmp_path / "store")
+    assert "2 complete of 2 trials" in mg_sweep("run", path, "--runner", "inline").stdout
+    found = json.loads(mg_sweep("status", store, "--json").stdout)
+    assert found["counts"]["complete"] == 2
+    assert found["epochs"] == {"done": 2 + 3, "total": 2 + 3}  # of a guided trial 0, 1 and 2
+    stopped = {trial["is_stopped_early"]: trial for trial in found["trials"].values()}
+    assert (stopped[True]["epoch"], stopped[True]["epochs"]) == (2, 6)
+    said = mg_sweep("status", store).stdout
+    assert "5 of 5 epochs, in 2 attempts; 1 stopped early" in said
+    assert "(0 epochs to run)" in mg_sweep("plan", path).stdout
+    before = analysis.load(store)
+    mg_sweep("run", path, "--runner", "inline")
+    pd.testing.assert_frame_equal(before, analysis.load(store))
+    mg_sweep("verify", store)
