@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from mg_core.attributions import explain, upsample
+from mg_core.config import Precision
 from mg_core.errors import InputError
 from mg_core.losses import classification_loss, localization_loss
 
-Precision = Literal["fp32", "bf16", "fp16"]
 Reduction = Literal["sum", "mean"]
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}

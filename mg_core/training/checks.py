@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from typing import TYPE_CHECKING
 
 from mg_core.columns import BY_METRIC
 from mg_core.config import TrialConfig
@@ -14,6 +15,9 @@ from mg_core.data import DATASETS
 from mg_core.errors import InputError
 from mg_core.losses import CLASSIFICATION_LOSSES, NEEDS_ONE_LABEL
 from mg_core.training.schedule import SCHEDULES, Span, rate_factor
+
+if TYPE_CHECKING:
+    from mg_core.data import Split
 
 PLAIN = ("adam", "adamw", "sgd")
 """Optimisers that need no check as long as they have no arguments."""
@@ -30,6 +34,20 @@ def check_recipe(config: TrialConfig) -> None:
             check(config)
         except InputError as error:
             raise InputError(f"{key}: {error}") from None
+
+
+def check_labels(split: Split, config: TrialConfig) -> None:
+    """Refuse images without exactly one label, where the classification loss needs it.
+
+    Raises:
+        InputError: says how many images are wrong.
+    """
+    n_wrong = int((split.labels.sum(axis=1) != 1).sum())
+    if n_wrong and config.classification_loss in NEEDS_ONE_LABEL:
+        raise InputError(
+            f"classification_loss: {config.classification_loss} needs exactly one label in each "
+            f"image, and {n_wrong} of {len(split)} training images have none or several; use bce"
+        )
 
 
 def _check_optimizer(config: TrialConfig) -> None:

@@ -19,12 +19,12 @@ from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss
-from mg_core.losses import NEEDS_ONE_LABEL
 from mg_core.models import encode
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
+from mg_core.training.checks import check_labels
 from mg_core.training.evaluation import Evaluation, averages, evaluate
 from mg_core.training.recipe import Recipe
 from mg_core.training.stopping import is_stopped
@@ -267,20 +267,6 @@ def augmentation_of(config: TrialConfig) -> Augmentation | None:
     from mg_core.data.augmentation import Augmentation  # Here: it needs torchvision's transforms.
 
     return Augmentation(config.augment, config.data.image_size, config.seed)
-
-
-def check_labels(split: Split, config: TrialConfig) -> None:
-    """Refuse images without exactly one label, where the classification loss needs it.
-
-    Raises:
-        InputError: says how many images are wrong.
-    """
-    n_wrong = int((split.labels.sum(axis=1) != 1).sum())
-    if n_wrong and config.classification_loss in NEEDS_ONE_LABEL:
-        raise InputError(
-            f"classification_loss: {config.classification_loss} needs exactly one label in each "
-            f"image, and {n_wrong} of {len(split)} training images have none or several; use bce"
-        )
 
 
 def batch_ids(split: Split, config: TrialConfig, epoch: int, number: int) -> list[str]:
