@@ -11,12 +11,14 @@ import difflib
 import importlib
 import inspect
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -25,7 +27,8 @@ from mg_core.counter import digest
 from mg_core.errors import InputError
 from mg_core.recipe import Named, Transform
 
-Apply = Callable[[Any, Any], tuple[Tensor, Tensor]]
+Guard = Callable[[str], AbstractContextManager[Any]]
+"""A context for a transform of a name."""
 
 TRIES = 8
 """Times that a pipeline is tried on a picture before a trial uses it."""
@@ -90,14 +93,17 @@ class Augmentation:
                 layers[number] = mask
         return images, layers[:, 0], layers.any((2, 3)).all(1).numpy()
 
-    def _one(self, image: Tensor, mask: Tensor, *key: int | str) -> tuple[Tensor, Tensor]:
+    def _one(
+        self, image: Tensor, mask: Tensor, *key: int | str, guard: Guard = nullcontext
+    ) -> tuple[Tensor, Tensor]:
         found: tuple[Any, Any] = (tv_tensors.Image(image), tv_tensors.Mask(mask))
         with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
             # Some warn that they leave masks as they are, which is right: they move no pixel.
             warnings.simplefilter("ignore")
             torch.default_generator.manual_seed(digest(self._seed, *key) >> 1)
             for name, step in self._steps:
-                found = _applied(name, step, *found)
+                with guard(name):
+                    found = _checked(name, step(*found))
         made, carried = (tensor.as_subclass(Tensor) for tensor in found)
         if made.shape != image.shape:
             channels, height, width = made.shape
@@ -115,20 +121,24 @@ class Augmentation:
         mask = torch.zeros(1, size, size, dtype=torch.bool)
         mask[:, : (size + 1) // 2] = True
         for number in range(TRIES):
-            self._one(image, mask, "try", number)
+            self._one(image, mask, "try", number, guard=_refusing)
 
 
-def _applied(name: str, step: v2.Transform, image: Any, mask: Any) -> tuple[Any, Any]:
-    """Apply one transform.
-
-    Raises:
-        InputError: it does not take an image with a mask.
-    """
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Say that a transform does not take an image with a mask, whatever it raises."""
     try:
-        made, carried = step(image, mask)
-    except (TypeError, ValueError, NotImplementedError, RuntimeError) as error:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
         raise InputError(f"{name} does not take images with masks: {_brief(error)}") from None
-    is_pair = isinstance(made, torch.Tensor) and isinstance(carried, torch.Tensor)
+
+
+def _checked(name: str, found: Any) -> tuple[Any, Any]:
+    """Refuse what a transform returns, if it is no image with its mask."""
+    made, carried = found
+    is_pair = isinstance(made, Tensor) and isinstance(carried, Tensor)
     if not is_pair or made.shape[-2:] != carried.shape[-2:]:
         raise InputError(f"{name} does not carry masks along with images")
     if made.dtype != torch.uint8 and not 0 <= float(made.min()) <= float(made.max()) <= 1:
@@ -163,8 +173,6 @@ def _brief(error: Exception) -> str:
 
 
 def _named(value: Any) -> Named:
-    from pydantic import TypeAdapter, ValidationError
-
     try:
         found: Named = TypeAdapter(Transform).validate_python(value)
     except ValidationError as error:

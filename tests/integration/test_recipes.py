@@ -46,6 +46,9 @@ def test_learning_rates_are_configurations_with_fronts_of_their_own(
     shown = analysis.tables(store)["best"].frame
     assert set(own) <= set(shown)
     assert len(shown.drop_duplicates(own)) == 4
+    starts = analysis.tables(store)["baselines"].frame
+    assert set(starts["optimizer"]) == {"adam", "sgd(momentum=0.5)"}
+    assert "learning_rate" not in starts  # which the baselines share
     program = "import sys; sys.argv[0] = 'mg-analysis'; from analysis.cli import main; main()"
     command = [sys.executable, "-c", program, "report", store, "--no-test"]
     subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
