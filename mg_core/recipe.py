@@ -31,6 +31,9 @@ SHORT = {
 }
 """Names of transforms without `random_`, of which torchvision has no other."""
 
+JITTER = {"brightness": 0.4, "contrast": 0.4, "hue": 0.1, "saturation": 0.4}
+"""What `color_jitter` alone stands for: torchvision's own defaults change nothing."""
+
 
 def number(value: Any) -> Any:
     """Return a text such as 5e-4, which YAML 1.1 reads as no number, as one; others as they are."""
@@ -111,8 +114,12 @@ def _optimizer(value: Named) -> Named:
 def _transform(value: Named) -> Named:
     """Give a class of `torchvision.transforms.v2` its one name: words with underscores."""
     name = value.name.removeprefix("torchvision.transforms.v2.")
+    if "." in name:
+        return value
     words = CAPITAL.sub("_", name).lower()
-    return value if "." in name else value.model_copy(update={"name": SHORT.get(words, words)})
+    is_alone = words == "color_jitter" and not value.arguments
+    arguments = dict(JITTER) if is_alone else value.arguments
+    return value.model_copy(update={"name": SHORT.get(words, words), "arguments": arguments})
 
 
 def _measured(name: str) -> str:

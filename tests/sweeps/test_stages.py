@@ -31,7 +31,8 @@ def test_a_list_multiplies_the_guided_trials(sweep, write):
     axes = grid.axes()
     assert list(axes["learning_rate"].items()) == [(1e-3, 32), (1e-4, 32)]
     assert list(axes["optimizer"]) == ["adam", "sgd(momentum=0.9)"]
-    assert list(axes["augment"]) == [None, "color_jitter, random_rotation(degrees=5)"]
+    jitter = "color_jitter(brightness=0.4, contrast=0.4, hue=0.1, saturation=0.4)"
+    assert list(axes["augment"]) == [None, f"{jitter}, random_rotation(degrees=5)"]
 
 
 def test_guided_trials_start_from_every_baseline_of_a_list(sweep, write):

@@ -35,6 +35,7 @@ LONGER = [
     [{"random_shortest_size": {"min_size": [30, 50]}}, "resize"],
 ]
 PHOTOMETRIC = [
+    "color_jitter",
     {"color_jitter": {"brightness": 0.4, "hue": 0.2}},
     {"gaussian_blur": {"kernel_size": 3}},
     "gaussian_noise",
