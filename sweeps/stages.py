@@ -119,7 +119,7 @@ class StageAxes(Frozen):
             AdamW and 0 for Adam and SGD.
         schedule: `constant`, `{cosine: {final: 0.0}}`, `{linear: {final: 0.0}}`, which change the
             rate with every step, or `{step: {every: 10, factor: 0.1}}` and `{step: {at: [30,
-            40]}}`, which change it after whole epochs.
+            40]}}`, which change it after whole epochs; or a registered one.
         warmup_epochs: epochs, or a part of one, in which the rate first rises from 0, with every
             step.
         clip_norm: largest norm of a step's gradient.
@@ -130,7 +130,8 @@ class StageAxes(Frozen):
             as in `[{random_resized_crop: {scale: [0.5, 1]}}, {color_jitter: {hue: 0.1}}]`. Boxes
             follow the pixels, and an image whose object is cropped away is not guided at that
             step. They come after `data.horizontal_flip`. `color_jitter` alone means brightness,
-            contrast and saturation 0.4 and hue 0.1.
+            contrast and saturation 0.4 and hue 0.1. The trial's process transforms one image after
+            another, in 1 to 6 ms for most transforms of 224 × 224 pixels.
         early_stop: `{metric: f1, patience: 5}`: training stops after so many epochs without a
             better validation value; `min_change` is the least change that counts.
     """

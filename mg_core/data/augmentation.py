@@ -161,6 +161,8 @@ def _built(transform: Named, size: int) -> v2.Transform:
     if "transforms" in wanted and isinstance(arguments.get("transforms"), list):
         arguments["transforms"] = [_built(_named(one), size) for one in arguments["transforms"]]
     try:
+        if isinstance(arguments.get("interpolation"), str):  # YAML has no other word for it.
+            arguments["interpolation"] = v2.InterpolationMode(arguments["interpolation"])
         return made(**arguments)
     except Exception as error:  # Classes check their arguments in many ways.
         allowed = ", ".join(wanted) or "none"
