@@ -85,7 +85,8 @@ class Display(Listener):
         others = [row for row in self._front if row["trial_id"] != trial]
         rows = [*others, *of_trial(outcome.front, trial)]
         self._front = best_rows(rows, self._plan.spec.objectives)
-        left = self._plan.grid.trials[trial].epochs - outcome.epoch
+        is_complete = outcome.state == "complete"  # before its last epoch, if it stopped early
+        left = 0 if is_complete else self._plan.grid.trials[trial].epochs - outcome.epoch
         if outcome.epoch >= 0 and trial in self._epochs_left:
             self._epochs_left[trial] = min(left, self._epochs_left[trial])
         if self._first is None:

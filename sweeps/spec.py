@@ -31,6 +31,7 @@ from mg_core.redaction import refuse_secrets
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
 from mg_core.store.layout import SPEC
+from sweeps.stages import StageAxes, StageSpec, different, without_repeats
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")
@@ -48,22 +49,6 @@ def _automatic(value: Any) -> Any:
 
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
-
-
-def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("at least one value is wanted")
-    return _different(values)
-
-
-def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            shown = repr(value) if isinstance(value, (str, int, float)) else f"'{value}'"
-            raise ValueError(f"the value {shown} stands twice in a list")
-        seen.add(value)
-    return values
 
 
 def absolute(path: str) -> str:
@@ -88,7 +73,7 @@ def pinned(weights: str) -> str:
     return f"{path}#sha256={file_digest(file, 'sha256')[:16]}"
 
 
-Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
+Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(without_repeats)]
 """One value or a list of different values; the grid is the product of all axes."""
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
@@ -108,17 +93,8 @@ class DataSpec(Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class StageSpec(Frozen):
-    """Training settings of one of the two stages."""
-
-    epochs: PositiveInt
-    learning_rate: PositiveNumber = 1e-4
-    batch_size: PositiveInt = 64
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
-class BlockSpec(Frozen):
-    """A block of the grid: the product of its axes. An axis is a field of `GuidanceConfig` too.
+class GridAxes(Frozen):
+    """The axes of a block of the grid; most are fields of `GuidanceConfig` too.
 
     Attributes:
         loss: localization losses, each with its own values of λ.
@@ -135,6 +111,13 @@ class BlockSpec(Frozen):
     box_dilation: Axis[Weight] = (0.0,)
     task: Axis[Name] | None = None
     seed: Axis[Seed] | None = None
+
+
+class BlockSpec(StageAxes, GridAxes):
+    """A block of the grid: the product of its axes.
+
+    It may have keys of a stage too, such as `learning_rate`, in place of those under `guided`.
+    """
 
 
 class ResourceSpec(Frozen):
@@ -157,8 +140,9 @@ class SweepSpec(Frozen):
         name: title of the sweep.
         store: URI of the result store.
         data: the data set, its folder, image size and options.
-        baseline: training settings of the first stage.
-        guided: training settings of the second stage.
+        baseline: training settings of the first stage; a list multiplies the baselines, and all
+            guided trials start from each.
+        guided: training settings of the second stage; a list multiplies the guided trials.
         grid: blocks that together make up the guided trials.
         seed: seeds of the blocks that do not name their own.
         weights: initial weights of the baselines, for all models or by model; none for random.
@@ -184,7 +168,7 @@ class SweepSpec(Frozen):
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
     weights: Weights | dict[Name, Weights | None] | None = None
-    evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(_different)] = ()
+    evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
     resources: Annotated[ResourceSpec, BeforeValidator(_automatic)] = ResourceSpec()
     max_concurrent: PositiveInt | None = None

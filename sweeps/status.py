@@ -10,7 +10,7 @@ from typing import Any
 from mg_core.config import TrialConfig
 from mg_core.store import ResultStore, reading
 from mg_core.store.ledger import STATES, Ledger, State
-from sweeps.cost import Costs
+from sweeps.cost import Costs, epochs_left
 from sweeps.fronts import Front, current_fronts
 from sweeps.lock import driven_ledger
 
@@ -57,10 +57,12 @@ class Status:
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """Number of epochs committed, and of epochs in all trials."""
+        """Number of epochs committed, and of epochs in all trials without those left out."""
+        progress = self.ledger.progress
         first = {trial: config.first_epoch for trial, config in self.trials.items()}
-        done = sum(p.epoch - first[t] + 1 for t, p in self.ledger.progress.items())
-        return done, sum(config.epochs - first[t] + 1 for t, config in self.trials.items())
+        done = sum(p.epoch - first[t] + 1 for t, p in progress.items())
+        left = sum(epochs_left(config, progress.get(t)) for t, config in self.trials.items())
+        return done, done + left
 
     @cached_property
     def seconds_left(self) -> float | None:
@@ -135,6 +137,7 @@ class Status:
             "state": self.states[trial_id],
             "epoch": progress.epoch if progress else None,
             "epochs": self.trials[trial_id].epochs,
+            "is_stopped_early": bool(progress and progress.is_stopped),
             "attempts": self.attempts[trial_id],
             "seconds": progress.seconds if progress else 0.0,
             "front": progress.front if progress else [],

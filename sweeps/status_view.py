@@ -34,7 +34,9 @@ def summary(found: Status) -> list[str]:
     """Return a few lines with the states of all trials and what is left to do."""
     done, total = found.epochs
     lines = [f"{len(found.trials)} trials: {in_words(found.ledger.counts(found.trials))}"]
-    lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts")
+    stopped = sum(progress.is_stopped for progress in found.ledger.progress.values())
+    early = f"; {stopped} stopped early" if stopped else ""
+    lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts{early}")
     if found.gpus:
         lines.append(f"GPU-hours: {_hours(found.hours(found.gpus))}")
     lines.append(f"trial-hours: {_hours(found.hours())}")

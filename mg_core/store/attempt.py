@@ -99,6 +99,7 @@ class Attempt:
         rows: Sequence[dict[str, Any]],
         weights: Callable[[], bytes],
         state: Callable[[], bytes],
+        is_stopped: bool = False,
     ) -> Progress:
         """Write the results of one epoch: weights, resume state and metrics, in this order.
 
@@ -107,6 +108,7 @@ class Attempt:
             rows: one row for each evaluated pair, without the columns that describe the trial.
             weights: serialises the model; called if the epoch is non-dominated so far.
             state: serialises model and optimiser; called unless this is the last epoch.
+            is_stopped: whether training stops after this epoch, early or not.
 
         Raises:
             SupersededError: a later attempt of the trial has begun.
@@ -125,6 +127,7 @@ class Attempt:
             old,
             attempt=str(self.key),
             epoch=epoch,
+            is_stopped=is_stopped and epoch < old.epochs,
             checkpoints=checkpoints,
             state=None,
             front=front_values(self.rows, front, self.objectives),

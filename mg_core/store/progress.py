@@ -32,6 +32,7 @@ class Progress:
         state: key of the newest state to resume from; none once the trial is complete.
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
+        is_stopped: whether training stopped early, so that the trial is complete before `epochs`.
         digests: SHA-256 of each object in `references`; older versions recorded none.
         format: version of the store's format.
     """
@@ -44,13 +45,14 @@ class Progress:
     state: str | None = None
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    is_stopped: bool = False
     digests: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch is committed."""
-        return self.epoch >= self.epochs
+        """Whether every epoch is committed, or training stopped early."""
+        return self.is_stopped or self.epoch >= self.epochs
 
     @property
     def references(self) -> set[str]:

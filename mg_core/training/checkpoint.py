@@ -20,6 +20,7 @@ from mg_core.store.tables import damaged
 
 if TYPE_CHECKING:
     from mg_core.store.progress import Progress
+    from mg_core.training.recipe import Recipe
 
 SEED_BITS = 63
 
@@ -42,17 +43,17 @@ def weights_bytes(model: torch.nn.Module) -> bytes:
     return data
 
 
-def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
-    """Serialise model and optimiser; random numbers are counter-based and have no state."""
+def state_bytes(model: torch.nn.Module, recipe: Recipe) -> bytes:
+    """Serialise model and recipe; random numbers are counter-based and have no state."""
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    torch.save({"model": model.state_dict(), **recipe.state_dict()}, buffer)
     return buffer.getvalue()
 
 
 def load_state(
-    store: ResultStore, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    store: ResultStore, progress: Progress, model: torch.nn.Module, recipe: Recipe
 ) -> None:
-    """Restore a model and its optimiser as they were after the last committed epoch.
+    """Restore a model and its recipe as they were after the last committed epoch.
 
     Raises:
         StorageError: the state is missing or damaged.
@@ -62,7 +63,7 @@ def load_state(
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        recipe.load_state_dict(state)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Damaged bytes may raise anything in PyTorch's unpickler.

@@ -80,6 +80,8 @@ def run_trial(
         while not trial.is_complete:
             progress = trial.step()
             log.write(_epoch_line(attempt))
+            if progress.is_stopped:
+                log.write(f"training stopped early ({config.early_stop})")
             if not progress.is_complete:
                 yield _outcome(config, attempt, "running")
     except SupersededError:

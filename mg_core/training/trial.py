@@ -18,16 +18,20 @@ from mg_core.counter import permutation, uniforms
 from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
-from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
+from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss
 from mg_core.models import encode
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
+from mg_core.training.checks import check_labels
 from mg_core.training.evaluation import Evaluation, averages, evaluate
+from mg_core.training.recipe import Recipe
+from mg_core.training.stopping import is_stopped
 
 if TYPE_CHECKING:
     from mg_core.data import Data, Split
+    from mg_core.data.augmentation import Augmentation
 
 Report = Callable[[str, int, int], None]
 
@@ -71,14 +75,14 @@ class Trial:
         self._start(runtime.cache)
         if self.attempt.progress is not None:
             try:
-                checkpoint.load_state(store, self.attempt.progress, self.model, self.optimizer)
+                checkpoint.load_state(store, self.attempt.progress, self.model, self.recipe)
             except DamagedError as error:
                 self.attempt.start_over(error)
                 self._start(runtime.cache)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch is committed."""
+        """Whether every epoch is committed, or training stopped early."""
         return self.attempt.is_complete
 
     def step(self) -> Progress:
@@ -103,11 +107,14 @@ class Trial:
         if not np.isfinite(evaluation.classification["bce"]):
             raise NumericalError(f"epoch {epoch}: the validation logits are not finite")
         times = {"seconds_train": middle - start, "seconds_val": time.perf_counter() - middle}
+        rows = [trained | times | row for row in validation_rows(evaluation)]
+        before = self.attempt.rows.to_pylist() if self.config.early_stop else []
         return self.attempt.commit(
             epoch,
-            [trained | times | row for row in validation_rows(evaluation)],
+            rows,
             weights=lambda: checkpoint.weights_bytes(self.model),
-            state=lambda: checkpoint.state_bytes(self.model, self.optimizer),
+            state=lambda: checkpoint.state_bytes(self.model, self.recipe),
+            is_stopped=is_stopped(self.config, [*before, *({"epoch": epoch} | r for r in rows)]),
         )
 
     def _split(self, name: str) -> Split:
@@ -119,34 +126,40 @@ class Trial:
             raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
     def _start(self, cache: str | None) -> None:
-        """Build model and optimiser as they are before the first epoch."""
+        """Build model and recipe as they are before the first epoch."""
         config = self.config
         model = checkpoint.initial_model(config, len(self.data.classes))
         if config.baseline and self.attempt.progress is None:
             checkpoint.load_baseline(model, self.attempt.store, config.baseline, cache)
         self.model: torch.nn.Module = model.to(self.device)
         self.model.to(memory_format=memory_format(self.device, config.precision))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        self.recipe = Recipe(config, self.model.parameters(), self.device)
 
     def _train(self, epoch: int) -> dict[str, Any]:
         start = time.perf_counter()
-        checkpoint.seed_torch(self.config.seed, "stochastic layers", epoch)
+        config, recipe = self.config, self.recipe
+        checkpoint.seed_torch(config.seed, "stochastic layers", epoch)
         self.model.train()
-        guidance = guidance_of(self.config)
         split = self._split("train")
+        check_labels(split, config)
         counted = self._counted("train", len(split))
         losses: list[StepLosses] = []
-        n_annotated = 0
-        for batch in training_batches(self.model, split, self.config, epoch, self.device):
-            losses.append(
-                guided_step(self.model, self.optimizer, batch, guidance, self.config.precision)
-            )
+        n_annotated = n_skipped = 0
+        length = 1 / len(slices(np.arange(len(split)), config.batch_size))
+        for batch in training_batches(self.model, split, config, epoch, self.device):
+            done = epoch - 1 + len(losses) * length
+            terms, is_taken = train_step(self.model, recipe, batch, config, done, length)
+            n_skipped += not is_taken
+            losses.append(terms)
             n_annotated += len(batch.annotated) if batch.annotated is not None else 0
             counted(len(batch.inputs))
-        ids = partial(batch_ids, split, self.config, epoch)
+        ids = partial(batch_ids, split, config, epoch)
+        means = _epoch_means(losses, epoch, ids, is_guided=config.guidance is not None)
+        recipe.check_scale(epoch)
         return {
-            **_epoch_means(losses, epoch, ids, is_guided=guidance is not None),
+            **means,
             "n_annotated": n_annotated,
+            "n_skipped_steps": n_skipped if config.precision == "fp16" else None,
             "seconds_step": (time.perf_counter() - start) / len(losses),
         }
 
@@ -199,8 +212,9 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of one epoch.
 
-    Order, drawn classes and flips depend only on (seed, epoch, sample). Images without boxes, or
-    outside the annotated subset, are not guided.
+    Order, drawn classes, flips and augmentation depend only on (seed, epoch, sample). Images
+    without boxes, outside the annotated subset, or whose object augmentation cropped away, are
+    not guided. Boxes are dilated before they are augmented, as they are of the data set.
     """
     n_images, seed, g = len(split), config.seed, config.guidance
     annotated = np.zeros(n_images, dtype=bool)
@@ -209,16 +223,23 @@ def training_batches(
         annotated &= split.located.any(axis=1)
     targets = drawn_classes(split.located, uniforms(n_images, seed, "class", epoch))
     flips = uniforms(n_images, seed, "flip", epoch) < (0.5 if config.data.horizontal_flip else 0)
+    augmentation = augmentation_of(config)
     for indices in slices(permutation(n_images, seed, "shuffle", epoch), config.batch_size):
         images = flipped(split.images(indices), flips[indices])
+        rows = np.flatnonzero(annotated[indices])
+        shown = indices[rows]
+        masks = split.masks(shown, targets[shown], g.box_dilation if g else 0.0)
+        masks = flipped(masks, flips[shown])
+        if augmentation is not None:
+            images, masks, is_visible = augmentation(
+                images, masks, rows, epoch, indices, split.is_outside
+            )
+            rows, shown, masks = rows[is_visible], shown[is_visible], masks[is_visible]
         inputs = encode(model, _to(images, device))
         labels = _to(torch.from_numpy(split.labels[indices]), device)
         if g is None:
             yield Batch(inputs, labels)
             continue
-        rows = np.flatnonzero(annotated[indices])
-        shown = indices[rows]
-        masks = flipped(split.masks(shown, targets[shown], g.box_dilation), flips[shown])
         yield Batch(
             inputs,
             labels,
@@ -226,6 +247,43 @@ def training_batches(
             masks=_to(masks, device),
             annotated=_to(torch.from_numpy(rows), device),
         )
+
+
+def train_step(
+    model: torch.nn.Module,
+    recipe: Recipe,
+    batch: Batch,
+    config: TrialConfig,
+    done: float,
+    step_length: float,
+) -> tuple[StepLosses, bool]:
+    """Take one step of a trial; the last arguments are those of `Recipe.update`.
+
+    Returns:
+        The terms of the loss, and whether the step was taken.
+    """
+    loss, terms = guided_loss(
+        model,
+        batch,
+        guidance_of(config),
+        config.precision,
+        config.classification_loss,
+        config.label_smoothing,
+    )
+    return terms, recipe.update(loss, done, step_length)
+
+
+def augmentation_of(config: TrialConfig) -> Augmentation | None:
+    """Return the augmentation of a trial's images; none for a trial without one.
+
+    Raises:
+        InputError: a transform does not exist or cannot be used.
+    """
+    if not config.augment:
+        return None
+    from mg_core.data.augmentation import Augmentation  # Here: it needs torchvision's transforms.
+
+    return Augmentation(config.augment, config.data.image_size, config.seed)
 
 
 def batch_ids(split: Split, config: TrialConfig, epoch: int, number: int) -> list[str]:
@@ -301,10 +359,10 @@ def prepare_process(runtime: Runtime) -> torch.device:
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
     """Return the memory format of the weights, which features of convolutions follow.
 
-    Tensor cores compute bfloat16 convolutions in channels-last format and transpose other formats
-    first. On other devices and in other precisions, no gain is known.
+    Tensor cores compute half-precision convolutions in channels-last format and transpose other
+    formats first. On other devices and in other precisions, no gain is known.
     """
-    pays = device.type == "cuda" and precision == "bf16"
+    pays = device.type == "cuda" and precision != "fp32"
     return torch.channels_last if pays else torch.contiguous_format
 
 
