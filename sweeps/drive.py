@@ -16,6 +16,8 @@ from rich.console import Console
 from mg_core import terminal
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
+from mg_core.models import build_model
+from mg_core.models.library import is_of_library
 from mg_core.paths import with_home
 from mg_core.store import ResultStore, reading
 from mg_core.store.files import PATIENCE
@@ -32,6 +34,7 @@ from sweeps.spec import SweepSpec
 from sweeps.tracking import check_tracking, tracked
 
 RUNNERS = ("ray", "inline")
+Pair = tuple[str, str]
 
 
 @terminal.printing(is_optional=True)
@@ -69,6 +72,7 @@ def drive(
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
+            check_networks(todo)
             is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
@@ -131,6 +135,33 @@ def refuse_others_folder(store: ResultStore, into: bool) -> None:
 def _choose(what: str, name: str, allowed: Sequence[str]) -> None:
     if name not in allowed:
         raise InputError(f"unknown {what} {name!r}; choose from {', '.join(allowed)}")
+
+
+def check_networks(todo: dict[str, TrialConfig]) -> None:
+    """Build the networks of libraries in this process and try their maps, before any trial starts.
+
+    What they can do is not declared, unlike that of registered models.
+
+    Raises:
+        InputError: a network cannot be built, or a layer or attribution cannot be used with it.
+    """
+    wanted: dict[tuple[str, int], tuple[dict[Pair, None], dict[Pair, None]]] = {}
+    for config in todo.values():
+        if is_of_library(config.model):
+            key = (config.model, config.data.image_size)
+            guided, evaluated = wanted.setdefault(key, ({}, {}))
+            evaluated |= dict.fromkeys((p.attribution, p.layer) for p in config.evaluate)
+            if config.guidance:
+                guided[config.guidance.attribution, config.guidance.layer] = None
+    for (name, size), (guided, evaluated) in wanted.items():
+        # Imported here, because it takes seconds.
+        from mg_core.guidance.preflight import check_guidance
+
+        model = build_model(name, num_classes=2, image_size=size)
+        try:
+            check_guidance(model, list(guided), list(evaluated), size)
+        except InputError as error:
+            raise InputError(f"model {name!r}: {error}") from None
 
 
 def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:

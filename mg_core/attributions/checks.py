@@ -87,7 +87,7 @@ def check_influence(
             f"leads from its output to them; choose a layer on the way to the classifier"
         )
     # At least one place besides the first: where only a class token is read, all are zero.
-    if layout.to_grid(gradient).any() or _has_influence(model, layer, layout, inputs[:2]):
+    if layout.to_grid(gradient).any() or layout.to_grid(influence(model, layer, inputs[:2])).any():
         return
     raise InputError(
         f"layer {layer!r} of {type(model).__name__} has no influence on the logits: the gradient "
@@ -96,7 +96,17 @@ def check_influence(
     )
 
 
-def _has_influence(model: nn.Module, layer: str, layout: Layout, inputs: Tensor) -> bool:
+def influence(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
+    """Return the gradient of all logits by a layer's features, with parameters moved a little.
+
+    What is zero here is zero because of how the network is wired, and not because of its present
+    parameters, such as those of a head that starts at zero.
+
+    Args:
+        model: the network, which is not changed.
+        layer: "input", a guidance layer or the dotted name of a submodule.
+        inputs: (B, C, H, W), encoded.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def moved(values: Tensor) -> Tensor:
@@ -118,7 +128,7 @@ def _has_influence(model: nn.Module, layer: str, layout: Layout, inputs: Tensor)
                 logits = run_apart(model, inputs, parameters)
         score = (logits * torch.randn(logits.shape, generator=generator).to(logits)).sum()
         (gradient,) = torch.autograd.grad(score, seen[-1:], materialize_grads=True)
-    return bool(layout.to_grid(gradient).any())
+    return gradient
 
 
 def check_second_derivatives(

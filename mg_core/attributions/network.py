@@ -90,19 +90,30 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
         ) from None
 
 
+def first_map(output: object) -> Tensor | None:
+    """Return what may be a map in a module's output: a tensor, alone or the only one in a tuple."""
+    parts = output if isinstance(output, tuple) else (output,)
+    found = [part for part in parts if isinstance(part, Tensor) and part.ndim in (3, 4)]
+    return found[0] if len(found) == 1 else None
+
+
 @contextmanager
 def hooked(modules: Mapping[str, nn.Module], hooks: Mapping[str, Hook]) -> Iterator[None]:
     """Replace the outputs of layers by those of their hooks in forward passes inside."""
 
-    def forward_hook(layer: str) -> Callable[[nn.Module, object, object], Tensor]:
-        def replace(module: nn.Module, args: object, output: object) -> Tensor:
-            if not (isinstance(output, Tensor) and output.ndim in (3, 4)):
+    def forward_hook(layer: str) -> Callable[[nn.Module, object, object], object]:
+        def replace(module: nn.Module, args: object, output: object) -> object:
+            features = first_map(output)
+            if features is None:
                 shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
                 raise InputError(
                     f"layer {layer!r} gives no map: its output is {shape}, not features of places "
                     "such as (B, C, h, w), (B, h, w, C) or (B, N, C)"
                 )
-            return hooks[layer](output)
+            replaced = hooks[layer](features)
+            if isinstance(output, tuple):
+                return tuple(replaced if part is features else part for part in output)
+            return replaced
 
         return replace
 

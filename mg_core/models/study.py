@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from mg_core.models.architecture import LAYERS, MODELS, STAGES, Architecture
+from mg_core.models.architecture import MODELS, STAGES, Architecture
+from mg_core.models.library import LAYERS
 from mg_core.models.weights import WeightFile
 
 DENSE_BLOCKS = {name: f"features.denseblock{i}" for i, name in enumerate(LAYERS, start=1)}

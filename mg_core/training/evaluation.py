@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mg_core.attributions import explain, upsample
+from mg_core.attributions.network import classify
 from mg_core.columns import BY_METRIC
 from mg_core.config import EvaluationPair
 from mg_core.metrics import localization
@@ -115,7 +116,7 @@ def evaluate(
             targets = np.nonzero(split.labels[indices])[1].reshape(len(indices), -1)
             if not (named and targets.shape[1]):
                 with torch.no_grad():
-                    found = model(inputs)
+                    found = classify(model, inputs)
             else:
                 explanation = explain(model, inputs, [(p.attribution, p.layer) for p in named])
                 for classes in targets.T:
