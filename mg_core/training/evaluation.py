@@ -195,6 +195,7 @@ def _score(
         "epg": localization.epg(attributions, masks),
         "iou_by_threshold": localization.iou(attributions, masks, IOU_THRESHOLDS),
         "n_without_energy": ~localization.has_energy(attributions),
+        "n_zero_map": ~localization.is_anywhere(attributions),
         "n_empty_mask": area == 0,
         "box_area": area,
         "on_object": on_object,

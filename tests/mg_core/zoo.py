@@ -159,13 +159,7 @@ def ours(model, inputs, classes, method, layer):
     return attribute(model, inputs, classes, method, layer, create_graph=True)
 
 
-PLACES = [
-    ("input", "ixg"),
-    ("mid2", "gradcam"),
-    ("mid3", "ixg"),
-    ("final", "ixg"),
-    ("final", "gradcam"),
-]
+PLACES = [("input", "ixg"), ("mid2", "gradcam"), ("final", "ixg")]
 
 
 def main() -> None:
