@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
+from mg_core.attributions.network import in_mode
 from mg_core.errors import InputError
 from mg_core.models.base import IMAGENET_MEAN, IMAGENET_STD, Model, unit_range
 from mg_core.models.stages import find_layers
@@ -75,11 +76,19 @@ def _layers(variant: LibraryModel, image_size: int | None) -> Mapping[str, str]:
         for number, size in enumerate(sizes, start=1):
             inputs = _encoding(variant, model)(torch.rand(1, 3, size, size))
             try:
-                return find_layers(model, inputs)
+                found = find_layers(model, inputs)
+                break
             except _ERRORS as error:
                 if number == len(sizes):
                     raise _cannot(variant, size, "run on", error) from None
-    raise AssertionError("there is at least one size")
+        if image_size and image_size != size:
+            inputs = _encoding(variant, model)(torch.rand(1, 3, image_size, image_size))
+            try:
+                with torch.no_grad(), in_mode(model, training=False):
+                    model(inputs)
+            except _ERRORS as error:
+                raise _cannot(variant, image_size, "run on", error) from None
+        return found
 
 
 # Libraries raise errors of many types for sizes that they do not support.

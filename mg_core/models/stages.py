@@ -86,17 +86,18 @@ def find_layers(model: nn.Module, inputs: Tensor) -> dict[str, str]:
     if len(blocks) >= len(LAYERS):
         chosen = [blocks[math.ceil(len(blocks) * q / len(LAYERS)) - 1] for q in (1, 2, 3, 4)]
         below = blocks
-    else:
+    elif stages:
         chosen = stages[-len(LAYERS) :]
-        below = [
-            part for call in path if call.level == chosen[-1].level for part in (*call.blocks, call)
-        ]
+        same = [call for call in path if call.level == chosen[-1].level]
+        until = same[: same.index(chosen[-1]) + 1]
+        below = [part for call in until for part in (*call.blocks, call)]
+    else:
+        return {}
     names = [call.name for call in chosen]
-    if names:
-        names[-1] = next(
-            (call.name for call in reversed(below) if _has_influence(model, call.name, inputs)),
-            names[-1],
-        )
+    names[-1] = next(
+        (call.name for call in reversed(below) if _has_influence(model, call.name, inputs)),
+        names[-1],
+    )
     return dict(zip(LAYERS[len(LAYERS) - len(names) :], names, strict=True))
 
 

@@ -1,7 +1,7 @@
 """Maps and guided gradients of a library's network against plain autograd in float64.
 
-`python tests/mg_core/zoo.py torchvision/resnet18 …` prints a line for each place; without names it
-goes through both libraries.
+`python tests/integration/zoo.py torchvision/resnet18 …` prints a line for each place; without names
+it goes through both libraries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ QUICK = (
     "timm/vit_tiny_patch16_224",
     "timm/deit_tiny_distilled_patch16_224",
     "timm/xcit_nano_12_p16_224",
-    "timm/levit_128s",
+    "timm/ghostnet_100",
     "timm/mobilevit_xxs",
     "timm/convnextv2_atto",
     "timm/pvt_v2_b0",
@@ -43,7 +43,7 @@ torchvision/regnet_x_400mf torchvision/convnext_tiny torchvision/mnasnet0_5 torc
 torchvision/swin_t torchvision/swin_v2_t torchvision/maxvit_t timm/beit_base_patch16_224
 timm/eva02_tiny_patch14_224 timm/cait_xxs24_224 timm/mixer_s32_224 timm/mvitv2_tiny
 timm/coatnet_nano_rw_224 timm/efficientformer_l1 timm/dm_nfnet_f0 timm/resnetv2_50
-timm/repvgg_a0 timm/hrnet_w18_small timm/ghostnet_100 timm/tresnet_m
+timm/repvgg_a0 timm/hrnet_w18_small timm/levit_128s timm/tresnet_m
 timm/swin_tiny_patch4_window7_224 timm/densenet121 timm/efficientnet_b0
 timm/mobilenetv3_small_050 timm/regnety_002 timm/vit_small_r26_s32_224
 timm/maxvit_rmlp_pico_rw_256 timm/twins_pcpvt_small timm/coat_tiny timm/tnt_s_patch16_224
