@@ -219,6 +219,7 @@ METRICS: tuple[Column, ...] = (
     Column("n_pairs", "int64", "(image, ground-truth class) pairs", of_pair=True),
     Column("n_without_energy", "int64", "pairs whose map has no positive value; they count 0",
            of_pair=True),
+    Column("n_zero_map", "int64", "pairs whose map is zero everywhere; they count 0", of_pair=True),
     Column("n_empty_mask", "int64", "pairs whose boxes cover no pixel; they count 0",
            of_pair=True),
     _share("box_area", "mean share of the image inside the boxes: the EPG of a uniform map",

@@ -56,6 +56,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Objective = Annotated[str, AfterValidator(objective)]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_.\-]+$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)?$")]
+"""A registered name, or a library and the name of a network there."""
 
 
 class Frozen(BaseModel):
@@ -110,7 +112,8 @@ class GuidanceConfig(Frozen):
 
     Attributes:
         attribution: registered method whose maps are guided.
-        layer: layer of the guided maps: "input" or a guidance layer of the model.
+        layer: layer of the guided maps: "input", a guidance layer of the model or, for a network
+            of a library, the dotted name of a submodule.
         loss: registered localization loss.
         localization_weight: λ of Eq. 1.
         reduction: how losses of a batch's annotated images are combined; published λ need `sum`.
@@ -139,7 +142,7 @@ class TrialConfig(Frozen):
     Attributes:
         numerics: `NUMERICS_VERSION` of the code that trains.
         data: the data set as it is trained on.
-        model: registered model.
+        model: registered model, or a network of a library.
         weights: initial weights of the baseline, by name or path; none trains from scratch.
         seed: seed of initialisation, shuffling, class draws and annotation subsets.
         epochs: passes over the training split.
@@ -162,7 +165,7 @@ class TrialConfig(Frozen):
 
     numerics: PositiveInt
     data: DataConfig
-    model: Name
+    model: ModelName
     weights: str | None
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     epochs: PositiveInt

@@ -25,6 +25,7 @@ from mg_core.errors import InputError
 from mg_core.guidance.pairs import check_pair
 from mg_core.losses import LOSSES
 from mg_core.models import MODELS
+from mg_core.models.library import is_of_library
 from mg_core.registry import Registry, import_variants
 from mg_core.training.checks import check_recipe
 from sweeps.spec import BlockSpec, SweepSpec
@@ -155,7 +156,8 @@ def _check_block(block: BlockSpec, dataset: str, where: str) -> None:
     layers = dict.fromkeys(
         [INPUT, *(name for m in block.model for name in MODELS[m].guidance_layers)]
     )
-    _check(block.layer, layers, f"{where}.layer: no model of this block has layer")
+    if not any(is_of_library(model) for model in block.model):
+        _check(block.layer, layers, f"{where}.layer: no model of this block has layer")
     tasks = DATASETS[dataset].tasks
     _check(block.task or (), tasks, f"{where}.task: data set {dataset} has no task")
 

@@ -17,6 +17,7 @@ from mg_core.config import (
     Fraction,
     Frozen,
     Integer,
+    ModelName,
     Name,
     Number,
     Objective,
@@ -97,12 +98,15 @@ class GridAxes(Frozen):
     """The axes of a block of the grid; most are fields of `GuidanceConfig` too.
 
     Attributes:
+        model: registered models, and networks of torchvision, timm and bcos by names such as
+            `torchvision/convnext_tiny` or `timm/vit_small_patch16_224`.
+        layer: `input`, `mid1` … `final`, or for networks of a library any submodule's dotted name.
         loss: localization losses, each with its own values of λ.
         task: labels to learn, for data sets with several tasks.
         seed: seeds of this block; those of the sweep by default.
     """
 
-    model: Axis[Name]
+    model: Axis[ModelName]
     attribution: Axis[Name]
     layer: Axis[Name]
     loss: Annotated[dict[Name, Axis[Weight]], Field(min_length=1)]
@@ -145,7 +149,9 @@ class SweepSpec(Frozen):
         guided: training settings of the second stage; a list multiplies the guided trials.
         grid: blocks that together make up the guided trials.
         seed: seeds of the blocks that do not name their own.
-        weights: initial weights of the baselines, for all models or by model; none for random.
+        weights: initial weights of the baselines, for all models or by model; none for random. A
+            path, an address, or a name: `imagenet` is the default of the model's library, whose
+            own names such as `IMAGENET1K_V2` or `augreg_in1k` choose among several.
         evaluate: (attribution, layer) pairs at which guided trials are evaluated besides their
             own, where they fit the model.
         objectives: metrics whose non-dominated epochs keep their weights.
@@ -167,7 +173,7 @@ class SweepSpec(Frozen):
     guided: StageSpec
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
-    weights: Weights | dict[Name, Weights | None] | None = None
+    weights: Weights | dict[ModelName, Weights | None] | None = None
     evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
     resources: Annotated[ResourceSpec, BeforeValidator(_automatic)] = ResourceSpec()

@@ -51,6 +51,15 @@ class Status:
         """The current front of each configuration."""
         return current_fronts(self.trials, self.ledger.progress, self.spec.get("objectives") or ())
 
+    @property
+    def zero_maps(self) -> dict[str, Counter[str]]:
+        """Number of trials by (attribution, layer) and model whose last maps include zero ones."""
+        found: dict[str, Counter[str]] = {}
+        for trial, progress in self.ledger.progress.items():
+            for pair in progress.zero_maps:
+                found.setdefault(pair, Counter())[self.trials[trial].model] += 1
+        return found
+
     def having(self, state: State) -> list[str]:
         """Return the ids of the trials in a state."""
         return [trial for trial, found in self.states.items() if found == state]
@@ -125,6 +134,7 @@ class Status:
             "trial_hours": self.hours(),
             "gpu_hours": self.hours(self.gpus),
             "failures": dict(self.failures_by_kind()),
+            "zero_maps": {pair: dict(models) for pair, models in self.zero_maps.items()},
             "fronts": [asdict(front) for front in self.fronts],
             "trials": {trial: self._trial_json(trial) for trial in self.trials},
         }
@@ -140,6 +150,7 @@ class Status:
             "is_stopped_early": bool(progress and progress.is_stopped),
             "attempts": self.attempts[trial_id],
             "seconds": progress.seconds if progress else 0.0,
+            "zero_maps": progress.zero_maps if progress else {},
             "front": progress.front if progress else [],
             "failure": {key: failure.get(key) for key in FAILURE_KEYS} if failure else None,
         }

@@ -43,6 +43,12 @@ def summary(found: Status) -> list[str]:
     if found.ledger.failures:
         kinds = ", ".join(f"{n} {kind}" for kind, n in found.failures_by_kind().most_common())
         lines.append(f"failures: {kinds}")
+    for pair, models in found.zero_maps.items():
+        shares = [p.zero_maps[pair] for p in found.ledger.progress.values() if pair in p.zero_maps]
+        lines.append(
+            f"maps of {pair} that are zero everywhere: in {models.total()} trials "
+            f"({', '.join(sorted(models))}), up to {100 * max(shares):.3g} %"
+        )
     if found.driver:
         rate, end = found.epochs_per_hour, found.seconds_to_end
         parts = [f"driven by {described(found.driver)}"]

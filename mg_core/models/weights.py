@@ -125,9 +125,20 @@ def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
         InputError: the file is no state dict, its keys, shapes or types do not fit the model, or
             its values are not finite.
     """
-    inside = f"{head}."
+    fill(model, read_state(path), path, (head,), name)
+
+
+def fill(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, heads: Sequence[str], name: str
+) -> None:
+    """Fill everything but the heads from a state dict that a file holds, as `load_backbone` does.
+
+    Raises:
+        InputError: keys, shapes or types do not fit the model, or the values are not finite.
+    """
+    inside = tuple(f"{head}." for head in heads)
     wanted = model.state_dict()
-    state = _without_prefix(read_state(path), wanted, path)
+    state = _without_prefix(dict(state), wanted, path)
     backbone = {key: value for key, value in state.items() if not key.startswith(inside)}
     for key, value in backbone.items():
         if key in wanted:

@@ -132,6 +132,7 @@ class Attempt:
             state=None,
             front=front_values(self.rows, front, self.objectives),
             seconds=old.seconds + _seconds(rows),
+            zero_maps=zero_maps(rows),
         )
         if not progress.is_complete:
             progress = replace(progress, state=layout.state_key(self.trial_id, self.key, epoch))
@@ -217,6 +218,15 @@ class Attempt:
         if self._is_superseded():  # After the listing: see above.
             raise SupersededError(f"trial {self.trial_id} goes on in another attempt")
         self.store.files.delete(garbage)
+
+
+def zero_maps(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the share of maps that are zero everywhere, of each evaluated pair that has any."""
+    return {
+        f"{row['attribution']}@{row['layer']}": row["val_n_zero_map"] / row["val_n_pairs"]
+        for row in rows
+        if row.get("val_n_zero_map") and row.get("val_n_pairs")
+    }
 
 
 def garbage_of(store: ResultStore, trial_id: str, progress: Progress) -> list[str]:

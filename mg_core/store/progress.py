@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -33,6 +34,8 @@ class Progress:
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
         is_stopped: whether training stopped early, so that the trial is complete before `epochs`.
+        zero_maps: share of the maps that were zero everywhere in the last epoch, by (attribution,
+            layer) as in "gradcam@final"; pairs without any are left out.
         digests: SHA-256 of each object in `references`; older versions recorded none.
         format: version of the store's format.
     """
@@ -46,6 +49,7 @@ class Progress:
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     is_stopped: bool = False
+    zero_maps: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
@@ -87,6 +91,12 @@ class Progress:
         values["checkpoints"] = {int(k): v for k, v in values.get("checkpoints", {}).items()}
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def zero_maps_in_words(shares: Mapping[str, float]) -> str:
+    """Return a sentence about maps that are zero everywhere; an empty one if there are none."""
+    parts = [f"{100 * share:.3g} % of the maps of {pair}" for pair, share in shares.items()]
+    return f"{', '.join(parts)} are zero everywhere" if parts else ""
 
 
 def _crc(values: dict[str, Any]) -> int:

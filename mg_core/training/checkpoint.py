@@ -34,7 +34,7 @@ def initial_model(config: TrialConfig, num_classes: int) -> torch.nn.Module:
     """Build the untrained model of a trial from its seed and `weights`."""
     with torch.random.fork_rng(devices=[]):
         seed_torch(config.seed, "initialisation")
-        return build_model(config.model, num_classes, config.weights)
+        return build_model(config.model, num_classes, config.weights, config.data.image_size)
 
 
 def weights_bytes(model: torch.nn.Module) -> bytes:

@@ -16,6 +16,7 @@ from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt, SupersededError, own_version
 from mg_core.store.files import PATIENCE
 from mg_core.store.ledger import FailureKind
+from mg_core.store.progress import zero_maps_in_words
 from mg_core.training.failures import Failure
 from mg_core.training.log import TAIL_LINES, TrialLog
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from mg_core.training.trial import Report, Trial
 
 State = Literal["running", "complete", "failed", "superseded"]
+
+
+FROM_PROGRESS = ("epoch", "front", "seconds", "zero_maps")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Outcome:
         epoch: last committed epoch; -1 before the first.
         front: objectives of the epochs kept so far.
         seconds: training and validation time of all attempts.
+        zero_maps: share of maps that were zero everywhere in the last epoch, by pair.
         error: kind and message of the failure, in one line; none unless it failed.
         kind: kind of the failure; none unless it failed.
         signature: equal for failures with the same cause.
@@ -45,6 +50,7 @@ class Outcome:
     epoch: int = -1
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    zero_maps: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     kind: FailureKind | None = None
     signature: str = ""
@@ -82,6 +88,8 @@ def run_trial(
             log.write(_epoch_line(attempt))
             if progress.is_stopped:
                 log.write(f"training stopped early ({config.early_stop})")
+            if sentence := zero_maps_in_words(progress.zero_maps):
+                log.write(f"warning: {sentence}")
             if not progress.is_complete:
                 yield _outcome(config, attempt, "running")
     except SupersededError:
@@ -207,7 +215,7 @@ def _outcome(
 ) -> Outcome:
     values: dict[str, Any] = {}
     if attempt is not None and attempt.progress is not None:
-        values = {name: getattr(attempt.progress, name) for name in ("epoch", "front", "seconds")}
+        values = {name: getattr(attempt.progress, name) for name in FROM_PROGRESS}
     if failure is not None:
         values["error"] = f"{failure.kind}: {failure.error}"
         values |= {"kind": failure.kind, "signature": failure.signature}

@@ -19,7 +19,9 @@ from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss
+from mg_core.guidance.preflight import check_guidance
 from mg_core.models import encode
+from mg_core.models.study import STUDY_MODELS
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mg_core.data.augmentation import Augmentation
 
 Report = Callable[[str, int, int], None]
+_checked: set[tuple[object, ...]] = set()
 
 
 class Trial:
@@ -133,6 +136,7 @@ class Trial:
             checkpoint.load_baseline(model, self.attempt.store, config.baseline, cache)
         self.model: torch.nn.Module = model.to(self.device)
         self.model.to(memory_format=memory_format(self.device, config.precision))
+        _check_once(self.model, config, len(self.data.classes))
         self.recipe = Recipe(config, self.model.parameters(), self.device)
 
     def _train(self, epoch: int) -> dict[str, Any]:
@@ -193,6 +197,21 @@ def _check_numerics(config: TrialConfig) -> None:
             f"trial {config.trial_id} needs numerics version {config.numerics}, this package "
             f"computes version {NUMERICS_VERSION}; every node needs the same release"
         )
+
+
+def _check_once(model: torch.nn.Module, config: TrialConfig, n_classes: int) -> None:
+    """Refuse a trial whose maps cannot be guided; a process tries each kind of trial once.
+
+    Tests do this for the models of the study.
+    """
+    if config.guidance is None or config.model in STUDY_MODELS:
+        return
+    guided = [(config.guidance.attribution, config.guidance.layer)]
+    evaluated = [(pair.attribution, pair.layer) for pair in config.evaluate]
+    key = (config.model, n_classes, config.data.image_size, *guided, *evaluated)
+    if key not in _checked:
+        check_guidance(model, guided, evaluated, config.data.image_size)
+        _checked.add(key)
 
 
 def validation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
