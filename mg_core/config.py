@@ -145,13 +145,14 @@ class TrialConfig(Frozen):
         model: registered model.
         weights: initial weights of the baseline, by name or path; none trains from scratch.
         seed: seed of initialisation, shuffling, class draws and annotation subsets.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 for a baseline that is trained already.
         learning_rate: constant learning rate of Adam.
         batch_size: images per training step.
         precision: precision of the training step.
         baseline: id of the baseline trial that a guided trial starts from; none for a baseline.
         guidance: how explanations are guided; none for a baseline.
         evaluate: (attribution, layer) pairs evaluated every epoch, sorted; empty for a baseline.
+        origin: file of the trained network that a baseline is; none for one that is trained here.
     """
 
     numerics: PositiveInt
@@ -159,13 +160,14 @@ class TrialConfig(Frozen):
     model: Name
     weights: str | None
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
-    epochs: PositiveInt
+    epochs: Annotated[Integer, Field(ge=0, lt=2**31)]
     learning_rate: PositiveNumber
     batch_size: PositiveInt
     precision: Literal["fp32", "bf16"]
     baseline: str | None
     guidance: GuidanceConfig | None
     evaluate: tuple[EvaluationPair, ...]
+    origin: str | None = None
 
     @property
     def kind(self) -> Literal["baseline", "guided"]:
@@ -179,8 +181,12 @@ class TrialConfig(Frozen):
 
     @property
     def first_epoch(self) -> int:
-        """0 for a guided trial, whose epoch 0 evaluates its baseline, and 1 for a baseline."""
-        return 0 if self.guidance else 1
+        """1 for a baseline, and 0 where a trained network is judged before any update.
+
+        That is so for a guided trial, which starts from its baseline, and for a baseline with an
+        `origin`.
+        """
+        return 0 if self.guidance or self.origin else 1
 
     @property
     def label(self) -> str:
@@ -275,7 +281,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
         if isinstance(part, str) and part in model.model_fields:
             inner = _model_in(model.model_fields[part].annotation)
             model = inner or model
-    return list(model.model_fields)
+    return [item.alias or name for name, item in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
@@ -26,6 +26,7 @@ from mg_core.store.verification import mend, mend_baseline
 from sweeps.display import Display
 from sweeps.grid import Grid, expand
 from sweeps.lock import StoreLock
+from sweeps.origins import with_origins
 from sweeps.planning import Plan, admit, check_admission, look
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
@@ -55,6 +56,7 @@ def drive(
     if only is not None:
         _choose("kind of failure", only, FAILURE_KINDS)
     console = terminal.console()
+    spec = with_origins(spec)
     run = secrets.token_hex(4)
     runtime = spec.runtime(run)
     store = ResultStore(runtime.store)
@@ -69,9 +71,12 @@ def drive(
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
+            for sentence in origins_in_words(todo):
+                console.print(sentence, soft_wrap=True)
             is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
+                check_starts(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 admit(plan, store)
                 _run(plan, todo, run_trials, runtime, console, lock)
@@ -146,6 +151,32 @@ def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
     with progress_bars("decoding") as progress:
         for config in {trial.data.key: trial.data for trial in todo.values()}.values():
             open_data(config, spec.data.root, spec.data.cache, progress).prepare()
+
+
+def origins_in_words(todo: Mapping[str, TrialConfig]) -> list[str]:
+    """Say of each baseline that is trained already which file it is."""
+    return [f"{c.label} is {c.origin}, judged once" for c in todo.values() if c.origin]
+
+
+def check_starts(plan: Plan, todo: Mapping[str, TrialConfig]) -> None:
+    """Load the files that baselines start from, so that their errors come before any trial starts.
+
+    Raises:
+        InputError: a file is not there, or does not fit its model or the classes of the data.
+    """
+    files = {
+        (config.model, config.origin, config.weights): config
+        for config in todo.values()
+        if config.origin or (config.weights and os.path.isabs(config.weights))
+    }
+    if files:
+        from mg_core.data import class_names
+        from mg_core.training.checkpoint import initial_model
+
+        data = plan.spec.data
+        for config in files.values():
+            names = class_names(config.data, data.root, data.cache)
+            initial_model(config, len(names), data.cache)
 
 
 def _ready(

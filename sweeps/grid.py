@@ -26,10 +26,13 @@ from mg_core.guidance.pairs import check_pair
 from mg_core.losses import LOSSES
 from mg_core.models import MODELS
 from mg_core.registry import Registry, import_variants
+from sweeps.origins import check_names, check_origins, origin_of, with_origins
 from sweeps.spec import BlockSpec, SweepSpec
 
 MOST_TRIALS = 200_000
 """Combinations of a grid; each takes some 3 kB of memory and a file in the store."""
+TRAINED = {"epochs": 0, "learning_rate": 1e-4, "precision": "fp32", "weights": None}
+"""Settings of a baseline that is trained already, for none of which it matters."""
 _AXES = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
 
 
@@ -75,6 +78,8 @@ def expand(spec: SweepSpec) -> Grid:
     import_variants(spec.imports)
     _misfit.cache_clear()  # The user may have changed own variants since the last call.
     _check_size(spec)
+    check_names(spec)
+    spec = with_origins(spec)
     options = spec.data.model_dump(exclude={"root", "cache"})
     data = data_config(**options, source="data")
     guided: dict[str, TrialConfig] = {}
@@ -101,6 +106,7 @@ def expand(spec: SweepSpec) -> Grid:
     models = sorted({model for model, _ in starts})
     _check_evaluate(spec, models)
     _check_weights(spec, models)
+    check_origins(spec, starts.keys())
     grid.trials = {start.trial_id: start.config for start in starts.values()} | guided
     return grid
 
@@ -161,7 +167,8 @@ def _check_weights(spec: SweepSpec, models: list[str]) -> None:
         if name is not None and name not in published and "/" not in name:
             raise InputError(
                 f"weights: model {model!r} has no weights called {name!r}; choose from "
-                f"{', '.join(published) or 'none'}, or give a path or an http(s) address"
+                f"{', '.join(published) or 'none'}, or give a path or an http(s) address; there "
+                "is no file of this name in the current folder"
             )
 
 
@@ -198,16 +205,25 @@ def _weights(spec: SweepSpec, model: str) -> str | None:
 
 
 def _baseline(spec: SweepSpec, data: DataConfig, model: str, seed: int) -> TrialConfig:
+    origin = origin_of(spec, model, seed)
+    # A network that is not trained has no settings of training in its id.
+    stage = TRAINED | {"batch_size": spec.baseline.batch_size, "origin": origin}
+    if origin is None:
+        stage = spec.baseline.model_dump(exclude={"origin"}) | {"weights": _weights(spec, model)}
+        if stage["epochs"] is None:
+            raise InputError(
+                f"baseline: 'epochs' is missing, and 'from' names no network of model {model!r} "
+                f"and seed {seed}"
+            )
     return TrialConfig(
         numerics=NUMERICS_VERSION,
         data=data,
         model=model,
-        weights=_weights(spec, model),
         seed=seed,
         baseline=None,
         guidance=None,
         evaluate=(),
-        **spec.baseline.model_dump(),
+        **stage,
     )
 
 
@@ -222,7 +238,7 @@ class Baseline:
     def __init__(self, spec: SweepSpec, config: TrialConfig) -> None:
         self.config, self.trial_id = config, config.trial_id
         self._evaluate = spec.evaluate
-        self._update = {**spec.guided.model_dump(), "baseline": self.trial_id}
+        self._update = {**spec.guided.model_dump(), "baseline": self.trial_id, "origin": None}
         self._pairs: dict[tuple[str, str], tuple[EvaluationPair, ...]] = {}
         self._hashed: dict[tuple[str, str], tuple[str, str]] = {}
 

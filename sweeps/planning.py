@@ -12,6 +12,7 @@ from mg_core.store.ledger import Ledger, read_ledger
 from sweeps.cost import Costs, epochs_left
 from sweeps.grid import Grid, expand
 from sweeps.lock import driven_ledger
+from sweeps.origins import with_origins
 from sweeps.spec import SweepSpec, differences
 
 
@@ -84,6 +85,7 @@ def make_plan(spec: SweepSpec) -> Plan:
     Raises:
         InputError: the sweep is wrong, or the store cannot be read.
     """
+    spec = with_origins(spec)
     grid, store = expand(spec), ResultStore(spec.store)
     with reading(store):
         return Plan(spec, grid, driven_ledger(store, grid.trials)[0])

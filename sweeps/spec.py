@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from mg_core.config import (
     Device,
@@ -25,12 +32,10 @@ from mg_core.config import (
     Runtime,
     parse,
 )
-from mg_core.download import file_digest
-from mg_core.paths import with_home, with_variables
-from mg_core.redaction import refuse_secrets
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
 from mg_core.store.layout import SPEC
+from sweeps.pinning import absolute, pinned, pinned_origin
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")
@@ -62,35 +67,15 @@ def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-def absolute(path: str) -> str:
-    """Return the absolute path; a URI and a path with `~`, which nodes resolve, stay the same."""
-    path = with_variables(path)
-    return path if "://" in path or path.startswith("~") else str(Path(path).absolute())
-
-
-def pinned(weights: str) -> str:
-    """Return a path of weights with the file's checksum, which tells changed files apart.
-
-    Names, addresses and paths without a file on this machine stay the same.
-    """
-    refuse_secrets(weights, "the address")
-    weights = weights if "://" in weights else with_variables(weights)
-    if "/" not in weights or "://" in weights or "#sha256=" in weights:
-        return weights
-    path = absolute(weights)
-    file = with_home(path)
-    if not os.path.isfile(file):
-        return path
-    return f"{path}#sha256={file_digest(file, 'sha256')[:16]}"
-
-
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
 """One value or a list of different values; the grid is the product of all axes."""
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
 Weights = Annotated[str, AfterValidator(pinned)]
+Origin = Annotated[str, Field(min_length=1), AfterValidator(pinned_origin)]
 Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+SeedKey = Annotated[int, Field(ge=0, lt=2**63)]  # Keys become texts where a sweep is written.
 
 
 class DataSpec(Frozen):
@@ -111,6 +96,34 @@ class StageSpec(Frozen):
     learning_rate: PositiveNumber = 1e-4
     batch_size: PositiveInt = 64
     precision: Literal["fp32", "bf16"] = "fp32"
+
+
+class BaselineSpec(StageSpec):
+    """Training settings of the first stage, or trained networks in its place.
+
+    Attributes:
+        epochs: passes over the training split; not needed where `from` names a network.
+        origin: the key `from`: a trained network with its head, for all models, by model, or by
+            model and seed. It is a state dict's file, a checkpoint of the published code, a result
+            store, whose best baseline of the same data, model and seed is taken, or
+            `STORE#trial=ID`, whose best kept epoch is taken. It is judged once and not trained.
+    """
+
+    epochs: PositiveInt | None = None  # type: ignore[assignment]
+    origin: Origin | dict[Name, Origin | dict[SeedKey, Origin]] | None = Field(None, alias="from")
+
+    @model_validator(mode="after")
+    def _has_epochs(self) -> BaselineSpec:
+        if self.epochs is None and self.origin is None:
+            raise ValueError("'epochs' is missing, or 'from' a trained network")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without the key where it has no value: older versions read such files too.
+        found: dict[str, Any] = values(self)
+        origin = found.pop("origin", None)
+        return found if origin is None else found | {"from": origin}
 
 
 class BlockSpec(Frozen):
@@ -148,7 +161,7 @@ class SweepSpec(Frozen):
         name: title of the sweep.
         store: URI of the result store.
         data: the data set.
-        baseline: training settings of the first stage.
+        baseline: training settings of the first stage, or `from` where trained networks are.
         guided: training settings of the second stage.
         grid: blocks that together make up the guided trials.
         seed: seeds of the blocks that do not name their own.
@@ -170,7 +183,7 @@ class SweepSpec(Frozen):
     name: Name
     store: Place
     data: DataSpec
-    baseline: StageSpec
+    baseline: BaselineSpec
     guided: StageSpec
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
