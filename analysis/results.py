@@ -16,6 +16,7 @@ from analysis.frame import (
     to_frame,
     with_tests,
     without_repeats,
+    without_trials,
 )
 from analysis.heatmaps import HeatMaps, Key, Row
 from analysis.pareto import OBJECTIVES
@@ -26,6 +27,8 @@ from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
 from mg_core.store.ledger import Ledger, read_ledger
 from mg_core.store.progress import Progress
+from mg_core.store.shelf import in_words as shelved_in_words
+from mg_core.store.shelf import read_shelf
 from mg_core.store.tables import METRICS, TEST
 
 T = TypeVar("T")
@@ -49,6 +52,7 @@ class Results:
         published: rows of others, see `analysis.published`; figures show them beside.
         recorded_heatmaps: rows of heat maps that were recorded without their store.
         n_infinite: values of metrics that are infinite; `rows` and `tests` miss them.
+        n_shelved: trials that left their sweep; nothing here holds anything of them.
     """
 
     stores: tuple[ResultStore, ...]
@@ -64,6 +68,7 @@ class Results:
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     recorded_heatmaps: Mapping[Key, list[Row]] = field(default_factory=dict)
     n_infinite: int = 0
+    n_shelved: int = 0
 
     @property
     def store(self) -> ResultStore:
@@ -139,10 +144,13 @@ class Results:
 
     @property
     def left_out(self) -> str | None:
-        """One sentence on infinite values, none where there are none."""
-        if not self.n_infinite:
-            return None
-        return f"values of metrics that are infinite count as missing: {self.n_infinite:,}"
+        """What no result shows: infinite values and shelved trials; none where there are none."""
+        said = [shelved_in_words(self.n_shelved)]
+        if self.n_infinite:
+            said.append(
+                f"values of metrics that are infinite count as missing: {self.n_infinite:,}"
+            )
+        return "; ".join(filter(None, said)) or None
 
     @property
     def states(self) -> dict[str, int]:
@@ -168,7 +176,8 @@ def read_results(
     if not 0 <= tolerance < 1:
         raise InputError(f"a tolerance is a fraction from 0 to below 1, not {tolerance:g}")
     with reading(opened):
-        rows, trials, ledger, first, tests, made = _read_store(opened)
+        shelved = read_shelf(opened)
+        rows, trials, ledger, first, tests, made = _read_store(opened, shelved)
     nameless = sorted(set(rows["trial_id"]) - trials.keys())
     if nameless:
         raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
@@ -188,27 +197,30 @@ def read_results(
         tolerance=tolerance,
         heatmap_keys=frozenset(made),
         n_infinite=n_rows + n_tests,
+        n_shelved=len(shelved),
     )
 
 
 def _read_store(
-    store: ResultStore, retries: int = 10
+    store: ResultStore, shelved: frozenset[str], retries: int = 10
 ) -> tuple[
     pd.DataFrame, dict[str, TrialConfig], Ledger, dict[str, dict[str, Any]], pd.DataFrame, set[Key]
 ]:
     """Read a store, anew if a running sweep removes a file between listing and reading."""
     try:
         # Rows first: a trial that commits meanwhile names more checkpoints than they need.
-        rows = to_frame(store.rows()).drop_duplicates(KEY, ignore_index=True)
-        trials = store.trials()
+        rows = without_trials(to_frame(store.rows()), shelved)
+        rows = rows.drop_duplicates(KEY, ignore_index=True)
+        trials = store.trials(store.trial_ids() - shelved)
         ledger = read_ledger(store, trials)
         first = store.attempts(sorted(trials)[:1])
-        tests = to_frame(store.test_rows()).drop_duplicates(KEY, ignore_index=True)
+        tests = without_trials(to_frame(store.test_rows()), shelved)
+        tests = tests.drop_duplicates(KEY, ignore_index=True)
         return rows, trials, ledger, first, tests, store.heatmap_keys()
     except FileNotFoundError:
         if not retries:
             raise
-        return _read_store(store, retries - 1)
+        return _read_store(store, shelved, retries - 1)
 
 
 def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Results:
@@ -247,6 +259,7 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
         heatmap_keys=frozenset().union(*(part.heatmap_keys for part in parts)),
         published=others,
         n_infinite=sum(part.n_infinite for part in parts),
+        n_shelved=sum(part.n_shelved for part in parts),
     )
 
 

@@ -222,6 +222,8 @@ class Runtime(Frozen):
         deterministic: whether PyTorch uses deterministic kernels where it has them.
         run: nonce of the driver that started the trial.
         version: the driver's version of this package, which every node must have.
+        keep_states: whether complete trials keep the state from which a longer one can go on.
+        lengths: numbers of epochs of other trials in the store, with which a trial may begin.
     """
 
     store: str
@@ -234,6 +236,8 @@ class Runtime(Frozen):
     deterministic: bool = True
     run: str = ""
     version: str = ""
+    keep_states: bool = True
+    lengths: tuple[PositiveInt, ...] = ()
 
 
 def parse(model: type[Model], value: Any, source: str, is_key: bool = False) -> Model:

@@ -67,7 +67,8 @@ def run_sweep(
         bool, typer.Option("--retry-failed", help="Run failed trials too.")
     ] = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Add the new trials of a larger grid to the store.")
+        bool,
+        typer.Option("--extend", help="Take what the file changes: new, longer and fewer trials."),
     ] = False,
     into: Annotated[
         bool, typer.Option("--into", help="Put a new store among other files of a folder.")
@@ -235,6 +236,7 @@ def _store(file: str, override: str | None) -> ResultStore:
 
 
 def _print_plan(plan: Plan) -> None:
+    from mg_core.store.shelf import in_words as shelved_in_words
     from sweeps.display import in_words
 
     grid = plan.grid
@@ -248,5 +250,9 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(f"  {axis}: {shown}{more}")
     n_epochs = sum(plan.epochs_left(trial) for trial in plan.todo(retry_failed=False))
     typer.echo(f"{in_words(plan.counts())} ({n_epochs} epochs to run)")
+    if plan.edit.present and not plan.edit.is_none:
+        typer.echo(f"with --extend: {plan.edit}")
+    if shelved := shelved_in_words(len(plan.edit.shelved - plan.edit.back)):
+        typer.echo(shelved)
     for reason, number in grid.dropped.items():
         typer.echo(f"{number} combinations dropped: {reason}")

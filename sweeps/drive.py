@@ -68,6 +68,8 @@ def drive(
     with StoreLock(store, run) as lock:
         plan = _mended(spec, grid, store, retry_failed, console)
         check_admission(plan, store, extend)
+        if plan.edit.present and not plan.edit.is_none:
+            console.print(f"store {spec.store}: {plan.edit}", soft_wrap=True)
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
@@ -79,6 +81,7 @@ def drive(
                 check_starts(plan, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 admit(plan, store)
+                runtime = runtime.model_copy(update={"lengths": plan.edit.lengths})
                 _run(plan, todo, run_trials, runtime, console, lock)
         else:
             admit(plan, store)

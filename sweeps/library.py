@@ -55,7 +55,8 @@ def run(
         num_gpus: logical GPUs of a Ray cluster that this machine starts.
         retry_failed: run the failed trials too.
         into: put a new store into a folder that holds other files.
-        extend: add the new trials of a larger grid to the store.
+        extend: take what the file changes: new trials are added, those with more epochs go on,
+            and those that it does not have any more are shelved.
         only: the kind of failure to run again; with `retry_failed` alone all kinds.
 
     Returns:

@@ -175,6 +175,8 @@ class SweepSpec(Frozen):
         device: `auto`, `cpu` or a CUDA device.
         deterministic: ask PyTorch for deterministic kernels.
         imports: modules that register the user's own variants.
+        keep_states: keep the state of a complete trial, three times its weights, so that it can be
+            given more epochs later; else these train from the start.
         fail_fast_on: number of trials that may fail by the same bug or mistake before the sweep
             stops; none for no limit.
         tracking: where metrics are copied to besides the store.
@@ -196,6 +198,7 @@ class SweepSpec(Frozen):
     device: Device = "auto"
     deterministic: bool = True
     imports: tuple[str, ...] = ()
+    keep_states: bool = True
     fail_fast_on: PositiveInt | None = 10
     tracking: Literal["mlflow", "tensorboard"] | None = None
 
@@ -218,6 +221,7 @@ class SweepSpec(Frozen):
             deterministic=self.deterministic,
             run=run,
             version=own_version(),
+            keep_states=self.keep_states,
         )
 
     def to_yaml(self) -> str:
@@ -230,7 +234,7 @@ class SweepSpec(Frozen):
 
 WITHOUT_EFFECT = {
     *("name", "store", "data.root", "data.cache", "resources", "max_concurrent", "max_retries"),
-    *("device", "deterministic", "imports", "fail_fast_on", "tracking"),
+    *("device", "deterministic", "imports", "keep_states", "fail_fast_on", "tracking"),
 }
 """Keys that change neither the trials nor what the store keeps of them."""
 

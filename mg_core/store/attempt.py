@@ -57,6 +57,7 @@ class Attempt:
         config: configuration of the trial.
         objectives: metrics whose non-dominated epochs keep their weights.
         run: nonce of the driver that started the attempt.
+        keeps_state: whether a complete trial keeps its state, from which a longer one can go on.
 
     Attributes:
         rows: all committed rows, those of earlier attempts included.
@@ -65,11 +66,17 @@ class Attempt:
     """
 
     def __init__(
-        self, store: ResultStore, config: TrialConfig, objectives: Sequence[str], run: str
+        self,
+        store: ResultStore,
+        config: TrialConfig,
+        objectives: Sequence[str],
+        run: str,
+        keeps_state: bool = True,
     ) -> None:
         self.store = store
         self.config = config
         self.objectives = tuple(objectives)
+        self.keeps_state = keeps_state and config.epochs > 0
         self.trial_id = config.trial_id
         self.key = self._announce(run)
         self.damage = ""
@@ -101,7 +108,8 @@ class Attempt:
             epoch: number of the epoch, `next_epoch`.
             rows: one row for each evaluated pair, without the columns that describe the trial.
             weights: serialises the model; called if the epoch is non-dominated so far.
-            state: serialises model and optimiser; called unless this is the last epoch.
+            state: serialises model and optimiser; called after the last epoch only if that state
+                is kept.
 
         Raises:
             SupersededError: a later attempt of the trial has begun.
@@ -125,7 +133,7 @@ class Attempt:
             front=front_values(self.rows, front, self.objectives),
             seconds=old.seconds + _seconds(rows),
         )
-        if not progress.is_complete:
+        if self.keeps_state or not progress.is_complete:
             progress = replace(progress, state=layout.state_key(self.trial_id, self.key, epoch))
             digests[str(progress.state)] = self._put(str(progress.state), state())
         kept = {key: digest for key, digest in digests.items() if key in progress.references}
@@ -137,6 +145,11 @@ class Attempt:
         self.damage = f"{damage.strerror}; now in {folder}, and the trial begins anew"
         self._record["damage"] = self.damage
         self.rows, self.progress = METRICS.empty_table(), None
+
+    def take_over(self, rows: pa.Table, progress: Progress) -> None:
+        """Commit epochs of another trial as this one's own, once their weights are in place."""
+        self.rows = rows
+        self._publish(progress)
 
     def _put(self, key: str, data: bytes) -> str:
         self.store.put(key, data)

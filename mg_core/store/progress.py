@@ -29,7 +29,7 @@ class Progress:
         epoch: last committed epoch.
         epochs: last epoch of the trial when it is complete.
         checkpoints: key of the weights of each kept epoch.
-        state: key of the newest state to resume from; none once the trial is complete.
+        state: key of the newest state to resume from; a complete trial may have kept none.
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
         digests: SHA-256 of each object in `references`; older versions recorded none.

@@ -11,6 +11,7 @@ from mg_core.store.attempt import results_of, set_aside
 from mg_core.store.integrity import check_text
 from mg_core.store.progress import Progress
 from mg_core.store.result_store import ResultStore
+from mg_core.store.shelf import read_shelf
 from mg_core.store.tables import check_seal
 
 RUN_AGAIN = "--repair sets the trial's files aside; mg-sweep run trains it again"
@@ -84,6 +85,8 @@ def _check(store: ResultStore, key: str) -> Iterator[Damage]:
             store.heatmaps(trial_id, epoch, name)
         elif folder == layout.ATTEMPTS and store.attempt_record(key)["how"] == "unreadable":
             yield Damage(key, f"{key} is damaged", NOT_NEEDED, (key,))
+        elif key == layout.SHELF:
+            read_shelf(store)
         elif key == layout.SPEC:
             store.spec()
             check_text(str(store.spec_text()), key)

@@ -15,6 +15,7 @@ from mg_core.redaction import redacted
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt, SupersededError, own_version
 from mg_core.store.files import PATIENCE
+from mg_core.store.history import adopt
 from mg_core.store.ledger import FailureKind
 from mg_core.training.failures import Failure
 from mg_core.training.log import TAIL_LINES, TrialLog
@@ -70,10 +71,14 @@ def run_trial(
         trial_class = _trial_class()
         store = ResultStore(runtime.store, PATIENCE)
         check_node(store, runtime)
-        attempt = Attempt(store, config, runtime.objectives, runtime.run)
+        attempt = Attempt(
+            store, config, runtime.objectives, runtime.run, keeps_state=runtime.keep_states
+        )
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
         log.start()
+        if shared := adopt(attempt, runtime.lengths):
+            log.write(shared)
         trial = trial_class(config, runtime, attempt, report)
         if attempt.damage:
             log.write(attempt.damage)
