@@ -19,12 +19,13 @@ from analysis.frame import (
     without_trials,
 )
 from analysis.heatmaps import HeatMaps, Key, Row
-from analysis.pareto import OBJECTIVES
+from analysis.pareto import OBJECTIVES, front_ids
 from analysis.selection import select
 from mg_core.columns import BY_METRIC, KEY
 from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
+from mg_core.store.code import SHOWN, versions_of
 from mg_core.store.ledger import Ledger, read_ledger
 from mg_core.store.progress import Progress
 from mg_core.store.shelf import in_words as shelved_in_words
@@ -142,10 +143,32 @@ class Results:
             f"{self.objectives_in_words} on validation"
         )
 
+    @cached_property
+    def mixed_code(self) -> str | None:
+        """One sentence where versions of the user's own code meet on a front, else none."""
+        if not any(progress.code for progress in self.progress.values()):
+            return None
+        fronts = pd.DataFrame({"front": front_ids(self.rows), "trial": self.rows["trial_id"]})
+        members = fronts[fronts["front"] >= 0].drop_duplicates().groupby("front")["trial"]
+        found = [versions_of(self.progress[trial] for trial in trials) for _, trials in members]
+        mixed = [each for each in found if any(len(counts) > 1 for counts in each.values())]
+        if not mixed:
+            return None
+        versions = {
+            f"{module} {version[:SHOWN]}"
+            for each in mixed
+            for module, counts in each.items()
+            for version in (counts if len(counts) > 1 else ())
+        }
+        return (
+            f"fronts with rows from different versions of your own code: {len(mixed)} "
+            f"({', '.join(sorted(versions))}); mg-sweep run --rerun-code makes them one"
+        )
+
     @property
-    def left_out(self) -> str | None:
-        """What no result shows: infinite values and shelved trials; none where there are none."""
-        said = [shelved_in_words(self.n_shelved)]
+    def remarks(self) -> str | None:
+        """What no result shows: infinite values, shelved trials, mixed code; else none."""
+        said = [shelved_in_words(self.n_shelved), self.mixed_code]
         if self.n_infinite:
             said.append(
                 f"values of metrics that are infinite count as missing: {self.n_infinite:,}"

@@ -223,6 +223,7 @@ class Runtime(Frozen):
         run: nonce of the driver that started the trial.
         version: the driver's version of this package, which every node must have.
         keep_states: whether complete trials keep the state from which a longer one can go on.
+        code: versions of the user's modules that the sweep was started with.
         lengths: numbers of epochs of other trials in the store, with which a trial may begin.
     """
 
@@ -237,6 +238,7 @@ class Runtime(Frozen):
     run: str = ""
     version: str = ""
     keep_states: bool = True
+    code: dict[str, str] = Field(default_factory=dict)
     lengths: tuple[PositiveInt, ...] = ()
 
 

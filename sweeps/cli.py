@@ -10,6 +10,7 @@ from mg_core.cli import new_app, run
 
 if TYPE_CHECKING:
     from mg_core.store import ResultStore
+    from sweeps.changed_code import Answer
     from sweeps.planning import Plan
 
 SHOWN_VALUES = 50
@@ -31,6 +32,14 @@ Runner = Annotated[str, typer.Option(metavar="ray|inline", help="On Ray, or in t
 Address = Annotated[
     str | None,
     typer.Option(help="Ray cluster to join, `auto` for this machine's; default: start one."),
+]
+AcceptCode = Annotated[
+    bool,
+    typer.Option("--accept-code", help="Keep trials of another version of your own code."),
+]
+RerunCode = Annotated[
+    bool,
+    typer.Option("--rerun-code", help="Train trials of another version of your own code again."),
 ]
 NumGpus = Annotated[int | None, typer.Option(min=0, help="Logical GPUs of a Ray started here.")]
 
@@ -73,6 +82,8 @@ def run_sweep(
     into: Annotated[
         bool, typer.Option("--into", help="Put a new store among other files of a folder.")
     ] = False,
+    accept_code: AcceptCode = False,
+    rerun_code: RerunCode = False,
 ) -> None:
     """Run the waiting trials; the same command goes on where a run was stopped.
 
@@ -81,7 +92,16 @@ def run_sweep(
     from sweeps import library
 
     done = library.run(
-        file, store, settings or (), runner, address, num_gpus, retry_failed, extend, into=into
+        file,
+        store,
+        settings or (),
+        runner,
+        address,
+        num_gpus,
+        retry_failed,
+        extend,
+        into=into,
+        changed_code=_answer(accept_code, rerun_code),
     )
     raise typer.Exit(0 if done.is_complete else 1)
 
@@ -97,6 +117,8 @@ def retry(
     runner: Runner = "ray",
     address: Address = None,
     num_gpus: NumGpus = None,
+    accept_code: AcceptCode = False,
+    rerun_code: RerunCode = False,
 ) -> None:
     """Run the waiting and the failed trials; each goes on from its last epoch.
 
@@ -105,7 +127,15 @@ def retry(
     from sweeps import library
 
     done = library.run(
-        file, store, settings or (), runner, address, num_gpus, retry_failed=True, only=only
+        file,
+        store,
+        settings or (),
+        runner,
+        address,
+        num_gpus,
+        retry_failed=True,
+        only=only,
+        changed_code=_answer(accept_code, rerun_code),
     )
     raise typer.Exit(0 if done.is_complete else 1)
 
@@ -180,6 +210,7 @@ def verify(
     """
     from mg_core.progress import progress_bars
     from mg_core.store import reading
+    from mg_core.store.code import in_words, versions_of
     from mg_core.store.verification import set_damage_aside
     from mg_core.store.verification import verify as verify_store
     from sweeps.lock import refuse_driven
@@ -189,6 +220,9 @@ def verify(
         found = verify_store(place, progress)
     for damage in found:
         typer.echo(f"{damage.problem}: {damage.repair}")
+    if not found:
+        for module, versions in versions_of(place.progress().values()).items():
+            typer.echo(in_words(module, versions))
     if not found:
         typer.echo("every file is as it was written")
     movable = [damage for damage in found if damage.keys]
@@ -222,6 +256,14 @@ def rm(
 def main() -> None:
     """Run `mg-sweep`."""
     run(app)
+
+
+def _answer(accept_code: bool, rerun_code: bool) -> Answer:
+    from mg_core.errors import InputError
+
+    if accept_code and rerun_code:
+        raise InputError("--accept-code keeps what --rerun-code trains again; give one of the two")
+    return "accept" if accept_code else "rerun" if rerun_code else "ask"
 
 
 def _store(file: str, override: str | None) -> ResultStore:

@@ -79,7 +79,7 @@ def _of_store(store: ResultStore) -> Removal:
         if key.startswith(f"{folder}/") and (layout.is_own(key) or key in written)
     ]
     # The spec last: while it is there, an interrupted deletion can be repeated.
-    own += [key for key in (layout.LOCK, layout.SHELF, layout.SPEC) if key in present]
+    own += [key for key in (layout.LOCK, layout.SHELF, layout.CODE, layout.SPEC) if key in present]
     n_foreign = len(present) - len(own)
     stays = f"; other files in its folder stay: {n_foreign}" if n_foreign else ""
     n_trials = sum(key.startswith(f"{layout.TRIALS}/") for key in own)

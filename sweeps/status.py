@@ -9,6 +9,7 @@ from typing import Any
 
 from mg_core.config import TrialConfig
 from mg_core.store import ResultStore, reading
+from mg_core.store.code import versions_of
 from mg_core.store.ledger import STATES, Ledger, State
 from mg_core.store.shelf import read_shelf
 from sweeps.cost import Costs
@@ -107,6 +108,11 @@ class Status:
             "left": None if left is None else per_trial * left / HOUR,
         }
 
+    @cached_property
+    def code(self) -> dict[str, Counter[str]]:
+        """Number of trials that each version of each of the user's modules computed."""
+        return versions_of(self.ledger.progress.values())
+
     def failures_by_kind(self) -> Counter[str]:
         """Count the trials whose last attempt failed, waiting ones included, by kind."""
         return Counter(str(record.get("kind")) for record in self.ledger.failures.values())
@@ -121,6 +127,7 @@ class Status:
             "counts": {state: counts[state] for state in STATES},
             "epochs": {"done": done, "total": total},
             "shelved": self.n_shelved,
+            "code": {module: dict(counts) for module, counts in self.code.items()},
             "attempts": self.attempts.total(),
             "epochs_per_hour": self.epochs_per_hour,
             "seconds_to_end": self.seconds_to_end,

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mg_core.columns import BY_METRIC
+from mg_core.store.code import in_words as code_in_words
 from mg_core.store.shelf import in_words as shelved_in_words
 from sweeps.display import STYLES, duration, in_words, table
 from sweeps.lock import described
@@ -36,6 +37,7 @@ def summary(found: Status) -> list[str]:
     done, total = found.epochs
     lines = [f"{len(found.trials)} trials: {in_words(found.ledger.counts(found.trials))}"]
     lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts")
+    lines += [code_in_words(module, v) for module, v in found.code.items() if len(v) > 1]
     lines += filter(None, [shelved_in_words(found.n_shelved)])
     if found.gpus:
         lines.append(f"GPU-hours: {_hours(found.hours(found.gpus))}")

@@ -57,8 +57,8 @@ def summary(results: Results, problems: Sequence[str]) -> str:
             '<p class="note" role="note">This sweep is not finished: the page shows the epochs '
             "committed so far, and fronts may still move.</p>"
         )
-    if results.left_out:
-        parts.append(f'<p class="note" role="note">{escaped(results.left_out)}.</p>')
+    if results.remarks:
+        parts.append(f'<p class="note" role="note">{escaped(results.remarks)}.</p>')
     parts.append(
         f"<p>Checkpoints are selected on validation as those non-dominated in "
         f"{results.objectives_in_words}"

@@ -32,6 +32,7 @@ from mg_core.errors import DamagedError
 from mg_core.pareto import non_dominated
 from mg_core.redaction import harmless
 from mg_core.store import layout
+from mg_core.store.code import Code, newest
 from mg_core.store.integrity import record_checksum
 from mg_core.store.layout import AttemptKey
 from mg_core.store.progress import FOOTER, Progress
@@ -63,6 +64,7 @@ class Attempt:
         rows: all committed rows, those of earlier attempts included.
         progress: progress as of the last commit; none before the first one.
         damage: what was wrong with the results of earlier attempts, which were set aside.
+        code: versions of the user's modules that compute from here on, for `Progress.code`.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Attempt:
         self.trial_id = config.trial_id
         self.key = self._announce(run)
         self.damage = ""
+        self.code: Code = {}
         try:
             self.rows, self.progress = store.read_rows(self.trial_id)
         except DamagedError as error:
@@ -132,6 +135,7 @@ class Attempt:
             state=None,
             front=front_values(self.rows, front, self.objectives),
             seconds=old.seconds + _seconds(rows),
+            code=self._code_since(epoch, old),
         )
         if self.keeps_state or not progress.is_complete:
             progress = replace(progress, state=layout.state_key(self.trial_id, self.key, epoch))
@@ -150,6 +154,10 @@ class Attempt:
         """Commit epochs of another trial as this one's own, once their weights are in place."""
         self.rows = rows
         self._publish(progress)
+
+    def _code_since(self, epoch: int, old: Progress) -> dict[int, dict[str, str]]:
+        is_same = not self.code or self.code == newest(old)
+        return old.code if is_same else {**old.code, epoch: dict(self.code)}
 
     def _put(self, key: str, data: bytes) -> str:
         self.store.put(key, data)

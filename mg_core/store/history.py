@@ -8,7 +8,7 @@ epochs are bit for bit those of a trial that was that long from the start.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ from mg_core.config import TrialConfig, digest
 from mg_core.errors import StorageError
 from mg_core.store import layout
 from mg_core.store.attempt import Attempt
+from mg_core.store.code import changes, newest, read_accepted
 from mg_core.store.progress import Progress
 
 
@@ -49,7 +50,7 @@ def is_longer(config: TrialConfig, found: Progress) -> bool:
     return found.epoch > config.epochs
 
 
-def adopt(attempt: Attempt, lengths: Iterable[int]) -> str | None:
+def adopt(attempt: Attempt, lengths: Sequence[int]) -> str | None:
     """Let a trial without epochs begin with those of its lineage's furthest; say so in a sentence.
 
     Another trial whose files cannot be read is no reason to stop: its epochs are trained again.
@@ -59,11 +60,16 @@ def adopt(attempt: Attempt, lengths: Iterable[int]) -> str | None:
         lengths: numbers of epochs that the store's trials of this lineage may have.
     """
     config = attempt.config
-    if attempt.progress is not None or lineage(config) is None:
+    if not lengths or attempt.progress is not None or lineage(config) is None:
         return None
     twins = [config.model_copy(update={"epochs": length}).trial_id for length in lengths]
     found = {t: p for twin in twins for t, p in attempt.store.progress(twin).items()}
-    fitting = [trial for trial, progress in found.items() if goes_on(config, progress)]
+    accepted = read_accepted(attempt.store)
+    fitting = [
+        trial
+        for trial, progress in found.items()
+        if goes_on(config, progress) and not changes(newest(progress), attempt.code, accepted)
+    ]
     for trial_id in sorted(fitting, key=lambda trial: -found[trial].epoch):
         with contextlib.suppress(StorageError):
             rows, progress = attempt.store.read_rows(trial_id)

@@ -33,6 +33,8 @@ class Progress:
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
         digests: SHA-256 of each object in `references`; older versions recorded none.
+        code: versions of the user's own modules by the first epoch that they computed, see
+            `mg_core.store.code`; trials without such modules, and older versions, have none.
         format: version of the store's format.
     """
 
@@ -45,6 +47,7 @@ class Progress:
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     digests: dict[str, str] = field(default_factory=dict)
+    code: dict[int, dict[str, str]] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property
@@ -60,6 +63,8 @@ class Progress:
     def footer(self) -> bytes:
         """Serialise for the footer of a metrics file, with a checksum."""
         values = json.loads(json.dumps(asdict(self)))
+        if not self.code:
+            del values["code"]
         return json.dumps(values | {"crc": _crc(values)}, sort_keys=True).encode()
 
     @classmethod
@@ -82,7 +87,8 @@ class Progress:
                 f"{source}: written in store format {values['format']}, this version reads up to "
                 f"{FORMAT_VERSION}; update the package"
             )
-        values["checkpoints"] = {int(k): v for k, v in values.get("checkpoints", {}).items()}
+        for name in ("checkpoints", "code"):
+            values[name] = {int(k): v for k, v in values.get(name, {}).items()}
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 

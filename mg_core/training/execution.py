@@ -19,6 +19,7 @@ from mg_core.store.history import adopt
 from mg_core.store.ledger import FailureKind
 from mg_core.training.failures import Failure
 from mg_core.training.log import TAIL_LINES, TrialLog
+from mg_core.training.own_code import code_of
 
 if TYPE_CHECKING:
     from mg_core.training.trial import Report, Trial
@@ -77,6 +78,7 @@ def run_trial(
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
         log.start()
+        attempt.code = code_of(config, runtime)
         if shared := adopt(attempt, runtime.lengths):
             log.write(shared)
         trial = trial_class(config, runtime, attempt, report)
