@@ -150,7 +150,7 @@ class Results:
             return None
         fronts = pd.DataFrame({"front": front_ids(self.rows), "trial": self.rows["trial_id"]})
         members = fronts[fronts["front"] >= 0].drop_duplicates().groupby("front")["trial"]
-        found = [versions_of(self.progress[trial] for trial in trials) for _, trials in members]
+        found = [versions_of(self._with_baselines(trials)) for _, trials in members]
         mixed = [each for each in found if any(len(counts) > 1 for counts in each.values())]
         if not mixed:
             return None
@@ -164,6 +164,11 @@ class Results:
             f"fronts with rows from different versions of your own code: {len(mixed)} "
             f"({', '.join(sorted(versions))}); mg-sweep run --rerun-code makes them one"
         )
+
+    def _with_baselines(self, trial_ids: Iterable[str]) -> list[Progress]:
+        ids = set(trial_ids)
+        ids |= {self.trials[trial].baseline or trial for trial in ids}
+        return [self.progress[trial] for trial in ids if trial in self.progress]
 
     @property
     def remarks(self) -> str | None:
@@ -220,7 +225,7 @@ def read_results(
         tolerance=tolerance,
         heatmap_keys=frozenset(made),
         n_infinite=n_rows + n_tests,
-        n_shelved=len(shelved),
+        n_shelved=len(shelved & opened.trial_ids()) if shelved else 0,
     )
 
 

@@ -240,13 +240,19 @@ def rm(
         list[str] | None,
         typer.Option("--trial", metavar="ID", help="Only the results of this trial; repeatable."),
     ] = None,
+    shelved: Annotated[
+        bool, typer.Option("--shelved", help="Only the trials that left the sweep file.")
+    ] = False,
     store: StoreOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a store, or the results of some trials, which the next run trains again."""
+    from mg_core.errors import InputError
     from sweeps.removal import removal
 
-    found = removal(_store(file, store), trial or [])
+    if trial and shelved:
+        raise InputError("--trial and --shelved name different trials; give one of the two")
+    found = removal(_store(file, store), trial or [], shelved)
     typer.echo(found.description)
     if not (yes or typer.confirm("delete?")):
         raise typer.Exit(1)

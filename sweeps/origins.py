@@ -166,4 +166,6 @@ def _file(
     found = progress[best["trial_id"]]
     key = found.checkpoints[best["epoch"]]
     digest = found.digests.get(key) or hashlib.sha256(store.get(key)).hexdigest()
-    return f"{store.uri.rstrip('/')}/{key}{DIGEST}{digest[:16]}"
+    # A URI of object storage may end in settings of the connection.
+    folder, mark, settings = store.uri.partition("?" if "://" in store.uri else "\0")
+    return f"{folder.rstrip('/')}/{key}{mark}{settings}{DIGEST}{digest[:16]}"

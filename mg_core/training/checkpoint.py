@@ -52,11 +52,13 @@ def _local(origin: str, cache: str | None) -> str:
     uri, _, digits = origin.partition("#sha256=")
     if "://" not in uri or uri.startswith(("http://", "https://", "file://")):
         return origin
-    folder, key = uri.rsplit("/checkpoints/", 1)
+    place, mark, settings = uri.partition("?")
+    folder, key = place.rsplit("/checkpoints/", 1)
     copy = cache_folder(cache) / "checkpoints" / f"{hashed(origin):016x}.safetensors"
     with locked(copy):
         if not copy.is_file():
-            data = ResultStore(folder).referenced(f"checkpoints/{key}", None)
+            store = ResultStore(folder + mark + settings)
+            data = store.referenced(f"checkpoints/{key}", None)
             ResultStore(str(copy.parent)).put(copy.name, data)
     return f"{copy}#sha256={digits}"
 

@@ -173,6 +173,23 @@ def test_what_left_the_file_is_kept_and_counts_nowhere(run, file, tmp_path, mg_s
     mg_sweep("run", file, "--store", store, "--runner", "inline")  # Nothing is different now.
 
 
+def test_what_is_shelved_can_be_deleted(run, tmp_path, mg_sweep):
+    run()
+    store = tmp_path / "store"
+    assert "has no shelved trials" in mg_sweep("rm", store, "--shelved", "-y", code=2).stderr
+    left = "grid.loss={energy: [0.1]}"
+    run(left, extend=True)
+    before = rows(store)
+    said = mg_sweep("rm", store, "--shelved", "-y").stdout
+    assert said.startswith("1 trials that left the sweep, and their results, ")
+    assert not (store / SHELF).exists()
+    opened = ResultStore(str(store))
+    assert opened.trial_ids() == opened.progress().keys() == set(before["trial_id"])
+    pd.testing.assert_frame_equal(rows(store, shelved=True), before)
+    assert verify(opened, lambda *_: None) == []
+    assert run(left).counts() == {"complete": 2}
+
+
 def test_a_list_of_the_shelf_that_is_damaged_is_said_and_written_again(run, tmp_path):
     run()
     run("grid.loss={energy: [0.1]}", extend=True)
