@@ -13,7 +13,7 @@ from mg_core.lazy import importing
 if TYPE_CHECKING:
     from analysis.checkpoints import Checkpoint, best, load_model
     from analysis.claims import Finding
-    from analysis.frame import load
+    from analysis.frame import columns, load
     from analysis.pipeline import Report, Testing, figures, findings, fronts, report, tables, test
     from analysis.plots import FIGURES, Drawing
     from analysis.results import Results
@@ -30,6 +30,7 @@ __all__ = [
     "Table",
     "Testing",
     "best",
+    "columns",
     "figures",
     "findings",
     "fronts",
@@ -44,7 +45,7 @@ __getattr__ = importing(
     __name__,
     {
         **dict.fromkeys(__all__, "analysis.pipeline"),
-        "load": "analysis.frame",
+        **dict.fromkeys(("columns", "load"), "analysis.frame"),
         "non_dominated": "mg_core.pareto",
         **dict.fromkeys(("FIGURES", "Drawing"), "analysis.plots"),
         "Finding": "analysis.claims",

@@ -221,7 +221,7 @@ def _read(stores: list[str], objectives: list[str] | None, tolerance: float) -> 
     from analysis.pipeline import read
 
     results = read(stores, objectives, tolerance)
-    for sentence in filter(None, [results.remarks, results.unselected]):
+    for sentence in filter(None, [*results.caveats, results.unselected]):
         typer.echo(sentence, err=True)
     return results
 

@@ -49,8 +49,8 @@ def load(
 ) -> pd.DataFrame:
     """Return every committed row of a store, one per (trial, epoch, attribution, layer).
 
-    Rows of a running sweep are those of the epochs committed so far. `mg_core.columns` says what
-    each column holds; metrics are fractions. Text columns have pandas' text dtype with missing
+    Rows of a running sweep are those of the epochs committed so far. `analysis.columns` says
+    what each column holds; metrics are fractions. Text columns have pandas' text dtype with missing
     values, `n_*` counts are `Int64`, what every row has (`seed`, `epoch`, …) is `int64` or `bool`,
     all other numbers are `float64` with NaN, and `val_iou_by_threshold` holds arrays.
 
@@ -70,6 +70,23 @@ def load(
         ['baseline', 'guided']
     """
     return _read_all(store, columns, METRICS, ResultStore.rows, shelved)
+
+
+def columns() -> pd.DataFrame:
+    """Return what every column of `load` and of the test rows holds, one row a column.
+
+    Returns:
+        By the column's name, its `type`, `role`, `description`, what the values of a list are
+        `per`, whether it is a share, and which values are `better`.
+
+    Example:
+        >>> import analysis
+        >>> analysis.columns().loc["val_epg", "description"]
+        'validation: mean energy pointing game over (image, ground-truth class) pairs'
+    """
+    names = ["type", "role", "description", "per", "is_share", "better"]
+    values = {name: [getattr(column, field) for field in names] for name, column in COLUMNS.items()}
+    return pd.DataFrame.from_dict(values, orient="index", columns=names)
 
 
 def load_tests(

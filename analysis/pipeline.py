@@ -262,12 +262,12 @@ def _tested(results: Results, testing: Testing, say: Say | None) -> tuple[Result
         jobs, others = of_this_code(results, jobs)
         problems += others
     failed = list(filter(None, _run(results, jobs, testing))) if jobs else []
-    if len(failed) < len(jobs):
+    if jobs:
         made = frozenset(results.store.heatmap_keys())
         tests, _ = finite(load_tests(results.store))
         results = replace(results, tests=tests, heatmap_keys=made)
     if say is not None:
-        say("; ".join(filter(None, [results.tested_sentence, results.remarks])))
+        say("; ".join([results.tested_sentence, *results.caveats]))
     return results, [*problems, *failed]
 
 

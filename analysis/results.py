@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import combinations
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -54,6 +55,8 @@ class Results:
         recorded_heatmaps: rows of heat maps that were recorded without their store.
         n_infinite: values of metrics that are infinite; `rows` and `tests` miss them.
         n_shelved: trials that left their sweep; nothing here holds anything of them.
+        fingerprints: fingerprints of the data sets that were trained on, by `DataConfig.key`.
+        differing: names of the data sets of which the stores had different copies.
     """
 
     stores: tuple[ResultStore, ...]
@@ -70,6 +73,8 @@ class Results:
     recorded_heatmaps: Mapping[Key, list[Row]] = field(default_factory=dict)
     n_infinite: int = 0
     n_shelved: int = 0
+    fingerprints: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    differing: frozenset[str] = frozenset()
 
     @property
     def store(self) -> ResultStore:
@@ -171,14 +176,19 @@ class Results:
         return [self.progress[trial] for trial in ids if trial in self.progress]
 
     @property
-    def remarks(self) -> str | None:
-        """What no result shows: infinite values, shelved trials, mixed code; else none."""
-        said = [shelved_in_words(self.n_shelved), self.mixed_code]
+    def caveats(self) -> list[str]:
+        """One sentence on each thing that a reader of the numbers has to know."""
+        found = list(filter(None, [shelved_in_words(self.n_shelved), self.mixed_code]))
         if self.n_infinite:
-            said.append(
+            found.append(
                 f"values of metrics that are infinite count as missing: {self.n_infinite:,}"
             )
-        return "; ".join(filter(None, said)) or None
+        found += [
+            f"the stores hold different fingerprints of {name!r}: their trials saw different "
+            "copies of the data, or different versions of this package recorded them"
+            for name in sorted(self.differing)
+        ]
+        return found
 
     @property
     def states(self) -> dict[str, int]:
@@ -206,6 +216,7 @@ def read_results(
     with reading(opened):
         shelved = read_shelf(opened)
         rows, trials, ledger, first, tests, made = _read_store(opened, shelved)
+        fingerprints = opened.fingerprints()
     nameless = sorted(set(rows["trial_id"]) - trials.keys())
     if nameless:
         raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
@@ -226,6 +237,7 @@ def read_results(
         heatmap_keys=frozenset(made),
         n_infinite=n_rows + n_tests,
         n_shelved=len(shelved & opened.trial_ids()) if shelved else 0,
+        fingerprints=fingerprints,
     )
 
 
@@ -259,7 +271,8 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
     of one's own.
 
     Raises:
-        InputError: fronts of different objectives are to be put together.
+        InputError: fronts of different objectives are to be put together, or a trial that was
+            trained on different data.
     """
     others = pd.DataFrame() if published is None else published
     if len(parts) == 1:
@@ -269,6 +282,7 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
         raise InputError(
             "these sweeps have different objectives; say with --objectives which ones count"
         )
+    differing = {name for one, other in combinations(parts, 2) for name in _differing(one, other)}
     rows = [part.rows for part in parts] or [to_frame(METRICS.empty_table())]
     tests = [part.tests for part in parts] or [to_frame(TEST.empty_table())]
     return Results(
@@ -288,7 +302,30 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
         published=others,
         n_infinite=sum(part.n_infinite for part in parts),
         n_shelved=sum(part.n_shelved for part in parts),
+        fingerprints=_first_of(part.fingerprints for part in parts),
+        differing=frozenset(differing),
     )
+
+
+def _differing(one: Results, other: Results) -> Iterator[str]:
+    """Yield the names of the data sets of which two stores had different copies.
+
+    Raises:
+        InputError: they trained the same trial on them, with other results.
+    """
+    for key in one.fingerprints.keys() & other.fingerprints.keys():
+        if one.fingerprints[key] & other.fingerprints[key]:
+            continue
+        trained = [{t: c for t, c in p.trials.items() if c.data.key == key} for p in (one, other)]
+        if both := trained[0].keys() & trained[1].keys():
+            rows = one.rows[one.rows["trial_id"].isin(both)]
+            pairs = rows.merge(other.rows, on=KEY, suffixes=("", "_other"))
+            if not pairs["val_bce"].equals(pairs["val_bce_other"].rename("val_bce")):
+                raise InputError(
+                    f"{one.name} and {other.name} trained trial {min(both)} on different data "
+                    "(the fingerprints differ, and so do the results); analyse them one by one"
+                )
+        yield from {config.data.name for part in trained for config in part.values()}
 
 
 def _first_of(mappings: Iterable[Mapping[str, T]]) -> dict[str, T]:

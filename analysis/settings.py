@@ -57,7 +57,7 @@ def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setti
 
 
 def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
-    """Return the columns that tell rows apart which the columns before them leave together.
+    """Return the fewest columns that tell the rows apart; earlier columns come first.
 
     Missing values count as values. A column that follows from others is left out, such as the
     epochs that each data set was trained for.

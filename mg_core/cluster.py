@@ -28,7 +28,7 @@ def connect(ray: Any, address: str | None, num_gpus: int | None = None) -> None:
     """Join the Ray cluster at an address, or start one on this machine.
 
     Args:
-        ray: the module.
+        ray: the imported module, which this package does not import itself.
         address: address of the cluster; none or `local` starts one.
         num_gpus: logical GPUs of a cluster that is started; none for those that Ray finds.
 

@@ -43,6 +43,7 @@ class Column:
         of_pair: whether the metric is measured for each evaluated (attribution, layer).
         splits: prefixes of the splits on which the metric is measured.
         metric: name of the entry of `METRICS` that the column belongs to.
+        per: what the values of a list belong to, in order.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Column:
     of_pair: bool = False
     splits: tuple[str, ...] = ("val", "test")
     metric: str = ""
+    per: Literal["threshold", "class", "box size"] | None = None
 
     @property
     def header(self) -> str:
@@ -183,7 +185,8 @@ METRICS: tuple[Column, ...] = (
     Column("iou_threshold", "float64", "the threshold with the highest mean validation IoU",
            of_pair=True),
     _share("iou_at_0.5", "mean IoU at threshold 0.5", "IoU at 0.5", of_pair=True),
-    Column("iou_by_threshold", "list", "mean IoU at every threshold of the grid", of_pair=True),
+    Column("iou_by_threshold", "list", "mean IoU at every threshold of the grid", of_pair=True,
+           per="threshold"),
     Column("n_pairs", "int64", "(image, ground-truth class) pairs", of_pair=True),
     Column("n_without_energy", "int64", "pairs whose map has no positive value; they count 0",
            of_pair=True),
@@ -195,10 +198,11 @@ METRICS: tuple[Column, ...] = (
            long_label="on-object energy", needs="masks", of_pair=True),
     Column("n_on_object", "int64", "pairs with a segmentation mask and energy in the box",
            of_pair=True),
-    Column("epg_by_class", "list", "mean EPG of each class", of_pair=True, splits=("test",)),
+    Column("epg_by_class", "list", "mean EPG of each class", of_pair=True, splits=("test",),
+           per="class"),
     Column("epg_by_box_size", "list",
            "mean EPG by box-area bin (mg_core.training.evaluation.BOX_SIZE_EDGES)",
-           of_pair=True, splits=("test",)),
+           of_pair=True, splits=("test",), per="box size"),
 )
 """What is measured on a split, in the order of the table; `of_split` makes the columns."""
 

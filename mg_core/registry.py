@@ -14,8 +14,8 @@ from mg_core.sources import note_loaded
 Variant = TypeVar("Variant")
 
 
-def import_variants(modules: Sequence[str]) -> None:
-    """Import the modules that register the user's variants.
+def import_variants(modules: Sequence[str], source: str = "imports") -> None:
+    """Import the modules that register the user's variants; messages begin with `source`.
 
     Raises:
         InputError: a module cannot be imported.
@@ -25,7 +25,7 @@ def import_variants(modules: Sequence[str]) -> None:
             importlib.import_module(module)
         except (ImportError, TypeError, ValueError) as error:
             raise InputError(
-                f"imports: module {module!r} cannot be imported ({error}); "
+                f"{source}: module {module!r} cannot be imported ({error}); "
                 "install it on every node or put it on PYTHONPATH"
             ) from None
         note_loaded(module)

@@ -142,7 +142,7 @@ def read_yaml(path: Path, what: str) -> Any:
     """Parse a YAML file.
 
     Args:
-        path: the file.
+        path: YAML file to read.
         what: what it should be, such as "sweep file", for the message.
 
     Raises:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mg_core.cli import new_app, run
+from mg_core.errors import InputError
 
 if TYPE_CHECKING:
     from mg_core.store import ResultStore
@@ -62,6 +63,45 @@ def plan(file: FileOrStore, settings: Settings = None, store: StoreOption = None
     from sweeps import library
 
     _print_plan(library.plan(file, store, settings or ()))
+
+
+@app.command(name="check")
+def run_check(
+    file: Annotated[
+        str | None, typer.Argument(metavar="FILE-or-STORE", help="A sweep file or a store.")
+    ] = None,
+    settings: Settings = None,
+    store: StoreOption = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare gradients with finite differences.")
+    ] = False,
+    contracts: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE", help="Check the variants that a module registers instead."),
+    ] = None,
+) -> None:
+    """Try every combination on one batch, and measure how long, how large and how many at a time.
+
+    Data are decoded and nothing is trained. Exit code 0: all can work; 1: some cannot.
+    """
+    if contracts is not None:
+        from mg_core.testing import check_module
+
+        problems = check_module(contracts)
+        typer.echo("\n".join(problems) or f"every variant of {contracts} keeps its contract")
+        raise typer.Exit(1 if problems else 0)
+    if file is None:
+        raise InputError("name a sweep file, or a module with --contracts")
+    from mg_core import terminal
+    from mg_core.progress import progress_bars
+    from sweeps.check import check
+    from sweeps.check_view import check_view
+    from sweeps.spec import load_spec
+
+    with progress_bars() as progress:
+        found = check(load_spec(file, settings or (), store), exact, progress)
+    terminal.console().print(check_view(found))
+    raise typer.Exit(1 if found.problems else 0)
 
 
 @app.command(name="run")
@@ -285,6 +325,8 @@ def _store(file: str, override: str | None) -> ResultStore:
 
 def _print_plan(plan: Plan) -> None:
     from mg_core.store.shelf import in_words as shelved_in_words
+    from sweeps.check import recalled
+    from sweeps.check_view import recalled_line
     from sweeps.display import in_words
 
     grid = plan.grid
@@ -304,3 +346,5 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(shelved)
     for reason, number in grid.dropped.items():
         typer.echo(f"{number} combinations dropped: {reason}")
+    if known := recalled(plan.spec, grid):
+        typer.echo(recalled_line(known))

@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import FrameType
 
@@ -25,10 +25,11 @@ from mg_core.store.ledger import FAILURE_KINDS
 from mg_core.store.verification import mend, mend_baseline
 from mg_core.training.own_code import check_imported
 from sweeps.changed_code import ANSWERS, Answer, settle_code
+from sweeps.check import refuse_hopeless, with_measured_resources
 from sweeps.display import Display
 from sweeps.grid import Grid, expand
 from sweeps.lock import StoreLock
-from sweeps.origins import with_origins
+from sweeps.origins import check_starts, origins_in_words, with_origins
 from sweeps.planning import Plan, admit, check_admission, look
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
@@ -63,9 +64,11 @@ def drive(
     spec = with_origins(spec)
     run = secrets.token_hex(4)
     code = check_imported(spec.imports)
+    grid = expand(spec)  # All errors of the sweep come before any write.
+    is_elsewhere = runner == "ray" and bool(address or os.environ.get("RAY_ADDRESS"))
+    spec = _fitted(spec, grid, is_elsewhere)
     runtime = spec.runtime(run).model_copy(update={"code": code})
     store = ResultStore(runtime.store)
-    grid = expand(spec)  # All errors of the sweep come before any write.
     refuse_others_folder(store, into)
     check_tracking(spec)
     store.files.check_writable()
@@ -83,11 +86,13 @@ def drive(
         if todo:
             for sentence in origins_in_words(todo):
                 console.print(sentence, soft_wrap=True)
-            is_elsewhere = runner == "ray" and (address or os.environ.get("RAY_ADDRESS"))
+            refuse_hopeless(todo.values())
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
-                check_starts(plan, todo)
+                check_starts(spec, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
+                if is_elsewhere:
+                    prepare_nodes(spec, todo, runtime, console)
                 admit(plan, store)
                 if note := idle_gpus(spec, _visible_gpus(spec, runner)):
                     console.print(note, style="yellow", soft_wrap=True)
@@ -100,6 +105,19 @@ def drive(
         if lock.successor is None:  # Trials of a successor are running.
             collect_garbage(store, run)
         return look(spec, grid, PATIENCE)
+
+
+def _fitted(spec: SweepSpec, grid: Grid, is_elsewhere: bool) -> SweepSpec:
+    """Return a sweep whose trials reserve what was measured here, if it asks for that."""
+    from mg_core.progress import progress_bars
+
+    if spec.resources.auto and is_elsewhere:
+        raise InputError(
+            "resources: auto measures this machine, and the trials run on a cluster that was "
+            "started elsewhere; run mg-sweep check on one of its nodes and write its line"
+        )
+    with progress_bars() as progress:
+        return with_measured_resources(spec, grid, progress)
 
 
 def _mended(
@@ -166,30 +184,22 @@ def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
             open_data(config, spec.data.root, spec.data.cache, progress).prepare()
 
 
-def origins_in_words(todo: Mapping[str, TrialConfig]) -> list[str]:
-    """Say of each baseline that is trained already which file it is."""
-    return [f"{c.label} is {c.origin}, judged once" for c in todo.values() if c.origin]
-
-
-def check_starts(plan: Plan, todo: Mapping[str, TrialConfig]) -> None:
-    """Load the files that baselines start from, so that their errors come before any trial starts.
+def prepare_nodes(
+    spec: SweepSpec, todo: dict[str, TrialConfig], runtime: Runtime, console: Console
+) -> None:
+    """Read the data set on every node of a cluster that has room for a trial.
 
     Raises:
-        InputError: a file is not there, or does not fit its model or the classes of the data.
+        InputError: the data of a node are wrong; the message names the file.
     """
-    files = {
-        (config.model, config.origin, config.weights): config
-        for config in todo.values()
-        if config.origin or (config.weights and os.path.isabs(config.weights))
-    }
-    if files:
-        from mg_core.data import class_names
-        from mg_core.training.checkpoint import initial_model
+    from sweeps.nodes import prepare_on_nodes
+    from sweeps.scheduler import nodes_for
 
-        data = plan.spec.data
-        for config in files.values():
-            names = class_names(config.data, data.root, data.cache)
-            initial_model(config, len(names), data.cache)
+    nodes = nodes_for(spec.resources)
+    configs = {config.data.key: config.data for config in todo.values()}
+    console.print(f"reading the data on {len(nodes)} nodes")
+    for sentence in prepare_on_nodes(nodes, list(configs.values()), runtime):
+        console.print(sentence, style="yellow", soft_wrap=True)
 
 
 def _ready(

@@ -4,9 +4,9 @@ The lock keeps two drivers from doing the same work twice. The results stay righ
 `mg_core.store.attempt`).
 
 The holder rewrites the lock's object every 1.5 seconds. No clocks are compared: on the holder's
-own host the lock is held while its process lives; elsewhere, while whoever asks sees the object
-change. A holder that lost contact with the store may find another driver's lock there afterwards;
-it then stops.
+own host the lock is held while its process lives and drives this very folder, not one that it was
+copied from; on another host, while the object keeps changing. A holder that lost contact with the
+store may find another driver's lock there afterwards; it then stops.
 
 Of several drivers that start at the same moment one gets the lock. In a folder, looking for a lock
 and writing one's own happen under a lock of the operating system. Where there is none, as on object
@@ -65,6 +65,7 @@ class StoreLock:
             "name": harmless(socket.gethostname()),
             "pid": os.getpid(),
             "born": process_birth(os.getpid()),
+            "folder": None,
             "beat": secrets.token_hex(4),
         }
         self._stop = threading.Event()
@@ -98,7 +99,7 @@ class StoreLock:
                 self._store.files.remove_empty_temporary()
 
     def _write(self, store: ResultStore) -> None:
-        self._record["beat"] = secrets.token_hex(4)
+        self._record |= {"beat": secrets.token_hex(4), "folder": _identity(store)}
         store.put(LOCK, json.dumps(self._record).encode())
 
     def _beat(self) -> None:
@@ -122,7 +123,10 @@ def read_lock(store: ResultStore) -> dict[str, Any] | None:
         record = json.loads(store.get(LOCK))
     except (FileNotFoundError, ValueError):
         return None
-    is_lock = isinstance(record, dict) and {"run", "host", "pid", "born", "beat"} <= record.keys()
+    kinds = {"run": str, "host": str, "pid": int, "born": str, "beat": str}
+    is_lock = isinstance(record, dict) and all(
+        isinstance(record.get(name), kind) for name, kind in kinds.items()
+    )
     return record if is_lock else None
 
 
@@ -135,7 +139,9 @@ def is_held(store: ResultStore, holder: dict[str, Any], since: float | None = No
         since: `time.monotonic()` when it was read; none if it was read just now.
     """
     if holder["host"] == host_identity():
-        return bool(process_birth(holder["pid"]) == holder["born"])
+        # Locks of earlier versions name no folder.
+        is_here = holder.get("folder") in (None, _identity(store))
+        return bool(is_here and process_birth(holder["pid"]) == holder["born"])
     end = (time.monotonic() if since is None else since) + MISSED_BEATS * BEAT_SECONDS
     while True:
         now = read_lock(store)
@@ -186,6 +192,15 @@ def driven_ledger(
 def described(holder: dict[str, Any]) -> str:
     """Return the process and host of a lock's record in words."""
     return harmless(f"process {holder['pid']} on {holder.get('name') or holder['host']}")
+
+
+def _identity(store: ResultStore) -> int | None:
+    """Return a number that a folder keeps when it is moved, and that a copy of it lacks."""
+    path = store.local_path
+    try:
+        return None if path is None else path.stat().st_ino
+    except FileNotFoundError:  # Nothing is written there yet.
+        return None
 
 
 def host_identity() -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Collection, Iterator, Mapping
 from itertools import product
 
 from mg_core.config import DataConfig, TrialConfig
@@ -85,6 +86,31 @@ def check_origins(spec: SweepSpec, starts: Collection[Start]) -> None:
             f"weights: without effect, since {KEY} names the trained network of "
             f"{', '.join(sorted(named))}; take one of the two out"
         )
+
+
+def origins_in_words(todo: Mapping[str, TrialConfig]) -> list[str]:
+    """Say of each baseline that is trained already which file it is."""
+    return [f"{c.label} is {c.origin}, judged once" for c in todo.values() if c.origin]
+
+
+def check_starts(spec: SweepSpec, todo: Mapping[str, TrialConfig]) -> None:
+    """Load the files that baselines start from, so that their errors come before any trial starts.
+
+    Raises:
+        InputError: a file is not there, or does not fit its model or the classes of the data.
+    """
+    files = {
+        (config.model, config.origin, config.weights): config
+        for config in todo.values()
+        if config.origin or (config.weights and os.path.isabs(config.weights))
+    }
+    if files:
+        from mg_core.data import class_names
+        from mg_core.training.checkpoint import initial_model
+
+        for config in files.values():
+            names = class_names(config.data, spec.data.root, spec.data.cache)
+            initial_model(config, len(names), spec.data.cache)
 
 
 def _starts(spec: SweepSpec) -> Iterator[Start]:

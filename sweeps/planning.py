@@ -118,7 +118,7 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
 
     Args:
         plan: the sweep to run.
-        store: its store.
+        store: the result store that its spec names.
         extend: whether the sweep may have other trials than the stored one.
 
     Raises:

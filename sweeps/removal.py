@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, layout, reading
 from mg_core.store.shelf import read_shelf
+from mg_core.store.written import Written
 from sweeps.lock import refuse_driven
 
 
@@ -77,7 +78,7 @@ def removal(store: ResultStore, trials: Sequence[str], shelved: bool = False) ->
 def _of_store(store: ResultStore) -> Removal:
     files = store.files
     present = set(files.keys(""))
-    written = _written(store)
+    written = Written(files, layout.ANALYSIS).unchanged()
     own = [
         key
         for folder in layout.FOLDERS
@@ -106,12 +107,6 @@ def _of_shelf(store: ResultStore) -> Removal:
     text = f"{len(shelved)} trials that left the sweep, and their results, {len(keys)} files"
     folders = [layout.prefix(folder, t) for folder in layout.RESULTS for t in sorted(shelved)]
     return Removal(store, text, (), [*keys, layout.SHELF], folders, is_shelf=True)
-
-
-def _written(store: ResultStore) -> set[str]:
-    """Return the files that `mg-analysis` wrote into the store and that nobody has changed."""
-    keys = {f"{layout.ANALYSIS}/{name}": digest for name, digest in store.written().items()}
-    return {key for key, digest in keys.items() if store.files.digest(key) == digest}
 
 
 def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:

@@ -260,8 +260,18 @@ def lacking(wanted: ResourceSpec, nodes: list[dict[str, float]] | None = None) -
     return f"a trial asks for {text}"
 
 
+def nodes_for(wanted: ResourceSpec) -> list[str]:
+    """Return Ray's ids of the nodes that are large enough for a trial; others may still come."""
+    return [node for node, there in _nodes_by_id().items() if lacking(wanted, [there]) is None]
+
+
 def _nodes() -> list[dict[str, float]]:
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return list(_nodes_by_id().values())
+
+
+def _nodes_by_id() -> dict[str, dict[str, float]]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
 
 
 def _nodes_to_come() -> list[dict[str, float]]:

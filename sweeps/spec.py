@@ -47,6 +47,10 @@ def _share(amount: float) -> float:
     return amount
 
 
+def _automatic(value: Any) -> Any:
+    return {"auto": True} if value == "auto" else value
+
+
 def _as_list(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
@@ -147,8 +151,13 @@ class BlockSpec(Frozen):
 
 
 class ResourceSpec(Frozen):
-    """Resources that Ray reserves for one trial; trials with fractions share a device."""
+    """Resources that Ray reserves for one trial; trials with fractions share a device.
 
+    Attributes:
+        auto: measure what a trial takes, and reserve that; `resources: auto` sets it.
+    """
+
+    auto: bool = False
     cpu: PositiveNumber = 1
     gpu: Annotated[Number, Field(ge=0, allow_inf_nan=False), AfterValidator(_share)] = 0
     memory_gb: PositiveNumber | None = None
@@ -160,7 +169,7 @@ class SweepSpec(Frozen):
     Attributes:
         name: title of the sweep.
         store: URI of the result store.
-        data: the data set.
+        data: the data set, its folder, image size and options.
         baseline: training settings of the first stage, or `from` where trained networks are.
         guided: training settings of the second stage.
         grid: blocks that together make up the guided trials.
@@ -192,7 +201,7 @@ class SweepSpec(Frozen):
     weights: Weights | dict[Name, Weights | None] | None = None
     evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(_different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
-    resources: ResourceSpec = ResourceSpec()
+    resources: Annotated[ResourceSpec, BeforeValidator(_automatic)] = ResourceSpec()
     max_concurrent: PositiveInt | None = None
     max_retries: Annotated[Integer, Field(ge=0)] = 3
     device: Device = "auto"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import shutil
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -22,20 +21,16 @@ from mg_core.columns import BOOKKEEPING_COLUMNS, TRAINING_COLUMNS, of_split
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.redaction import redacted
-from mg_core.store import ResultStore
+from mg_core.store import ResultStore, layout
 from mg_core.store.files import PATIENCE
-from mg_core.store.layout import TENSORBOARD
 from mg_core.store.tables import config_columns
 from sweeps.runner import Listener
 from sweeps.spec import SweepSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from mg_core.training.execution import Outcome
 
 PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboardX"}
-COMPLETE = "complete"
 """Empty file in the folder of a trial whose event files are complete."""
 _NUMBERS = [
     column
@@ -174,8 +169,7 @@ def scalars(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 def _tracker(spec: SweepSpec, store: ResultStore, run: str) -> MLflow | TensorBoard:
     if spec.tracking == "mlflow":
         return MLflow(spec.name, run)
-    assert store.local_path is not None
-    return TensorBoard(store.local_path / TENSORBOARD)
+    return TensorBoard(store)
 
 
 class MLflow:
@@ -247,19 +241,21 @@ class TensorBoard:
         folder: the folder with the folders of all trials.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, store: ResultStore) -> None:
+        self._files = store.files
         self._writers: dict[str, Any] = {}
 
     def finished(self) -> set[str]:
         """Return the trials whose event files are complete."""
-        return {path.parent.name for path in self._folder.glob(f"*/{COMPLETE}")}
+        keys = self._files.keys(layout.TENSORBOARD)
+        trials = {layout.trial_of(key) for key in keys if layout.is_own(key)}
+        return {trial for trial in trials if layout.tracked_key(trial) in keys}
 
     def begin(self, config: TrialConfig) -> int:
-        """Empty the trial's folder and return -1: it has no epoch."""
-        folder = self._folder / config.trial_id
-        shutil.rmtree(folder, ignore_errors=True)
-        writer = importlib.import_module("tensorboardX").SummaryWriter(str(folder))
+        """Remove the trial's event files and return -1: it has no epoch."""
+        folder = layout.prefix(layout.TENSORBOARD, config.trial_id)
+        self._files.delete(key for key in self._files.keys(folder) if layout.is_own(key))
+        writer = importlib.import_module("tensorboardX").SummaryWriter(self._files.path(folder))
         writer.add_text("trial", config.label)
         self._writers[config.trial_id] = writer
         return -1
@@ -275,4 +271,4 @@ class TensorBoard:
         """Close the event file."""
         self._writers.pop(config.trial_id).close()
         if state == "complete":
-            (self._folder / config.trial_id / COMPLETE).touch()
+            self._files.put(layout.tracked_key(config.trial_id), b"")

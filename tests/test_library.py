@@ -63,7 +63,8 @@ labels = torch.from_numpy(split.labels[indices])
 classes = labels.int().argmax(1)
 batch = mg_core.Batch(mg_core.encode(model, split.images(indices)), labels, classes,
                       split.masks(indices, classes), annotated=indices)
-print(mg_core.guided_step(model, optimizer, batch, guidance).loss)
+for step in range(3):
+    print(mg_core.guided_step(model, optimizer, batch, guidance).loss)
 # Judge a torchvision network on a folder.
 folder = mg_core.open_data("voc2007", "devkit", image_size=32, classes="ellipse,rectangle")
 network = torchvision.models.resnet18(num_classes=2)

@@ -53,7 +53,7 @@ def r2(measures: Measures) -> Finding:
 def r3(measures: Measures) -> Finding:
     """Energy focuses on the object inside the box."""
     chosen = measures.chosen(with_all_boxes(measures.guided_there))
-    # A baseline that was taken for want of a checkpoint shows nothing of where a loss guides to.
+    # Where the baseline stands in for a missing checkpoint, it says nothing about the loss.
     table = paired(chosen[~chosen["is_reference"]], "loss", ["on_object"])
     condition = Condition(
         "on-object share of the in-box energy, chosen checkpoints: Energy minus L1",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from analysis.tabular.formats import Table, to_csv, to_latex, to_markdown
 from mg_core.errors import InputError
 from mg_core.store.files import Files
 from mg_core.store.layout import ANALYSIS
+from mg_core.store.written import Written
 
 
 class Output:
@@ -33,11 +35,11 @@ class Output:
             raise InputError(f"--out is a folder on this machine, not {str(folder)!r}")
         self.folder = folder or Path(results.store.uri) / ANALYSIS
         self._files = Files(str(self.folder))
-        # `mg-sweep rm` takes these away again, and nothing else below `analysis`.
-        self._store = results.store if folder is None else None
+        # `mg-sweep rm` deletes only the files of this record.
+        self._written = Written(self._files)
 
     def write(self, name: str, content: bytes | str) -> Path:
-        """Write one file and return its path.
+        """Write one file and return its path; a file of the user's in its place gets another name.
 
         Raises:
             InputError: the folder cannot be written.
@@ -45,12 +47,13 @@ class Output:
         # A name that is no UTF-8 has surrogates, which JSON and people can read as `\udcff`.
         data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
         try:
-            self._files.put(name, data)
+            kept = self._written.put(name, data)
             self._files.remove_temporary()
-            if self._store is not None:
-                self._store.put_written(name, data)
         except OSError as error:
             raise InputError(f"{error.strerror}; name another folder with --out") from None
+        if kept is not None:
+            place = self.folder / name
+            print(f"{place} was changed by hand, or is yours: kept as {kept}", file=sys.stderr)
         return self.folder / name
 
     def write_tables(self, tables: Sequence[Table]) -> list[Path]:

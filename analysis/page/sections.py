@@ -57,8 +57,7 @@ def summary(results: Results, problems: Sequence[str]) -> str:
             '<p class="note" role="note">This sweep is not finished: the page shows the epochs '
             "committed so far, and fronts may still move.</p>"
         )
-    if results.remarks:
-        parts.append(f'<p class="note" role="note">{escaped(results.remarks)}.</p>')
+    parts += [f'<p class="note" role="note">{escaped(said)}.</p>' for said in results.caveats]
     parts.append(
         f"<p>Checkpoints are selected on validation as those non-dominated in "
         f"{results.objectives_in_words}"

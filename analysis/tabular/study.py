@@ -10,7 +10,7 @@ from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import describing, distinguishing
 from analysis.tabular.formats import Table
 from analysis.tabular.volumes import attained, volumes
-from mg_core.columns import BY_METRIC, PAIR, SPLITS
+from mg_core.columns import BY_METRIC, CONFIGURATION, PAIR, SPLITS
 
 BASELINE_SETTING = ["dataset", "dataset_options", "image_size", "horizontal_flip"]
 """What a baseline shares with the guided trials that start from it, besides model and weights."""
@@ -137,7 +137,10 @@ def table_1(results: Results) -> Table:
     """
     selected = results.selected
     rows = selected[selected["val_accuracy"].notna()]
-    own = distinguishing(rows, ["dataset", "weights", "annotated_fraction", "box_dilation"])
+    is_elsewhere = any((rows[f"guided_{name}"] != rows[name]).any() for name in PAIR)
+    guided = [f"guided_{name}" for name in PAIR]
+    shown = {"model", "task", "loss", *(() if is_elsewhere else guided)}
+    own = distinguishing(rows, [name for name in CONFIGURATION if name not in shown])
     own += ["model", *PAIR]
     best = with_tests(best_within(rows, "epg", "accuracy", TABLE_1_SLACK), results.tests)
     start = with_tests(rows[rows["is_reference"]], results.tests)

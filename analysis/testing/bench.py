@@ -118,8 +118,11 @@ class Bench:
         if not all(bool(values.isfinite().all()) for values in weights.values()):
             return f"checkpoint {job.weights} holds weights that are not finite"
         try:
-            self._write_heatmaps(job, model, data)
-            return self._write_rows(job, model, data)
+            problems = [
+                self._write_heatmaps(job, model, data),
+                self._write_rows(job, model, data),
+            ]
+            return "; ".join(filter(None, problems)) or None
         except torch.cuda.OutOfMemoryError:
             return f"checkpoint {job.weights}: {self._device} has too little memory free to test it"
 
@@ -138,16 +141,21 @@ class Bench:
             self._store.put_test(trial_id, epoch, rows)
         return None
 
-    def _write_heatmaps(self, job: Job, model: torch.nn.Module, data: Data) -> None:
+    def _write_heatmaps(self, job: Job, model: torch.nn.Module, data: Data) -> str | None:
         if not job.shown or not self._n_heatmaps:
-            return
+            return None
         split = data.split("test", job.task)
         trial_id, epoch = job.owner
         shown = shown_images(split, self._n_heatmaps)
-        for pair, rows in heat_maps(model, split, shown, job.shown, self._device).items():
+        found = heat_maps(model, split, shown, job.shown, self._device)
+        for pair, rows in found.items():
             own = {"trial_id": trial_id, "epoch": epoch, "task": job.task}
             name = heatmaps_name(pair, job.task)
             self._store.put_heatmaps(trial_id, epoch, name, [own | row for row in rows])
+        broken = ", ".join(str(pair) for pair in job.shown if pair not in found)
+        return (
+            f"checkpoint {job.weights} gives maps that are not finite: {broken}" if broken else None
+        )
 
     def _open(self, config: TrialConfig) -> Data:
         key, root = config.data.key, self._runtime.data_root

@@ -20,7 +20,7 @@ class Arrays:
     images: MappedRows  # (N, 3, S, S) pixels on disk
     masks: MappedRows  # (n, ⌈S²/8⌉) on disk, each of one class in one image, eight pixels to a byte
     ids: NDArray[np.str_]  # (N,) unique in the split
-    labels: NDArray[np.bool_]  # (N, K) whether a class is in an image
+    labels: NDArray[np.bool_]  # (N, K) whether a class is in an image, with a box or without
     boxes: NDArray[np.int32]  # (m, 4) xmin, ymin, xmax, ymax at the trained size
     box_classes: NDArray[np.int64]  # (m,)
     box_offsets: NDArray[np.int64]  # (N + 1,)
@@ -31,6 +31,14 @@ class Arrays:
     contents: NDArray[np.uint64]  # (N,) `file_print` of each image file
     image_sums: NDArray[np.uint32]  # (N,) CRC-32 of each image's pixels
     mask_sums: NDArray[np.uint32]  # (n,) CRC-32 of each mask's bytes
+
+    @property
+    def located(self) -> NDArray[np.bool_]:
+        """(N, K) whether an image has a box of a class."""
+        found = np.zeros_like(self.labels)
+        rows = np.repeat(np.arange(len(found)), np.diff(self.box_offsets))
+        found[rows, self.box_classes] = True
+        return found
 
     def are_sound(self, size: int, n_classes: int) -> bool:
         """Tell whether the tables fit together and every pixel is as it was written."""
@@ -61,10 +69,7 @@ class Arrays:
         classes = np.concatenate([self.box_classes, self.mask_classes])
         if ((classes < 0) | (classes >= n_classes)).any():
             return False
-        labels = np.zeros_like(self.labels)
-        rows = np.repeat(np.arange(len(labels)), np.diff(self.box_offsets))
-        labels[rows, self.box_classes] = True
-        return np.array_equal(labels, self.labels)
+        return not (self.located & ~self.labels).any()
 
 
 def _are_offsets(offsets: NDArray[np.int64], count: int) -> bool:

@@ -78,7 +78,7 @@ def cached_split(
                 if target.exists():
                     LOGGER.warning("%s is damaged; its images are decoded again", target)
                 records = reader.records(split)
-                check_units(records, split)
+                check_units(records, split, reader.units_advice)
                 _check_space(target, len(records) * 3 * size * size)
                 with new_folder(target) as temporary:
                     _write(temporary, reader, split, records, size, progress)
@@ -185,8 +185,8 @@ def _write(
         LOGGER.warning("%s", sentence)
     box_classes = [[box.class_index for box in record.boxes] for record in records]
     labels = np.zeros((len(records), len(reader.classes)), dtype=np.bool_)
-    for row, classes in enumerate(box_classes):
-        labels[row, classes] = True
+    for row, record in enumerate(records):
+        labels[row, record.classes] = True
     tables = io.BytesIO()
     np.savez(
         tables,

@@ -18,8 +18,12 @@ app = new_app("Get, make and inspect the data sets of guidance sweeps.")
 generate = typer.Typer(no_args_is_help=True, help="Write a synthetic data set.")
 app.add_typer(generate, name="generate")
 
-Name = Annotated[
-    str, typer.Argument(metavar="NAME", help="voc2007, coco2014, waterbirds100 or shapes.")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="One of those of `mg-data list`.")]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import", metavar="MODULE", help="Module that registers a reader of your own; repeatable."
+    ),
 ]
 Root = Annotated[Path | None, typer.Option("--root", metavar="DIR", help="Folder of the data set.")]
 Settings = Annotated[
@@ -32,6 +36,20 @@ Target = Annotated[Path, typer.Argument(help="Missing or empty folder.", metavar
 ImageSize = Annotated[int, typer.Option(help="Side of the trained images in pixels.")]
 
 
+@app.command(name="list")
+def list_names(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="The one to be told about.")
+    ] = None,
+    imports: Imports = None,
+) -> None:
+    """List the data sets that can be read, or the options of one."""
+    from mg_core.data import catalogue
+
+    _import(imports)
+    print("\n".join(catalogue.details(name) if name else catalogue.names()))
+
+
 @app.command()
 def prepare(
     name: Name,
@@ -40,6 +58,7 @@ def prepare(
         bool, typer.Option("--download", help="Get what is missing from the publishers.")
     ] = False,
     settings: Settings = None,
+    imports: Imports = None,
     image_size: ImageSize = 224,
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For decoded images; default $MG_CACHE.")
@@ -49,7 +68,7 @@ def prepare(
 
     With `--set` the data set is your own: it is only checked and decoded.
     """
-    config = _config(name, settings, image_size)
+    config = _config(name, settings, image_size, imports)
     if not settings:
         _get_parts(name, root, download)
     from mg_core.data import open_data
@@ -66,13 +85,17 @@ def prepare(
 
 @app.command()
 def verify(
-    name: Name, root: Root = None, settings: Settings = None, image_size: ImageSize = 224
+    name: Name,
+    root: Root = None,
+    settings: Settings = None,
+    imports: Imports = None,
+    image_size: ImageSize = 224,
 ) -> None:
     """Read every file, count what is there, and list what is wrong; exit code 1 if anything is."""
     from mg_core.data import verification
     from mg_core.data.dataset import open_reader
 
-    reader = open_reader(_config(name, settings, image_size), root)
+    reader = open_reader(_config(name, settings, image_size, imports), root)
     with progress_bars("reading") as progress:
         found = verification.verify(reader, image_size, progress)
     print("\n".join(verification.report_lines(found, reader.classes)))
@@ -85,6 +108,7 @@ def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Image to write, such as a.png.")],
     root: Root = None,
     settings: Settings = None,
+    imports: Imports = None,
     split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
     count: Annotated[int, typer.Option(min=1, max=400, help="Images on the sheet.")] = 24,
     image_size: ImageSize = 224,
@@ -98,7 +122,8 @@ def show(
     from mg_core.data.contact_sheet import contact_sheet
 
     with progress_bars("decoding") as progress:
-        data = open_data(_config(name, settings, image_size), root, progress=progress)
+        config = _config(name, settings, image_size, imports)
+        data = open_data(config, root, progress=progress)
         opened = data.split(split, task)
     sheet = contact_sheet(opened, count, dilation=dilation)
     try:
@@ -195,10 +220,19 @@ def _get_parts(name: str, root: Path | None, download: bool) -> None:
         download_parts(parts, root, progress)
 
 
-def _config(name: str, settings: list[str] | None, image_size: int) -> DataConfig:
+def _import(modules: list[str] | None) -> None:
+    from mg_core.registry import import_variants
+
+    import_variants(modules or [], "--import")
+
+
+def _config(
+    name: str, settings: list[str] | None, image_size: int, imports: list[str] | None
+) -> DataConfig:
     from mg_core.data import data_config
     from mg_core.yaml_text import parse_yaml
 
+    _import(imports)
     options: dict[str, Any] = {}
     for setting in settings or []:
         key, separator, value = setting.partition("=")

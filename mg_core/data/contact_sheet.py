@@ -41,7 +41,7 @@ def _tile(split: Split, index: int, dilation: float) -> Image.Image:
     pixels = split.images([index])[0].permute(1, 2, 0).numpy().astype(np.float64)
     masks = split.masks(repeated, present, dilation).numpy()
     objects = split.segmentation(repeated, present)
-    if len(present):
+    if masks.any():
         pixels[~masks.any(axis=0)] *= 0.55
     # Steps of the golden ratio: neighbouring classes have distant hues.
     hues = [k * 0.618034 % 1 for k in present.tolist()]

@@ -37,7 +37,8 @@ class Split:
 
     Attributes:
         ids: N image ids.
-        labels: (N, K) bool: whether an image has a box of a class, or is of the class in the task.
+        labels: (N, K) bool: whether an image shows a class, or is of the class in the task.
+        located: (N, K) bool: whether boxes say where; only then a map can be guided or judged.
         classes: K class names, in the order of the label columns.
         groups: (N,) group of each image; none for a data set without tasks.
         has_segmentation: whether any image has masks.
@@ -53,6 +54,7 @@ class Split:
         self.classes = classes if task is None else task.names
         self.ids: Sequence[str] = arrays.ids.tolist()
         self.labels = self._arrays.labels
+        self.located = self._arrays.located
         self.has_segmentation = bool(arrays.is_segmented.any())
 
     def __len__(self) -> int:
@@ -120,6 +122,7 @@ class Data:
         self.classes = reader.classes
         self.tasks = tuple(reader.tasks)
         self.fingerprint = reader.fingerprint()
+        reader.release()
         self._reader = reader
         self._size = config.image_size
         self._progress = progress or silent
@@ -146,7 +149,7 @@ class Data:
         for name in SPLITS[:2]:
             self.split(name)
             arrays = self._arrays[name]
-            check_labels(bool(arrays.labels.any()), name)
+            check_labels(bool(arrays.labels.any()), bool(len(arrays.boxes)), name)
             contents[name] = list(zip(arrays.ids.tolist(), arrays.contents.tolist(), strict=True))
         try:
             records = self._reader.records("test")
@@ -154,6 +157,7 @@ class Data:
             contents["test"] = [(r.id, found) for r, found in zip(records, prints, strict=True)]
         except InputError as error:
             LOGGER.warning("trained models cannot be tested: %s", error)
+        self._reader.release()
         for sentence in copies(contents):
             LOGGER.warning("%s", sentence)
 
@@ -168,6 +172,7 @@ class Data:
                 self._arrays[name] = cached_split(
                     self._reader, name, self._size, self.folder, self._progress
                 )
+                self._reader.release()
             self._splits[key] = Split(self._arrays[name], self._size, self.classes, asked)
         return self._splits[key]
 

@@ -84,7 +84,7 @@ def _check_aspect(
     raise InputError(what)
 
 
-def check_units(records: Sequence[Record], split: str) -> None:
+def check_units(records: Sequence[Record], split: str, advice: str) -> None:
     """Refuse boxes that are given as shares of the image.
 
     Raises:
@@ -95,19 +95,23 @@ def check_units(records: Sequence[Record], split: str) -> None:
     if len(corners) and corners.min() > -0.5 and corners.max() < 1.5 and np.ptp(corners):
         raise InputError(
             f"{with_boxes[0].image}: its boxes and all others of the {split} split lie under a "
-            f"pixel, as if given as shares of the image from 0 to 1; give them in pixels"
+            f"pixel, as if given as shares of the image from 0 to 1; {advice}"
         )
 
 
-def check_labels(has_any: bool, split: str) -> None:
-    """Refuse a split without labels.
+def check_labels(has_labels: bool, has_boxes: bool, split: str) -> None:
+    """Refuse a split without labels or boxes; the test split may lack them.
 
     Raises:
-        InputError: none of its images has a label.
+        InputError: none of its images has a label, or none has a box.
     """
-    if not has_any and split != "test":
+    if not has_labels and split != "test":
         raise InputError(
             f"no image of the {split} split has a label, so there is nothing to learn or to score"
+        )
+    if not has_boxes and split != "test":
+        raise InputError(
+            f"no image of the {split} split has a box, so there is nothing to guide or to judge"
         )
 
 

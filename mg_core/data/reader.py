@@ -55,7 +55,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One image of a split; its labels are the classes of its boxes.
+    """One image of a split; its labels are the classes of its boxes and its `image_classes`.
 
     In a data set with tasks every image has a group, which decides its label in each task.
 
@@ -68,6 +68,9 @@ class Record:
         segmentation: whatever the reader's `segmentation` needs; none for an image without masks.
         group: index into the `classes` of every task of the data set.
         mask_flaw: why the image's masks are left out, in a sentence; empty if they are not.
+        image_classes: classes that the image shows at an unknown place: the classifier learns them,
+            and no map is guided or judged by them.
+        n_other: annotated objects that are left out, since their class is not used.
     """
 
     id: str
@@ -77,6 +80,13 @@ class Record:
     segmentation: Any = None
     group: int | None = None
     mask_flaw: str = ""
+    image_classes: tuple[int, ...] = ()
+    n_other: int = 0
+
+    @property
+    def classes(self) -> list[int]:
+        """The classes of the image, each once."""
+        return sorted({*(box.class_index for box in self.boxes), *self.image_classes})
 
 
 @dataclass(frozen=True)
@@ -109,10 +119,39 @@ class Reader(ABC):
         Options: pydantic model of the `options` in a data set's configuration.
         tasks: by name, the default one first; empty where the boxes decide the labels.
         classes: class names, in the order of the label columns.
+        units_advice: what to do about boxes that are shares of the image.
+
+    Example:
+        A table with columns path, class, xmin, ymin, xmax, ymax and split. (The one that is there,
+        `csv`, takes more spellings, and says where a mistake is.) In a module of its own, it is
+        named by `imports` in a sweep file and by `mg-data verify robins --import my_module`.
+
+        >>> import csv, hashlib, mg_core
+        >>> from collections import defaultdict
+        >>> @mg_core.DATASETS.register("robins")
+        ... class Robins(mg_core.Reader):
+        ...     classes = ("robin", "wren")
+        ...
+        ...     def __init__(self, root, options):
+        ...         self.root, self.table = root, root / "birds.csv"
+        ...
+        ...     def records(self, split, report=None):
+        ...         boxes = defaultdict(list)
+        ...         with self.table.open() as file:
+        ...             for row in csv.DictReader(file):
+        ...                 if row["split"] == split:
+        ...                     kind = self.classes.index(row["class"])
+        ...                     corners = (row[key] for key in ("xmin", "ymin", "xmax", "ymax"))
+        ...                     boxes[row["path"]].append(mg_core.Box(kind, *map(float, corners)))
+        ...         return [mg_core.Record(p, self.root / p, tuple(boxes[p])) for p in boxes]
+        ...
+        ...     def fingerprint(self):
+        ...         return hashlib.sha256(self.table.read_bytes()).hexdigest()
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     tasks: ClassVar[Mapping[str, Task]] = {}
+    units_advice: ClassVar[str] = "give them in pixels"
     classes: tuple[str, ...]
 
     @abstractmethod
@@ -147,7 +186,9 @@ class Reader(ABC):
             InputError: no folder is given, or it does not exist.
         """
         if root is None:
-            raise InputError("this data set needs the folder it lies in: give it as `root`")
+            raise InputError(
+                "this data set needs the folder it lies in: give it as `root` (--root)"
+            )
         folder = with_home(root)
         if not folder.is_dir():
             raise InputError(f"data folder {folder} does not exist")
@@ -176,6 +217,10 @@ class Reader(ABC):
     def former_fingerprint(self) -> str:
         """Return the fingerprint by which earlier versions of this package knew the same files."""
         return self.fingerprint()
+
+    def release(self) -> None:
+        """Let go of what can be read again; called when nothing is asked for for a while."""
+        return
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
         """Return the (size, size) pixels of every class in an image that has masks.

@@ -32,6 +32,8 @@ class SplitSummary:
     boxes_by_class: Counter[int] = field(default_factory=Counter)
     groups: Counter[int] = field(default_factory=Counter)  # images; empty without tasks
     n_segmented: int = 0
+    n_unlocated: int = 0  # labels of images without a box of their class
+    n_other: int = 0  # objects of classes that are not used
     flaws: Counter[str] = field(default_factory=Counter)  # odd boxes, by `boxes.FLAWS`
     oddities: Counter[str] = field(default_factory=Counter)  # images, by `Decoded.oddities`
     mask_flaws: list[str] = field(default_factory=list)  # why images lack their masks
@@ -40,8 +42,10 @@ class SplitSummary:
         """Count an image that is trained on at `size`."""
         classes = [box.class_index for box in record.boxes]
         self.n_images += 1
-        self.n_without_labels += not classes
-        self.images_by_class.update(set(classes))
+        self.n_without_labels += not record.classes
+        self.n_unlocated += len(set(record.classes) - set(classes))
+        self.n_other += record.n_other
+        self.images_by_class.update(record.classes)
         self.boxes_by_class.update(classes)
         if record.group is not None:
             self.groups[record.group] += 1
@@ -96,8 +100,9 @@ def verify(reader: Reader, size: int, progress: Progress = silent) -> Verificati
             if sentence := beyond(usable, sizes, split):
                 problems[sentence] = None
             with reporting(note):
-                check_labels(bool(summary.boxes_by_class) or not usable, split)
-            check_units(usable, split)
+                has_labels = bool(summary.images_by_class) or not usable
+                check_labels(has_labels, bool(summary.boxes_by_class) or not usable, split)
+            check_units(usable, split, reader.units_advice)
     problems |= dict.fromkeys(copies(contents))
     with reporting(note):
         found.fingerprint = reader.fingerprint()
@@ -117,6 +122,10 @@ def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
         if summary.groups:
             groups = (f"{group}: {summary.groups[group]:,}" for group in sorted(summary.groups))
             lines.append(f"  groups {', '.join(groups)}")
+        if summary.n_unlocated:
+            lines.append(f"  {summary.n_unlocated:,} labels without a box")
+        if summary.n_other:
+            lines.append(f"  {summary.n_other:,} objects of other classes left out")
         for flaw in FLAWS:
             if summary.flaws[flaw]:
                 lines.append(f"  {summary.flaws[flaw]:,} boxes {flaw}")

@@ -184,7 +184,7 @@ def _fill(
 def _without_prefix(
     state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """Take off what stands before the model's own keys, if that makes more of them fit.
+    """Remove a common prefix of the keys, if more of them are the model's then.
 
     Where every key of the model is there under one prefix, the entries outside it are not the
     network's: a running average counts its steps, and a loss may have weights of its own.
@@ -210,7 +210,7 @@ def _without_prefix(
 
 
 def _check_values(value: Tensor, wanted: Tensor, source: str) -> None:
-    """Refuse what copying would turn into other values without a word."""
+    """Refuse values that copying would change."""
     if not wanted.is_floating_point():
         return
     if not value.is_floating_point():
@@ -264,7 +264,7 @@ def _has_safetensors_header(path: Path) -> bool:
 
 
 def _unwrapped(content: Any) -> dict[Any, Tensor]:
-    """Return the state dict in what a file holds: the whole, or the one part that is one."""
+    """Return a file's content, or its only entry that is a state dict."""
     if _is_state(content):
         return _as_tensors(content)
     parts = dict(content) if isinstance(content, Mapping) else {}

@@ -1,11 +1,16 @@
 """One run of a trial: the only writer of its own keys.
 
-No result is lost or overwritten, and no lock is needed. An attempt announces itself before it
-reads its predecessor's results. The predecessor may still run, if its node only seemed dead. It
-commits, lists the trial's files, looks for a successor, and only then removes the listed files
-that its commit does not name. If it sees no successor, none of the listed files is a successor's,
-and a later one reads a commit that does not name the removed files. If it sees one, it stops and
-removes nothing.
+No result is lost or overwritten, and no lock is needed, although a predecessor may still run
+whose node only seemed dead. Every attempt does this in order:
+
+1. It announces itself, and then reads its predecessor's results.
+2. It commits an epoch.
+3. It lists the trial's files.
+4. It looks for a successor. If there is one, it stops and removes nothing.
+5. It removes the listed files that its commit does not name.
+
+A successor that announces itself after step 4 wrote none of the listed files, and it reads a commit
+that names none of the removed ones.
 """
 
 from __future__ import annotations
@@ -258,10 +263,10 @@ def set_aside(store: ResultStore, keys: Iterable[str]) -> str:
     Returns:
         The folder.
     """
-    folder = f"{layout.QUARANTINE}/{_now().replace(':', '')}-{secrets.token_hex(3)}"
+    folder = f"{_now().replace(':', '')}-{secrets.token_hex(3)}"
     for key in keys:
-        store.files.move(key, f"{folder}/{key}")
-    return folder
+        store.files.move(key, layout.quarantined_key(folder, key))
+    return f"{layout.QUARANTINE}/{folder}"
 
 
 def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:

@@ -1,4 +1,4 @@
-"""Files of a store are believed once they are whole and in their own place."""
+"""Checks that a file of a store is complete and belongs to its key."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def check_text(text: str, key: str) -> None:
 
 
 def check_spec(spec: Any, source: str) -> dict[str, Any]:
-    """Return a stored spec, once the keys that are read of it hold what they may hold.
+    """Return a stored spec after checking the keys that are read.
 
     Raises:
         InputError: names the key.

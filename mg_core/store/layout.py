@@ -42,8 +42,8 @@ TEMPORARY = ".mg-sweep-writing"
 """Folder of objects that are still being written."""
 QUARANTINE = "quarantine"
 """Folder of files that were set aside; nothing reads or deletes them."""
-WRITTEN = f"{ANALYSIS}/written.json"
-"""Digests of the files below `analysis` that `mg-analysis` wrote: others are the user's."""
+RECORD = "written.json"
+"""Digests of the files that `mg-analysis` wrote into a folder: others are the user's."""
 
 RESULTS = (METRICS, TEST, HEATMAPS, CHECKPOINTS, ATTEMPTS, LOGS, TENSORBOARD)
 """Folders with a folder for each trial, in the order in which they are deleted. The metrics come
@@ -56,7 +56,8 @@ _ID, _RUN = "[0-9a-f]{16}", r"\d{4,}-[0-9a-f]{8}"
 _OWN = re.compile(
     "|".join(
         [
-            rf"sweep\.yaml|shelf\.json|code\.json|lock\.json|\.lock\.json\.lock|trials/{_ID}\.json|{re.escape(WRITTEN)}",
+            r"(sweep\.yaml|shelf\.json|code\.json|lock\.json|\.lock\.json\.lock)",
+            rf"trials/{_ID}\.json|{ANALYSIS}/{re.escape(RECORD)}",
             rf"attempts/{_ID}/{_RUN}\.json|logs/{_ID}/{_RUN}\.txt|metrics/{_ID}/{_RUN}\.parquet",
             rf"checkpoints/{_ID}/{_RUN}/(epoch-\d{{4,}}\.safetensors|state-\d{{4,}}\.pt)",
             rf"test/{_ID}/\d{{4,}}-[0-9a-f]{{8}}\.parquet",
@@ -144,6 +145,16 @@ def heatmaps_key(trial_id: str, epoch: int, name: str) -> str:
 def fingerprint_key(data_key: str, fingerprint: str) -> str:
     """Return the key that records the fingerprint of a data set."""
     return f"{DATA}/{data_key}/{fingerprint}"
+
+
+def tracked_key(trial_id: str) -> str:
+    """Return the key that says that all of a trial is in its TensorBoard files."""
+    return f"{prefix(TENSORBOARD, trial_id)}/complete"
+
+
+def quarantined_key(folder: str, key: str) -> str:
+    """Return the key of a file that is set aside, in a folder below `QUARANTINE`."""
+    return f"{QUARANTINE}/{folder}/{key}"
 
 
 def attempts_in(keys: Iterable[str]) -> Iterator[tuple[str, AttemptKey]]:

@@ -188,6 +188,14 @@ class ResultStore:
                 "give every node the same copy"
             )
 
+    def fingerprints(self) -> dict[str, frozenset[str]]:
+        """Return the fingerprints that are recorded of each data set, by `DataConfig.key`."""
+        found: dict[str, frozenset[str]] = {}
+        for key in filter(layout.is_own, self.files.keys(layout.DATA)):
+            _, data_key, fingerprint = key.split("/")
+            found[data_key] = found.get(data_key, frozenset()) | {fingerprint}
+        return found
+
     # Reading trials
 
     def metrics_keys(self, trial_id: str | None = None) -> dict[str, str]:
@@ -317,21 +325,6 @@ class ResultStore:
         except (SafetensorError, ValueError) as error:
             raise damaged(key, error) from None
         return weights
-
-    # Files of `mg-analysis`
-
-    def written(self) -> dict[str, str]:
-        """Return the SHA-256 of each file below `analysis` that `mg-analysis` wrote, by name."""
-        try:
-            found = json.loads(self.get(layout.WRITTEN))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return found if isinstance(found, dict) else {}
-
-    def put_written(self, name: str, data: bytes) -> None:
-        """Note that `mg-analysis` wrote a file below `analysis`."""
-        digests = self.written() | {name: hashlib.sha256(data).hexdigest()}
-        self.put(layout.WRITTEN, json.dumps(digests, indent=1, sort_keys=True).encode())
 
     # Test results
 

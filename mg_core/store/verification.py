@@ -65,7 +65,7 @@ def verify(store: ResultStore, progress: Step) -> list[Damage]:
 
 
 def _missing(store: ResultStore) -> Iterator[Damage]:
-    """Say what the files of a store ask for and what is not there."""
+    """Yield the files that others refer to and that are missing."""
     nameless = store.metrics_keys().keys() - store.trial_ids()
     missing = [layout.trial_key(trial_id) for trial_id in sorted(nameless)]
     missing += [layout.SPEC] if store.spec_text() is None else []
@@ -151,7 +151,7 @@ def _damage_of(store: ResultStore, key: str) -> DamagedError | None:
     except DamagedError as error:
         return error
     except FileNotFoundError:
-        pass  # Its trial goes on, under another key.
+        pass  # A later attempt of the trial has replaced it.
     return None
 
 

@@ -73,8 +73,9 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate a model on a split with running batch-norm statistics, in single precision.
 
-    All images of a batch have the same number of labels. A batch takes one backward pass for each
-    of them, which serves all (attribution, layer) pairs.
+    All images of a batch have the same number of classes with boxes. A batch takes one backward
+    pass for each of them, which serves all (attribution, layer) pairs. A class that an image shows
+    without a box counts for the classification alone.
 
     Args:
         model: a model of the registry, or any network whose logits are the classes of the split;
@@ -110,9 +111,9 @@ def evaluate(
     scored: list[list[dict[str, torch.Tensor]]] = []
     keys: list[NDArray[np.int64]] = []
     with _without_parameter_gradients(model):
-        for indices in batches_by_label_count(split.labels, batch_size):
+        for indices in batches_by_label_count(split.located, batch_size):
             inputs = encode(model, split.images(indices).to(device, non_blocking=True))
-            targets = np.nonzero(split.labels[indices])[1].reshape(len(indices), -1)
+            targets = np.nonzero(split.located[indices])[1].reshape(len(indices), -1)
             if not (named and targets.shape[1]):
                 with torch.no_grad():
                     found = model(inputs)

@@ -71,7 +71,8 @@ def heat_maps(
         device: device of the model.
 
     Returns:
-        By pair, rows of `mg_core.store.tables.HEATMAPS` without trial, epoch and task.
+        By pair, rows of `mg_core.store.tables.HEATMAPS` without trial, epoch and task. A pair with
+        a map that is not finite is left out: there is nothing to show.
     """
     if not shown or not pairs:
         return {pair: [] for pair in pairs}
@@ -99,6 +100,8 @@ def heat_maps(
     found = {}
     for pair, raw in zip(pairs, maps, strict=True):
         values = upsample(raw.detach(), int(images.shape[-1])).float().cpu().numpy()
+        if not np.isfinite(values).all():
+            continue
         found[pair] = [
             row
             | {"attribution": pair.attribution, "layer": pair.layer}

@@ -199,15 +199,15 @@ def training_batches(
 ) -> Iterator[Batch]:
     """Yield the batches of one epoch.
 
-    Order, drawn classes and flips depend only on (seed, epoch, sample). Images without labels, or
+    Order, drawn classes and flips depend only on (seed, epoch, sample). Images without boxes, or
     outside the annotated subset, are not guided.
     """
     n_images, seed, g = len(split), config.seed, config.guidance
     annotated = np.zeros(n_images, dtype=bool)
     if g is not None:
-        annotated[annotated_indices(split.labels, g.annotated_fraction, seed)] = True
-        annotated &= split.labels.any(axis=1)
-    targets = drawn_classes(split.labels, uniforms(n_images, seed, "class", epoch))
+        annotated[annotated_indices(split.located, g.annotated_fraction, seed)] = True
+        annotated &= split.located.any(axis=1)
+    targets = drawn_classes(split.located, uniforms(n_images, seed, "class", epoch))
     flips = uniforms(n_images, seed, "flip", epoch) < (0.5 if config.data.horizontal_flip else 0)
     for indices in slices(permutation(n_images, seed, "shuffle", epoch), config.batch_size):
         images = flipped(split.images(indices), flips[indices])

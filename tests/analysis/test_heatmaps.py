@@ -14,7 +14,7 @@ from analysis.page.explorer import explorer_data
 from analysis.plots import drawings, render
 from analysis.plots.cells import epg_of
 from analysis.results import read_results
-from analysis.testing.bench import run_tests, runtime_of
+from analysis.testing.bench import Bench, run_tests, runtime_of
 from analysis.testing.plan import plan_tests
 from mg_core.attributions import attribute, upsample
 from mg_core.attributions.overlay import overlay
@@ -100,6 +100,21 @@ def test_groups_are_all_shown(tmp_path):
 def test_no_images_no_maps(split):
     model = build_model("vanilla_tiny", 4)
     assert heat_maps(model, split, [], [PAIR]) == {PAIR: []}
+
+
+def test_maps_that_are_not_finite_are_said_and_not_stored(untested):
+    results = read_results(untested)
+    bench = Bench(runtime_of(results), 3)
+    jobs = plan_tests(results).jobs
+    # The gradient of a root at zero is infinite, and the logits stay finite.
+    model = bench._model("vanilla_tiny", 3)
+    model.conv1.register_forward_pre_hook(lambda conv, x: ((x[0].abs() - x[0]).sqrt(),))
+    said = [bench.test(job) for job in jobs]
+    (at_input,) = {str(pair) for job in jobs for pair in job.shown if pair.layer == "input"}
+    ending = f"gives maps that are not finite: {at_input}"
+    assert [bool(s and s.endswith(ending)) for s in said] == ["input" in str(j.shown) for j in jobs]
+    assert {name for *_, name in untested.heatmap_keys()} == {"ixg@final"}
+    assert len(untested.test_rows()) > 0
 
 
 def test_the_drawing_is_strong_where_the_map_is():

@@ -131,3 +131,21 @@ def test_two_tests_at_once_give_the_rows_of_one(untested, tmp_path):
     assert found.heatmap_keys == right.heatmap_keys
     assert plan_tests(found).jobs == ()
     assert parts(untested.uri) == []
+
+
+def test_files_of_the_user_in_the_place_of_ours_are_kept(few, mg_analysis, tmp_path):
+    out = tmp_path / "paper"
+    (out / "tables").mkdir(parents=True)
+    (out / "tables" / "fronts.csv").write_text("mine")
+    code, _, err = mg_analysis("fronts", few.uri, "--out", out)
+    assert code == 0
+    assert "was changed by hand, or is yours: kept as tables/fronts.kept-1.csv" in err
+    assert (out / "tables" / "fronts.kept-1.csv").read_text() == "mine"
+    written = (out / "tables" / "fronts.csv").read_text()
+    code, _, err = mg_analysis("fronts", few.uri, "--out", out)
+    assert "kept" not in err
+    (out / "tables" / "fronts.csv").write_text(written + "my note")
+    _, _, err = mg_analysis("fronts", few.uri, "--out", out)
+    assert "kept as tables/fronts.kept-2.csv" in err
+    assert (out / "tables" / "fronts.csv").read_text() == written
+    assert (out / "tables" / "fronts.kept-2.csv").read_text() == written + "my note"

@@ -115,6 +115,23 @@ def test_table_1_is_what_each_seed_chose():
         assert ("of 4 seeds" in table.loc[name, column]) == (len(numbers) < 4)
 
 
+def test_table_1_pools_no_axis():
+    study = recorded_study()
+    right = tables.table_1(study).frame
+    names = {t: f"{t}-mean" for t in study.trials}
+    rows = study.rows.assign(
+        reduction=study.rows["reduction"].mask(study.rows["kind"] == "guided", "mean"),
+        trial_id=study.rows["trial_id"].map(names),
+    )
+    tests = study.tests.assign(trial_id=study.tests["trial_id"].map(names))
+    both = replace(study, rows=pd.concat([study.rows, rows]), tests=pd.concat([study.tests, tests]))
+    table = tables.table_1(both).frame
+    assert list(table["reduction"]) == ["mean"] * 3 + ["sum"] * 3
+    for reduction in ("mean", "sum"):
+        own = table[table["reduction"] == reduction].drop(columns="reduction")
+        pd.testing.assert_frame_equal(own.reset_index(drop=True), right)
+
+
 def test_table_1_says_where_seeds_have_nothing_to_choose():
     study = recorded_study()
     failed = (study.rows["task"] == "reversed") & (study.rows["loss"] == "l1")

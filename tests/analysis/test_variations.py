@@ -1,5 +1,7 @@
 """Figures of what else is varied: their data, and that they are drawn."""
 
+from dataclasses import replace
+
 import pytest
 
 from analysis.pareto import is_on_front
@@ -7,6 +9,7 @@ from analysis.plots import drawings, render
 from analysis.plots.variations import selection_data
 from analysis.results import merge, read_results
 from mg_core.config import EvaluationPair
+from mg_core.errors import InputError
 
 BCOS = {"bcos_tiny": ("bcos",)}
 
@@ -93,6 +96,21 @@ def test_stores_are_put_together_by_trial(sweep, make_grid, tmp_path):
     (figure,) = drawings(both, ["fig12"])
     assert set(figure.data["annotated_fraction"]) == {0.1, 1.0}
     assert len(both.trials) == sum(len(part.trials) for part in parts) - 1, "one baseline"
+    assert both.caveats == []
     again = merge([parts[0], parts[0]])
     assert len(again.rows) == len(parts[0].rows)
     assert len(again.tests) == len(parts[0].tests)
+
+
+def test_stores_of_different_data_are_not_put_together_in_silence(sweep, make_grid, tmp_path):
+    few = sweep(tmp_path / "few", make_grid(BCOS, ("input",), annotated_fraction=0.1))
+    whole = sweep(tmp_path / "whole", make_grid(BCOS, ("input",)))
+    (baseline,) = few.trials().keys() & whole.trials().keys()
+    for store, fingerprint in ((few, "a" * 32), (whole, "b" * 32)):
+        store.record_fingerprint(store.trials([baseline])[baseline].data.key, fingerprint, "here")
+    both = merge([read_results(few), read_results(whole)])
+    assert both.caveats[0].startswith("the stores hold different fingerprints of 'shapes'")
+    other = read_results(whole)
+    changed = other.rows["val_bce"].where(other.rows["trial_id"] != baseline, 0.5)
+    with pytest.raises(InputError, match=f"few and whole trained trial {baseline} on different"):
+        merge([read_results(few), replace(other, rows=other.rows.assign(val_bce=changed))])

@@ -93,6 +93,9 @@ def test_what_a_mirror_lacks_is_caught_up(file, tmp_path, monkeypatch, tracking)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "mlruns").as_uri())
     store = run(file, tmp_path, "null")
+    notes = tmp_path / "store" / TENSORBOARD / min(store.trial_ids()) / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    notes.write_text("mine")
     begun = []
     tracker = {"mlflow": MLflow, "tensorboard": TensorBoard}[tracking]
     begin = tracker.begin
@@ -103,6 +106,7 @@ def test_what_a_mirror_lacks_is_caught_up(file, tmp_path, monkeypatch, tracking)
     assert set(begun) == store.trial_ids()
     run(file, tmp_path, tracking)
     assert len(begun) == len(store.trial_ids())
+    assert notes.read_text() == "mine"
 
 
 def test_a_slow_tracker_keeps_nobody_waiting(file, tmp_path, monkeypatch):

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mg_core.columns import AXES
+from mg_core.config import GuidanceConfig
 from mg_core.errors import InputError
 from sweeps.grid import expand
-from sweeps.spec import SweepSpec, load_spec
+from sweeps.spec import BlockSpec, SweepSpec, load_spec
 
 BASE = {
     "name": "g",
@@ -168,3 +170,9 @@ def test_options_of_data_sets_are_the_same_however_they_are_written(sweep, write
     ):
         with pytest.raises(InputError, match=re.escape(sentence)):
             data(name, option)
+
+
+def test_every_axis_of_a_block_is_declared_so_that_no_front_pools_it():
+    declared = {axis.source for axis in AXES if axis.part}
+    shared = GuidanceConfig.model_fields.keys() & BlockSpec.model_fields.keys()
+    assert {f"guidance.{name}" for name in shared} <= declared

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -10,7 +11,7 @@ import pytest
 
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
-from sweeps.lock import StoreLock
+from sweeps.lock import StoreLock, host_identity, refuse_driven
 from sweeps.status import read_status
 
 STARTS, ROUNDS = 4, 25
@@ -71,6 +72,25 @@ def test_of_runs_that_start_together_one_runs_all_trials(_, sweep, write, comman
     ran = [out for out, _, code in said if code == 0 and "9 to run" in out]
     assert len(ran) == 1
     assert read_status(ResultStore(sweep["store"])).to_json()["counts"]["complete"] == 9
+
+
+def test_a_copy_of_a_driven_store_is_free_and_a_moved_store_is_not(tmp_path):
+    store = ResultStore(str(tmp_path / "store"))
+    with StoreLock(store, "first"):
+        shutil.copytree(tmp_path / "store", tmp_path / "copy")
+        (tmp_path / "store").rename(tmp_path / "moved")
+        with StoreLock(ResultStore(str(tmp_path / "copy")), "second"):
+            pass
+        with pytest.raises(InputError, match=f"is driven by process {os.getpid()} on"):
+            refuse_driven(ResultStore(str(tmp_path / "moved")))
+
+
+@pytest.mark.parametrize("change", [{"born": None}, {"pid": "self"}, {"pid": None}, {"host": 1}])
+def test_a_lock_that_no_driver_can_have_written_is_none(tmp_path, change):
+    store = ResultStore(str(tmp_path / "store"))
+    own = {"run": "x", "host": host_identity(), "pid": 2**30, "born": "1", "beat": "0"}
+    store.put("lock.json", json.dumps(own | change).encode())
+    refuse_driven(store)
 
 
 def test_a_lock_on_object_storage_is_looked_at_again(tmp_path, monkeypatch):

@@ -16,8 +16,9 @@ from mg_core.config import Frozen, Integer, Number
 from mg_core.counter import generator
 from mg_core.data.drawn.drawing import Colour, Polygon, paint, rotation, to_bytes, visible_box
 from mg_core.data.drawn.generated import write_once
+from mg_core.data.layouts.choice import LimitOptions
 from mg_core.data.layouts.waterbirds import CUB, FOLDER, Waterbirds
-from mg_core.data.reader import SPLITS, NoOptions, Progress, silent
+from mg_core.data.reader import SPLITS, Progress, silent
 
 GENERATOR_VERSION = 1
 """Raised when the same options would give other bytes."""
@@ -62,7 +63,7 @@ def write_birds(folder: Path, options: BirdsOptions, progress: Progress = silent
         "birds",
         {"version": GENERATOR_VERSION, "options": options.model_dump()},
         lambda temporary: _write(temporary, options, progress),
-        lambda written: Waterbirds(written, NoOptions()).former_fingerprint(),
+        lambda written: Waterbirds(written, LimitOptions()).former_fingerprint(),
     )
 
 

@@ -50,6 +50,10 @@ class ShapesOptions(Frozen):
     clutter: PositiveInt | None = None
     contrast: Annotated[Number, Field(ge=1, le=4)] | None = None
 
+    # Of a set that is drawn as large as asked for, all is used.
+    other_classes: ClassVar[None] = None
+    limit: ClassVar[None] = None
+
     @property
     def names(self) -> tuple[str, ...]:
         """Class names, in the order of the class indices."""

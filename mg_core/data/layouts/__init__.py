@@ -1,1 +1,1 @@
-"""Folder layouts that are read: those of VOC, COCO and Waterbirds-100."""
+"""Folder layouts that are read: VOC, COCO, Waterbirds-100, and the formats of own images."""

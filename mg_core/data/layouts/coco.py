@@ -9,24 +9,30 @@ from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import BaseModel, Field
 
-from mg_core.config import Frozen, Integer, Number
-from mg_core.counter import permutation
+from mg_core.config import Integer, Number
+from mg_core.data.layouts.choice import (
+    ChoiceOptions,
+    Chosen,
+    Classes,
+    ClassNames,
+    Digits,
+    choose,
+    limited,
+    split_names,
+)
 from mg_core.data.layouts.coco_json import Entry, file_names, read_instances
 from mg_core.data.layouts.files import (
     FORMER_SUFFIXES,
-    ClassNames,
-    Digits,
     existing_file,
     fingerprint,
     former_fingerprint,
     read_list,
     spellings,
-    split_names,
 )
-from mg_core.data.layouts.polygons import draw
+from mg_core.data.layouts.polygons import Outlines, class_masks
+from mg_core.data.layouts.splits import stratified_draw
 from mg_core.data.reader import Reader, Record, Report, refuse, reporting
 from mg_core.errors import InputError
 
@@ -45,12 +51,12 @@ COCO_CLASSES = (
 """In the order of their ids, 1 to 90 with gaps."""
 
 
-class CocoOptions(Frozen):
+class CocoOptions(ChoiceOptions):
     """Options of a folder in COCO layout: names, and which training images are for validation.
 
     Attributes:
         year: suffix of `train` and `val` in the names of folders and annotations; may be empty.
-        classes: class names, for data with other classes than COCO's.
+        classes: class names, for data with other classes than COCO's, or for some of them.
         val_list: file below the data folder that lists the ids of the validation images.
     """
 
@@ -86,20 +92,24 @@ class Coco(Reader):
         """Read the images of a split, in the order of their ids."""
         official = "val" if split == "test" else "train"
         path = self._annotations(official)
-        entries = read_instances(path, self.classes, report)
+        entries = read_instances(path, report)
+        classes = Classes(self.classes, self.options.other_classes == "ignore")
+        chosen = [choose(entry.objects, classes, report) for entry in entries]
+        pairs = list(zip(entries, chosen, strict=True))
         if split != "test":
-            wanted = self._validation(entries, report) == (split == "val")
-            entries = [entry for entry, is_in in zip(entries, wanted, strict=True) if is_in]
-        if not entries:
+            wanted = self._validation(entries, chosen, report) == (split == "val")
+            pairs = [pair for pair, is_in in zip(pairs, wanted, strict=True) if is_in]
+        if not pairs:
             raise InputError(f"{path} leaves no image for the {split} split")
         found = []
-        for entry in entries:
+        for entry, objects in pairs:
             with reporting(report):
                 image = existing_file(self._images(official), entry.file_name, entry.source)
-                size = (entry.width, entry.height)
-                outlines, flaw = entry.outlines, entry.mask_flaw
-                found.append(Record(str(entry.id), image, entry.boxes, size, outlines, None, flaw))
-        return found
+                found.append(entry_record(entry, str(entry.id), image, objects))
+        if split == "train":
+            with reporting(report):
+                classes.check(found, COCO_CLASSES)
+        return limited(found, split, self.options.limit)
 
     def fingerprint(self) -> str:
         """Hash annotations by content, and the images that they name by parts of theirs."""
@@ -124,17 +134,7 @@ class Coco(Reader):
 
     def segmentation(self, record: Record, size: int) -> Mapping[int, NDArray[np.bool_]]:
         """Return the pixels of every class, drawn at the annotated size."""
-        assert record.size is not None
-        width, height = record.size
-        masks: dict[int, NDArray[np.bool_]] = {}
-        for box, outline in zip(record.boxes, record.segmentation, strict=True):
-            drawn = draw(outline, width, height)
-            masks[box.class_index] = masks.get(box.class_index, False) | drawn
-        pictures = {index: Image.fromarray(masks[index]) for index in sorted(masks)}
-        return {
-            index: np.asarray(picture.resize((size, size), Image.Resampling.NEAREST))
-            for index, picture in pictures.items()
-        }
+        return class_masks(record.segmentation, size)
 
     def _tables(self) -> list[Path]:
         tables = [path for part in ("train", "val") if (path := self._annotations(part)).is_file()]
@@ -156,33 +156,28 @@ class Coco(Reader):
     def _val_list(self) -> Path:
         return existing_file(self.root, self.options.val_list or "", "option val_list")
 
-    def _validation(self, entries: Sequence[Entry], report: Report) -> NDArray[np.bool_]:
+    def _validation(
+        self, entries: Sequence[Entry], objects: Sequence[Chosen], report: Report
+    ) -> NDArray[np.bool_]:
         if self.options.val_list is None:
             labels = np.zeros((len(entries), len(self.classes)), dtype=np.bool_)
-            for row, entry in enumerate(entries):
-                labels[row, [box.class_index for box in entry.boxes]] = True
+            for row, found in enumerate(objects):
+                labels[row, [box.class_index for box in found.boxes]] = True
             return stratified_draw(labels, self.options.val_fraction, self.options.val_seed)
         known = {str(entry.id) for entry in entries}
-        chosen = read_list(self._val_list(), known.__contains__, report)
-        for name, source in chosen.items():
+        listed = read_list(self._val_list(), known.__contains__, report)
+        for name, source in listed.items():
             if name not in known:
                 report(InputError(f"{source} names {name!r}, which is no training image"))
-        return np.array([str(entry.id) in chosen for entry in entries], dtype=np.bool_)
+        return np.array([str(entry.id) in listed for entry in entries], dtype=np.bool_)
 
 
-def stratified_draw(labels: NDArray[np.bool_], fraction: float, seed: int) -> NDArray[np.bool_]:
-    """Draw int(fraction · N) images so that every class keeps its share.
-
-    The stratum of an image is its rarest class. Images are sorted by stratum, in random order
-    within it, and picked at equal distances (systematic sampling). Each stratum so gives its share
-    of the draw, up to one image. The images without a label make up one more stratum.
-    """
-    counts = labels.sum(axis=0)
-    rarest = np.where(labels, counts, len(labels) + 1).argmin(axis=1)
-    strata = np.where(labels.any(axis=1), rarest, labels.shape[1])
-    order = permutation(len(labels), seed, "validation")
-    order = order[np.argsort(strata[order], kind="stable")]
-    steps = np.floor(np.arange(len(labels) + 1) * fraction + 1e-9)
-    drawn = np.zeros(len(labels), dtype=np.bool_)
-    drawn[order] = np.diff(steps) > 0
-    return drawn
+def entry_record(entry: Entry, name: str, image: Path, objects: Chosen) -> Record:
+    """Return an image of a file of annotations with those of its objects that are used."""
+    size = (entry.width, entry.height)
+    masks = None
+    if objects.outlines is not None:
+        classes = (box.class_index for box in objects.boxes)
+        masks = Outlines(*size, tuple(zip(classes, objects.outlines, strict=True)))
+    flaw, n_other = entry.mask_flaw, objects.n_other
+    return Record(name, image, objects.boxes, size, masks, mask_flaw=flaw, n_other=n_other)

@@ -1,16 +1,16 @@
-"""What all layouts share: image lists, lists of class names, checked paths and the fingerprint."""
+"""What all layouts share: image lists, checked paths and the fingerprint."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
-
-from pydantic import BeforeValidator, Field
 
 from mg_core.data.images import file_print
 from mg_core.data.parallel import in_parallel
@@ -25,40 +25,6 @@ CHUNK = 256
 """Files that one thread reads in turn."""
 _COLUMN = re.compile(r"\s+(-1|0|1)$")
 _SUFFIX = re.compile("|".join(re.escape(suffix) + "$" for suffix in SUFFIXES), re.IGNORECASE)
-
-
-def _joined(value: Any) -> Any:
-    """Join a list of class names as they are spelled in one string."""
-    if not isinstance(value, (list, tuple)):
-        return value
-    if not value:
-        raise ValueError("the list is empty; name at least one class")
-    for name in value:
-        if isinstance(name, bool) or not isinstance(name, (str, int)):
-            raise ValueError(f"{name!r} is no class name; put names such as 'no' in quotes")
-        if "," in str(name):
-            raise ValueError(f"{name!r} holds a comma, which separates names")
-    return ",".join(map(str, value))
-
-
-def _digits(value: Any) -> Any:
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-ClassNames = Annotated[str, Field(min_length=1), BeforeValidator(_joined), BeforeValidator(_digits)]
-"""Class names separated by commas, or a list of them."""
-Digits = BeforeValidator(lambda value: "" if value is None else _digits(value))
-"""Reads a number, such as a year, as its digits, and null as no text."""
-
-
-def split_names(text: str) -> tuple[str, ...]:
-    """Split a list of class names at its commas."""
-    names = tuple(name.strip() for name in text.split(","))
-    repeated = [name for name in names if names.count(name) > 1]
-    if "" in names or repeated:
-        what = f"{repeated[0]!r} is there twice" if repeated and repeated[0] else "a name is empty"
-        raise InputError(f"option classes: {what} in {text!r}")
-    return names
 
 
 def read_lines(path: Path, what: str) -> list[tuple[str, str]]:
@@ -125,11 +91,45 @@ def existing_file(folder: Path, name: str, source: str) -> Path:
             found = next((path for path in paths if path.is_file()), None)
     except OSError:  # The name is too long, or its folder cannot be entered.
         is_name = False
-    if not is_name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if not is_name or not is_below(name):
         raise InputError(f"{source} names {name[:200]!r}, which is no file below {folder}")
     if found is None:
         raise InputError(f"{folder / name}, named by {source}, is missing")
     return found
+
+
+def joined(folder: str, name: str) -> str:
+    """Return the path that a file in a folder names, with slashes and `..` resolved."""
+    return posixpath.normpath(posixpath.join(folder, name.replace("\\", "/")))
+
+
+def is_below(path: str) -> bool:
+    """Tell whether a path stays below the folder that it counts from."""
+    return not Path(path).is_absolute() and ".." not in Path(path).parts
+
+
+def option_file(root: Path, name: str, pattern: str) -> Path:
+    """Return the file below a data folder that the option `file` names.
+
+    Raises:
+        InputError: it is missing, with what else fits the pattern, or does not lie below.
+    """
+    if not is_below(name):
+        raise InputError(f"option file names {name!r}, which is no file below {root}")
+    if not os.path.isfile(root / name):
+        others = ", ".join(sorted(path.name for path in root.glob(pattern))[:5])
+        there = f"; there are {others}" if others else ""
+        raise InputError(f"{root / name} is missing: name it by the option file{there}")
+    return root / name
+
+
+def existing_image(folder: Path, name: str, source: str) -> Path:
+    """Return the image that an annotation at `source` names without its suffix."""
+    for suffix in SUFFIXES:
+        with contextlib.suppress(InputError):
+            return existing_file(folder, f"{name}{suffix}", source)
+    # None is there: the message names the usual one.
+    return existing_file(folder, f"{name}.jpg", source)
 
 
 def fingerprint(root: Path, annotations: Iterable[Path], images: Iterable[Path]) -> str:

@@ -1,17 +1,22 @@
-"""Outlines of objects as COCO stores them, checked before compiled code draws them."""
+"""Outlines of objects, as polygons or COCO's run lengths, checked before they are drawn."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from mg_core.data.boxes import is_scaled
+from mg_core.data.images import opened
 from mg_core.errors import InputError
 
-Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64]
-"""Polygons (2 n,) of corners x, y, …; or (m,) run lengths of pixels outside and inside in turn."""
+Outline = tuple[NDArray[np.float64], ...] | NDArray[np.int64] | Path
+"""Polygons (2 n,) of corners x, y, …; or (m,) run lengths of pixels outside and inside in turn; or
+a picture in which the object's pixels are not 0."""
 
 
 def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
@@ -36,8 +41,31 @@ def parse_outline(value: Any, width: int, height: int, source: str) -> Outline:
     return np.array(runs, dtype=np.int64)
 
 
+class Outlines(NamedTuple):
+    """The outlines of all objects of an image, of a class each."""
+
+    width: int  # of the image that they refer to
+    height: int
+    items: tuple[tuple[int, Outline], ...]
+
+
+def class_masks(outlines: Outlines, size: int) -> dict[int, NDArray[np.bool_]]:
+    """Return the (size, size) pixels of every class, drawn at the outlines' own size."""
+    masks: dict[int, NDArray[np.bool_]] = {}
+    for index, outline in outlines.items:
+        drawn = draw(outline, outlines.width, outlines.height)
+        masks[index] = masks.get(index, False) | drawn
+    pictures = {index: Image.fromarray(masks[index]) for index in sorted(masks)}
+    return {
+        index: np.asarray(picture.resize((size, size), Image.Resampling.NEAREST))
+        for index, picture in pictures.items()
+    }
+
+
 def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
-    """Return the pixels of an object, (height, width), as pycocotools draws them."""
+    """Return the pixels of an object, (height, width), polygons as pycocotools draws them."""
+    if isinstance(outline, Path):
+        return _painted(outline, width, height)
     if isinstance(outline, np.ndarray):
         # Runs go down the columns.
         columns = np.repeat(np.arange(len(outline)) % 2, outline).reshape(width, height)
@@ -48,6 +76,20 @@ def draw(outline: Outline, width: int, height: int) -> NDArray[np.bool_]:
     polygons = [corners.tolist() for corners in outline]
     drawn = mask.decode(mask.merge(mask.frPyObjects(polygons, height, width)))
     return np.asarray(drawn, dtype=np.bool_)
+
+
+def _painted(path: Path, width: int, height: int) -> NDArray[np.bool_]:
+    """Return the pixels of a picture that are not 0, at the size of the annotated image."""
+    with opened(path) as picture:
+        if not is_scaled(picture.size, (width, height)):
+            raise InputError(
+                f"{path} has {picture.width} × {picture.height} pixels, and its image "
+                f"{width} × {height}"
+            )
+        picture.load()
+        values = picture if picture.mode in ("1", "L", "P") else picture.convert("L")
+        resized = values.resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(np.asarray(resized) != 0, dtype=np.bool_)
 
 
 def _polygon(value: Any, width: int, height: int, source: str) -> NDArray[np.float64]:

@@ -16,20 +16,26 @@ from defusedxml.ElementTree import fromstring
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from mg_core.config import Frozen
 from mg_core.data.boxes import is_scaled
 from mg_core.data.images import opened, read_class_ids
-from mg_core.data.layouts.files import (
-    SUFFIXES,
+from mg_core.data.layouts.choice import (
+    ChoiceOptions,
+    Classes,
     ClassNames,
+    Labelled,
+    choose,
+    limited,
+    split_names,
+)
+from mg_core.data.layouts.files import (
     existing_file,
+    existing_image,
     fingerprint,
     former_fingerprint,
     read_list,
     spellings,
-    split_names,
 )
-from mg_core.data.reader import SPLITS, Box, Reader, Record, Report, refuse, reporting
+from mg_core.data.reader import SPLITS, Reader, Record, Report, refuse, reporting
 from mg_core.errors import InputError
 
 VOC_CLASSES = (
@@ -41,8 +47,8 @@ VOID = 255
 """Id of the pixels that belong to no class."""
 
 
-class VocOptions(Frozen):
-    """Options of a folder in VOC layout: class names, if not VOC's own."""
+class VocOptions(ChoiceOptions):
+    """Options of a folder in VOC layout: class names, if not VOC's own or not all of them."""
 
     classes: ClassNames = ",".join(VOC_CLASSES)
 
@@ -63,6 +69,8 @@ class Voc(Reader):
             raise InputError(f"{root} holds no VOC devkit: {folders[-1]}/ImageSets/Main is missing")
         self.folder = found[0]
         self.classes = self.class_names(options)
+        self.ignores_others = options.other_classes == "ignore"
+        self.limit: int | None = options.limit
 
     @classmethod
     def class_names(cls, options: Any) -> tuple[str, ...]:
@@ -77,16 +85,19 @@ class Voc(Reader):
         items = self._items(path, report)
         if not items:
             raise InputError(f"{path} lists no image")
-        indices = {name: index for index, name in enumerate(self.classes)}
+        classes = Classes(self.classes, self.ignores_others)
         found = []
         for name, source in items.items():
             with reporting(report):
-                boxes, size = read_annotation(self._annotation(name, source), indices)
+                objects, size = read_annotation(self._annotation(name, source))
+                chosen = choose(objects, classes, refuse)
                 image, mask = self._image(name, source), self._mask(name)
-                found.append(
-                    Record(name, image, boxes, size, mask if os.path.isfile(mask) else None)
-                )
-        return found
+                masks = mask if os.path.isfile(mask) else None
+                found.append(Record(name, image, chosen.boxes, size, masks, n_other=chosen.n_other))
+        if split == "train":
+            with reporting(report):
+                classes.check(found, VOC_CLASSES)
+        return limited(found, split, self.limit)
 
     def fingerprint(self) -> str:
         """Hash lists and annotations by content, images and masks by parts of theirs."""
@@ -107,6 +118,11 @@ class Voc(Reader):
                 )
         # VOC's own classes keep their official ids, in whatever order the option lists them.
         official = set(self.classes) <= set(VOC_CLASSES)
+        if self.ignores_others and not official:
+            raise InputError(
+                f"{record.segmentation} numbers all classes of the set, and only some are named: "
+                f"list all in the option classes to use the masks"
+            )
         names = VOC_CLASSES if official else self.classes
         found = [int(value) for value in np.unique(ids) if value not in (0, VOID)]
         unknown = [value for value in found if value > len(names)]
@@ -142,11 +158,7 @@ class Voc(Reader):
         return existing_file(self.folder, f"Annotations/{name}.xml", source)
 
     def _image(self, name: str, source: str) -> Path:
-        for suffix in SUFFIXES:
-            with contextlib.suppress(InputError):
-                return existing_file(self.folder, f"JPEGImages/{name}{suffix}", source)
-        # None is there: the message names the usual one.
-        return existing_file(self.folder, f"JPEGImages/{name}.jpg", source)
+        return existing_image(self.folder, f"JPEGImages/{name}", source)
 
     def _mask(self, name: str) -> Path:
         folder = self.folder / "SegmentationClass"
@@ -154,10 +166,8 @@ class Voc(Reader):
         return next((path for path in paths if os.path.isfile(path)), paths[0])
 
 
-def read_annotation(
-    path: Path, indices: Mapping[str, int]
-) -> tuple[tuple[Box, ...], tuple[int, int] | None]:
-    """Read the boxes of one XML file, and the image's (width, height) if it gives them."""
+def read_annotation(path: Path) -> tuple[list[Labelled], tuple[int, int] | None]:
+    """Read the objects of one XML file, and the image's (width, height) if it gives them."""
     try:
         root = fromstring(path.read_bytes())
     except FileNotFoundError:
@@ -166,25 +176,25 @@ def read_annotation(
         raise InputError(f"{path} declares XML entities, which are refused ({error})") from None
     except (ParseError, OSError, ValueError, LookupError) as error:
         raise InputError(f"{path} is not valid XML ({error})") from None
-    boxes = tuple(
-        _box(element, f"{path}, object {number}", indices)
+    objects = [
+        _object(element, f"{path}, object {number}")
         for number, element in enumerate(root.findall("object"), start=1)
-    )
+    ]
     try:
         width, height = (
             int(float(root.findtext(f"size/{key}", ""))) for key in ("width", "height")
         )
     except (ValueError, OverflowError):
-        return boxes, None
-    return boxes, (width, height) if width > 0 and height > 0 else None
+        return objects, None
+    return objects, (width, height) if width > 0 and height > 0 else None
 
 
-def _box(element: Element, where: str, indices: Mapping[str, int]) -> Box:
+def _object(element: Element, where: str) -> Labelled:
     name = (element.findtext("name") or "").strip()
-    if name not in indices:
-        raise InputError(f"{where}: class {name!r} is not one of {', '.join(indices)}")
-    corners = [_coordinate(element, key, where) for key in ("xmin", "ymin", "xmax", "ymax")]
-    return Box(indices[name], *corners)
+    xmin, ymin, xmax, ymax = (
+        _coordinate(element, key, where) for key in ("xmin", "ymin", "xmax", "ymax")
+    )
+    return Labelled(name, where, (xmin, ymin, xmax, ymax))
 
 
 def _coordinate(element: Element, key: str, where: str) -> float:

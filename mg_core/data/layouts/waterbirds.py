@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from pydantic import BaseModel
+
+from mg_core.data.layouts.choice import LimitOptions, limited
+from mg_core.data.layouts.delimited import read_table
 from mg_core.data.layouts.files import (
     existing_file,
     fingerprint,
@@ -45,13 +48,15 @@ class Waterbirds(Reader):
     same labels, as in training.
     """
 
+    Options: ClassVar[type[BaseModel]] = LimitOptions
     tasks: ClassVar[Mapping[str, Task]] = {
         "conventional": Task(classes=(0, 0, 1, 1), names=("landbird", "waterbird")),
         "reversed": Task(classes=(0, 1, 0, 1), names=("land", "water"), is_outside=True),
     }
     classes = ("landbird", "waterbird")
 
-    def __init__(self, root: Path, options: object) -> None:
+    def __init__(self, root: Path, options: LimitOptions) -> None:
+        self.options = options
         self.root = root.resolve().parent if root.resolve().name == FOLDER else root
         self.folder, cub = self.root / FOLDER, self.root / CUB
         self._table = self.folder / "metadata.csv"
@@ -75,7 +80,7 @@ class Waterbirds(Reader):
         for row in rows:
             with reporting(report):
                 found.append(self._record(row, boxes, ids))
-        return found
+        return limited(found, split, self.options.limit)
 
     def fingerprint(self) -> str:
         """Hash the tables by content and images by parts of theirs."""
@@ -106,18 +111,12 @@ class Waterbirds(Reader):
 
 def read_metadata(path: Path, report: Report = refuse) -> list[Row]:
     """Read `metadata.csv`, which has the `COLUMNS` in any order and maybe others."""
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            lines = [(values, f"{path} line {reader.line_num}") for values in reader if values]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read as a table ({error})") from None
-    header = lines[0][0] if lines else []
+    header, lines = read_table(path, ",")
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}; it needs {', '.join(COLUMNS)}")
     rows: dict[str, Row] = {}
-    for values, source in lines[1:]:
+    for values, source in lines:
         with reporting(report):
             row = _row(dict(zip(header, values, strict=False)), source)
             if row.name in rows:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exports import Photo, photographs
 from PIL import Image
 
 import mg_core
@@ -92,3 +94,54 @@ class Devkit:
 @pytest.fixture
 def devkit(tmp_path: Path) -> Devkit:
     return Devkit(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Photo]:
+    return photographs(tmp_path_factory.mktemp("own") / "photographs")
+
+
+class CocoFolder:
+    """Twelve training and two test images of 40 × 20 pixels, to be broken by a test."""
+
+    def __init__(self, root):
+        self.root = root
+        (root / "annotations").mkdir(parents=True)
+        self.content = {}
+        for part, count in (("train", 12), ("val", 2)):
+            (root / f"{part}2014").mkdir()
+            self.content[part] = {
+                "images": [
+                    {"id": 100 + i, "file_name": f"{part}_{i}.png", "width": 40, "height": 20}
+                    for i in range(count)
+                ],
+                "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
+                "annotations": [
+                    {
+                        "id": i + 1,
+                        "image_id": 100 + i,
+                        "category_id": 18,
+                        "bbox": [4.0, 2.0, 8.0, 7.0],
+                        "segmentation": [[4, 2, 12, 2, 12, 9, 4, 9]],
+                        "iscrowd": 0,
+                    }
+                    for i in range(count)
+                ],
+            }
+            for i in range(count):
+                pixels = np.full((20, 40, 3), 9 * i, dtype=np.uint8)
+                Image.fromarray(pixels).save(self.image(part, i))
+        self.write()
+
+    def image(self, part, number):
+        return self.root / f"{part}2014" / f"{part}_{number}.png"
+
+    def write(self):
+        for part, content in self.content.items():
+            text = json.dumps(content)
+            (self.root / "annotations" / f"instances_{part}2014.json").write_text(text)
+
+
+@pytest.fixture
+def coco_folder(tmp_path: Path) -> CocoFolder:
+    return CocoFolder(tmp_path / "data")

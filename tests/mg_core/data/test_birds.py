@@ -8,8 +8,8 @@ from PIL import Image
 
 from mg_core.counter import generator
 from mg_core.data.drawn.birds import BirdsOptions, draw_bird, write_birds
+from mg_core.data.layouts.choice import LimitOptions
 from mg_core.data.layouts.waterbirds import Waterbirds, read_boxes, read_metadata
-from mg_core.data.reader import NoOptions
 from mg_core.errors import InputError
 
 OPTIONS = BirdsOptions(train=40, val=20, test=26, size=32, seed=1)
@@ -52,7 +52,7 @@ def test_groups_are_spread_as_in_the_real_set(folder):
 
 
 def test_the_reader_of_the_real_set_reads_it(folder):
-    reader = Waterbirds(folder, NoOptions())
+    reader = Waterbirds(folder, LimitOptions())
     boxes = read_boxes(folder / "CUB_200_2011" / "bounding_boxes.txt")
     assert len(boxes) == 86
     for record in reader.records("test"):

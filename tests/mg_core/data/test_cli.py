@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import mg_core
+from mg_core.data import DATASETS
 from mg_core.data.cli import main
 from mg_core.data.drawn.birds import BirdsOptions, write_birds
 
@@ -179,3 +180,50 @@ def test_wrong_arguments_are_one_line_and_code_2(monkeypatch, capsys, arguments,
     errors = capsys.readouterr().err
     assert sentence in errors
     assert errors.count("\n") == 1
+
+
+MODULE = """
+import mg_core
+from mg_core.data.layouts.voc import Voc
+
+
+@mg_core.DATASETS.register("my_own")
+class Mine(Voc):
+    \"\"\"Reader of dogs.\"\"\"
+"""
+
+
+def test_readers_of_ones_own_are_imported(devkit, tmp_path, monkeypatch, capsys):
+    (tmp_path / "my_readers.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(DATASETS, "_variants", dict(DATASETS))
+    assert called(monkeypatch, "verify", "my_own", "--root", devkit.root) == 2
+    assert "unknown data set 'my_own'; choose from voc2007" in capsys.readouterr().err
+    own = ("my_own", "--root", devkit.root, "--import", "my_readers", "--image-size", 24)
+    assert called(monkeypatch, "verify", *own) == 0
+    assert "train: 2 images, 2 boxes" in capsys.readouterr().out
+    assert called(monkeypatch, "prepare", *own, "--cache", tmp_path / "cache") == 0
+    assert capsys.readouterr().out.startswith("train 2, val 2, test 2\n")
+    assert called(monkeypatch, "show", "my_own", tmp_path / "a.png", *own[1:]) == 0
+    assert called(monkeypatch, "list", "--import", "my_readers") == 0
+    assert "my_own         Reader of dogs.\n" in capsys.readouterr().out
+    assert called(monkeypatch, "list", "--import", "not_there") == 2
+    assert "--import: module 'not_there' cannot be imported" in capsys.readouterr().err
+
+
+def test_list_tells_every_option_and_its_default(monkeypatch, capsys):
+    assert called(monkeypatch, "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(DATASETS)
+    assert all(line.endswith(".") for line in lines)
+    for name, variant in DATASETS.items():
+        assert called(monkeypatch, "list", name) == 0
+        output = capsys.readouterr().out
+        assert all(f"\n  {key}: " in output for key in variant.Options.model_fields)
+    assert called(monkeypatch, "list", "csv") == 0
+    output = capsys.readouterr().out
+    assert "\n  val_fraction: 0.1\n    share of the training images for validation, if" in output
+    assert "\n  limit: none\n    for a quick look, this many images of each split" in output
+    assert "None for all.\n  val_fraction" in output
+    assert called(monkeypatch, "list", "cvs") == 2
+    assert "unknown data set 'cvs' (did you mean 'csv'?)" in capsys.readouterr().err

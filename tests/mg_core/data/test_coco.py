@@ -27,50 +27,9 @@ def config(size=SIZE, **options):
     return DataConfig(name="coco2014", image_size=size, horizontal_flip=False, options=options)
 
 
-class CocoFolder:
-    """Twelve training and two test images of 40 × 20 pixels, to be broken by a test."""
-
-    def __init__(self, root):
-        self.root = root
-        (root / "annotations").mkdir(parents=True)
-        self.content = {}
-        for part, count in (("train", 12), ("val", 2)):
-            (root / f"{part}2014").mkdir()
-            self.content[part] = {
-                "images": [
-                    {"id": 100 + i, "file_name": f"{part}_{i}.png", "width": 40, "height": 20}
-                    for i in range(count)
-                ],
-                "categories": [{"id": 18, "name": "dog"}, {"id": 1, "name": "person"}],
-                "annotations": [
-                    {
-                        "id": i + 1,
-                        "image_id": 100 + i,
-                        "category_id": 18,
-                        "bbox": [4.0, 2.0, 8.0, 7.0],
-                        "segmentation": [[4, 2, 12, 2, 12, 9, 4, 9]],
-                        "iscrowd": 0,
-                    }
-                    for i in range(count)
-                ],
-            }
-            for i in range(count):
-                pixels = np.full((20, 40, 3), 9 * i, dtype=np.uint8)
-                Image.fromarray(pixels).save(self.image(part, i))
-        self.write()
-
-    def image(self, part, number):
-        return self.root / f"{part}2014" / f"{part}_{number}.png"
-
-    def write(self):
-        for part, content in self.content.items():
-            text = json.dumps(content)
-            (self.root / "annotations" / f"instances_{part}2014.json").write_text(text)
-
-
 @pytest.fixture
-def folder(tmp_path):
-    return CocoFolder(tmp_path / "data")
+def folder(coco_folder):
+    return coco_folder
 
 
 @pytest.fixture(scope="module")
@@ -284,6 +243,35 @@ def test_categories_that_nothing_uses_do_no_harm(folder, tmp_path):
             Coco(folder.root, CocoOptions()).records("train")
 
 
+def test_other_classes_are_ignored_if_asked(folder, tmp_path):
+    thing = folder.content["train"]["annotations"][3]
+    thing["category_id"] = 1
+    folder.content["train"]["annotations"].append({**thing, "id": 99, "category_id": 18})
+    folder.write()
+    with pytest.raises(
+        InputError, match=r"annotations\[3\]: class 'person' is not one of dog; add"
+    ):
+        Coco(folder.root, CocoOptions(classes="dog")).records("train")
+    some = CocoOptions(classes="dog", other_classes="ignore", val_fraction=0.2)
+    splits = [Coco(folder.root, some).records(split) for split in ("train", "val")]
+    assert sum(map(len, splits)) == 12
+    (found,) = [r for records in splits for r in records if r.n_other]
+    assert (found.id, found.boxes, found.n_other) == ("103", ((0, 4, 2, 12, 9),), 1)
+    assert Coco(folder.root, some).segmentation(found, 20)[0].any()
+    every = CocoOptions(other_classes="ignore")
+    assert Coco(folder.root, every).records("train")  # The official names need not all be shown.
+    with pytest.raises(InputError, match="no training image shows 'cat'; other classes there: p"):
+        Coco(folder.root, CocoOptions(classes="dog,cat", other_classes="ignore")).records("train")
+
+
+def test_a_limit_draws_images_of_each_split(folder):
+    whole = Coco(folder.root, CocoOptions()).records("train")
+    few = Coco(folder.root, CocoOptions(limit=4)).records("train")
+    assert len(few) == 4
+    ids = [record.id for record in whole]
+    assert [record.id for record in few] == [name for name in ids if name in {r.id for r in few}]
+
+
 def test_one_id_of_two_categories_is_refused_where_it_is_used(folder):
     folder.content["train"]["categories"].append({"id": 18, "name": "cat"})
     folder.write()
@@ -297,9 +285,11 @@ def test_a_flat_outline_is_one_polygon(folder):
         for thing in content["annotations"]:
             thing["segmentation"] = thing["segmentation"][0]
     folder.write()
-    after = Coco(folder.root, CocoOptions()).records("train")
-    for one, other in zip(before, after, strict=True):
-        assert np.array_equal(one.segmentation, other.segmentation)
+    reader = Coco(folder.root, CocoOptions())
+    for one, other in zip(before, reader.records("train"), strict=True):
+        masks = [reader.segmentation(record, 20) for record in (one, other)]
+        assert list(masks[0]) == list(masks[1])
+        assert all(np.array_equal(masks[0][key], masks[1][key]) for key in masks[0])
 
 
 def annotation(**changes):
@@ -331,7 +321,7 @@ BROKEN = {
     image(width=50): r"png has 40 × 20 pixels, but its annotations are for 50 × 20$",
     image(width=20, height=40): r"are for 20 × 40: the picture is turned; turn its pixels",
     annotation(image_id=5): r"annotations\[1\] is about image 5, which is not listed",
-    annotation(category_id=99): r"annotations\[1\]: category 99 is not one of person, .*toothbrush",
+    annotation(category_id=99): r"annotations\[1\]: category 99 is not one of dog, person",
     annotation(id=1): r"annotations\[1\] repeats id 1",
     annotation(bbox=[1, 2, 3]): r"annotations\[1\]: bbox is \[1, 2, 3\], not four numbers",
     annotation(bbox=[1, 2, float("nan"), 4]): r"annotations\[1\]: bbox is .*, not four numbers",

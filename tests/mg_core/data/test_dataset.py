@@ -169,6 +169,18 @@ def test_class_names_are_those_of_a_split(data, split):
 
 
 @pytest.mark.parametrize("name", ["voc2007", "coco2014"])
+def test_options_that_came_later_leave_ids_as_they_are(name):
+    before = data_config(name)
+    for later in ({"other_classes": "refuse"}, {"other_classes": None}, {"limit": None}):
+        assert data_config(name, options=later).key == before.key
+    assert not {"other_classes", "limit"} & set(before.options)
+    for chosen in ({"other_classes": "ignore"}, {"limit": 5}):
+        assert data_config(name, options=chosen).key != before.key
+    with pytest.raises(InputError, match="unknown word 'drop'; choose from ignore, refuse"):
+        data_config(name, options={"other_classes": "drop"})
+
+
+@pytest.mark.parametrize("name", ["voc2007", "coco2014"])
 def test_lists_of_class_names_are_the_joined_string(name):
     joined = data_config(name, options={"classes": "cat,dog,7"})
     for given in (["cat", "dog", "7"], ("cat", "dog", 7)):

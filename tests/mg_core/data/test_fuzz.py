@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from exports import WRITERS, photographs
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -90,6 +91,10 @@ def sets(tmp_path_factory):
         "waterbirds100": {},
     }
     folders = {"voc2007": "voc", "coco2014": "coco", "waterbirds100": "birds"}
+    photos = photographs(root / "photographs", (("train", 3), ("val", 2), ("test", 2)))
+    for name, write_set in WRITERS.items():
+        write_set(root / name / "own", photos)
+        folders[name], options[name] = f"{name}/own", {}
     return {
         name: (
             root / folder,
@@ -107,6 +112,11 @@ FILES = [
     ("waterbirds100", "waterbird_1.0_forest2water2/metadata.csv"),
     ("waterbirds100", "CUB_200_2011/bounding_boxes.txt"),
     ("waterbirds100", "CUB_200_2011/images.txt"),
+    ("csv", "annotations.csv"),
+    ("yolo", "data.yaml"),
+    ("yolo", "labels/train/train 0.txt"),
+    ("labelme", "train/train 0.json"),
+    ("coco", "train/_annotations.coco.json"),
 ]
 
 
@@ -124,7 +134,12 @@ def check(folder, config, cache):
         split.segmentation(everything, split.labels.argmax(axis=1))
         assert split.images(everything).shape == (len(split), 3, 8, 8)
     variant = DATASETS[config.name]
-    found = verify(variant(folder, variant.Options(**config.options)), 8)
+    try:
+        reader = variant(folder, variant.Options(**config.options))
+    except InputError as error:  # The file of class names cannot be read.
+        assert "\n" not in str(error)  # noqa: PT017
+        return
+    found = verify(reader, 8)
     assert all("\n" not in line for line in report_lines(found, ("a",)))
 
 
@@ -157,7 +172,7 @@ def test_ten_thousand_mutated_files(sets, tmp_path, name, file):
     fuzz(sets, tmp_path, name, file, 10_000)
 
 
-@pytest.mark.parametrize("name", ["voc2007", "coco2014", "waterbirds100"])
+@pytest.mark.parametrize("name", ["voc2007", "coco2014", "waterbirds100", *WRITERS])
 def test_the_sets_are_whole_before_they_are_mutated(sets, tmp_path, name):
     folder, config = sets[name]
     data = open_data(config, str(folder), str(tmp_path))

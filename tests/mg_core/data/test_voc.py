@@ -85,8 +85,8 @@ def test_difficult_objects_are_labels_and_boxes(devkit, tmp_path):
 
 def test_coordinates_may_be_floats(devkit):
     devkit.write_objects("val-0", ("dog", 0, 1.5, "2.25", 3e0, " 7 "))
-    boxes, _ = read_annotation(devkit.annotation("val-0"), {"dog": 4})
-    assert [tuple(box) for box in boxes] == [(4, 1.5, 2.25, 3.0, 7.0)]
+    objects, _ = read_annotation(devkit.annotation("val-0"))
+    assert [(found.name, *found.corners) for found in objects] == [("dog", 1.5, 2.25, 3.0, 7.0)]
 
 
 def test_parts_of_an_object_are_no_objects(devkit):
@@ -95,8 +95,8 @@ def test_parts_of_an_object_are_no_objects(devkit):
         "<ymax>4</ymax></bndbox><part><name>head</name><bndbox><xmin>9</xmin><ymin>9</ymin>"
         "<xmax>9</xmax><ymax>9</ymax></bndbox></part></object></annotation>"
     )
-    boxes, _ = read_annotation(devkit.annotation("val-0"), {"dog": 0})
-    assert [tuple(box) for box in boxes] == [(0, 1, 2, 3, 4)]
+    objects, _ = read_annotation(devkit.annotation("val-0"))
+    assert [(found.name, *found.corners) for found in objects] == [("dog", 1, 2, 3, 4)]
 
 
 def test_classes_of_ones_own(devkit, tmp_path):
@@ -107,6 +107,35 @@ def test_classes_of_ones_own(devkit, tmp_path):
     data = open_data(mine, str(devkit.root), str(tmp_path / "cache"))
     assert data.classes == ("blicket", "wug")
     assert data.split("train").labels.tolist() == [[False, True]] * 2
+
+
+def test_other_classes_are_ignored_if_asked(devkit):
+    devkit.write_objects("train-0", ("cat", 0, 0, 0, 20, 10), ("yeti", 1, 20, 10, 40, 20))
+    devkit.write_objects("train-1", ("yeti", 0, 4, 2, 12, 9))
+    with pytest.raises(InputError, match=r"train-0\.xml, object 2: class 'yeti' is not one of"):
+        Voc(devkit.root, VocOptions(classes="cat")).records("train")
+    reader = Voc(devkit.root, VocOptions(classes="cat", other_classes="ignore"))
+    found = reader.records("train")
+    assert [(r.id, r.boxes, r.n_other) for r in found] == [
+        ("train-0", ((0, 0, 0, 20, 10),), 1), ("train-1", (), 1),
+    ]  # fmt: skip
+    with pytest.raises(InputError, match="no training image shows 'dog'; other classes there: y"):
+        Voc(devkit.root, VocOptions(classes="cat,dog", other_classes="ignore")).records("train")
+
+
+def test_masks_that_number_other_classes_are_left_out(devkit):
+    folder = devkit.folder / "SegmentationClass"
+    folder.mkdir()
+    Image.fromarray(np.ones((20, 40), dtype=np.uint8)).save(folder / "train-0.png")
+    some = Voc(devkit.root, VocOptions(classes="dog,wug", other_classes="ignore"))
+    devkit.write_objects("train-0", ("wug", 0, 0, 0, 20, 10))
+    with pytest.raises(InputError, match="numbers all classes of the set, and only some are named"):
+        some.segmentation(some.records("train")[0], 8)
+
+
+def test_a_limit_draws_images_of_each_split(devkit):
+    (found,) = Voc(devkit.root, VocOptions(limit=1)).records("train")
+    assert found in Voc(devkit.root, VocOptions()).records("train")
 
 
 def test_official_mask_ids_hold_for_any_order_of_official_classes(devkit):
@@ -323,7 +352,7 @@ def test_bad_class_lists(devkit, classes):
 
 
 def test_unknown_options_and_names():
-    with pytest.raises(InputError, match="unknown key 'clases'; allowed here: classes"):
+    with pytest.raises(InputError, match=r"unknown key 'clases'; allowed here: .*, classes"):
         open_data(config(clases="a"), "x")
     unknown = DataConfig(name="voc2008", image_size=8, horizontal_flip=False, options={})
     with pytest.raises(InputError, match="unknown data set 'voc2008'"):
@@ -346,8 +375,8 @@ def test_mutated_annotations_give_boxes_or_a_sentence(tmp_path_factory, mutation
     path = tmp_path_factory.getbasetemp() / "mutated.xml"
     path.write_bytes(content)
     try:
-        boxes, _ = read_annotation(path, {"dog": 0})
+        objects, _ = read_annotation(path)
     except InputError as error:
         assert "mutated.xml" in str(error)  # noqa: PT017
     else:
-        assert all(np.isfinite(box).all() for box in boxes)
+        assert all(np.isfinite(found.corners).all() for found in objects)

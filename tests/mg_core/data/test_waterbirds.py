@@ -10,8 +10,8 @@ from PIL import Image
 
 from mg_core.config import DataConfig
 from mg_core.data import open_data
+from mg_core.data.layouts.choice import LimitOptions
 from mg_core.data.layouts.waterbirds import Waterbirds, read_boxes, read_metadata
-from mg_core.data.reader import NoOptions
 from mg_core.errors import InputError
 
 SIZE = 20
@@ -123,17 +123,17 @@ def test_unknown_tasks_are_named(data, small_shapes, small_options):
 
 
 def test_cub_ids_come_from_its_list_or_else_from_the_table(birds):
-    with_list = Waterbirds(birds.root, NoOptions()).records("train")
+    with_list = Waterbirds(birds.root, LimitOptions()).records("train")
     (birds.cub / "images.txt").unlink()
     for row, box in zip(birds.rows[1:], birds.boxes, strict=True):
         row[0] = box[0]
     birds.write()
     (birds.cub / "images.txt").unlink()
-    assert Waterbirds(birds.root, NoOptions()).records("train") == with_list
+    assert Waterbirds(birds.root, LimitOptions()).records("train") == with_list
 
 
 def test_root_may_be_the_images_folder(birds):
-    inside, above = (Waterbirds(p, NoOptions()) for p in (birds.folder, birds.root))
+    inside, above = (Waterbirds(p, LimitOptions()) for p in (birds.folder, birds.root))
     assert inside.fingerprint() == above.fingerprint()
 
 
@@ -220,25 +220,25 @@ def test_broken_tables_are_named_in_one_sentence(birds, number):
 
 
 def read_all(root):
-    reader = Waterbirds(root, NoOptions())
+    reader = Waterbirds(root, LimitOptions())
     reader.fingerprint()
     for split in ("train", "val", "test"):
         reader.records(split)
 
 
 def test_names_may_hold_spaces(birds):
-    before = Waterbirds(birds.root, NoOptions()).records("train")
+    before = Waterbirds(birds.root, LimitOptions()).records("train")
     name = "000.Bird/a bird (1).png"
     (birds.folder / birds.rows[1][1]).rename(birds.folder / name)
     birds.rows[1][1] = birds.names[0][1] = name
     birds.write()
-    after = Waterbirds(birds.root, NoOptions()).records("train")
+    after = Waterbirds(birds.root, LimitOptions()).records("train")
     assert [record.boxes for record in after] == [record.boxes for record in before]
     assert after[0].image == birds.folder / name
 
 
 def test_fingerprint_follows_an_image_of_the_same_size(birds):
-    reader = Waterbirds(birds.root, NoOptions())
+    reader = Waterbirds(birds.root, LimitOptions())
     before, former = reader.fingerprint(), reader.former_fingerprint()
     path = birds.folder / birds.rows[3][1]
     content = bytearray(path.read_bytes())
@@ -258,3 +258,10 @@ def test_files_that_are_no_table(birds, content):
 def test_folders_that_are_no_waterbirds(tmp_path):
     with pytest.raises(InputError, match=r"holds no Waterbirds-100: .*metadata\.csv is missing"):
         open_data(CONFIG, str(tmp_path))
+
+
+def test_a_limit_draws_images_of_each_split(birds):
+    whole = Waterbirds(birds.root, LimitOptions()).records("train")
+    few = Waterbirds(birds.root, LimitOptions(limit=2)).records("train")
+    assert few == [record for record in whole if record in few]
+    assert len(few) == 2

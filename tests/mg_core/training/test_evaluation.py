@@ -124,7 +124,7 @@ class _WithoutLabels:
 
     def __init__(self, split):
         self._split = split
-        self.labels = np.zeros_like(split.labels)
+        self.labels = self.located = np.zeros_like(split.labels)
         self.groups = None
 
     def __getattr__(self, name):

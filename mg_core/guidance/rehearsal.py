@@ -1,0 +1,241 @@
+"""One batch of a guided trial before anything trains: whether guidance can work there at all."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from mg_core.attributions import explain, upsample
+from mg_core.attributions.explanation import Explanation
+from mg_core.errors import InputError
+from mg_core.guidance.step import Batch, Precision
+from mg_core.losses import localization_loss
+from mg_core.models import encode
+
+STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
+"""Relative steps of finite differences; the best one counts, since a network may have kinks."""
+
+MOST_CLASSES = 8
+"""Classes that are explained in search of a positive map."""
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What one batch showed of an (attribution, layer) and the losses that guide it.
+
+    Attributes:
+        map_size: height and width of the maps; none if there were none.
+        problems: by loss, one sentence on why guidance cannot work; empty if it can.
+        errors: by loss, the relative error of the gradient against finite differences, where it
+            was asked for.
+        has_no_positive: whether no map of these images has a positive value, so that no loss could
+            be tried. Trained weights may have some, since features have gradients there.
+    """
+
+    map_size: tuple[int, int] | None = None
+    problems: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, float] = field(default_factory=dict)
+    has_no_positive: bool = False
+
+
+def rehearse(
+    model: nn.Module,
+    batch: Batch,
+    attribution: str,
+    layer: str,
+    losses: Sequence[str],
+    precision: Precision = "fp32",
+    exact: bool = False,
+) -> Rehearsal:
+    """Explain one batch, and take the gradient of each loss with respect to the weights.
+
+    No weight changes. Whatever a network or a variant of the user's raises becomes a sentence.
+
+    Args:
+        model: network as it is trained.
+        batch: some images, all of them annotated.
+        attribution: registered method.
+        layer: "input", a guidance layer, or a submodule's dotted name.
+        losses: registered localization losses.
+        precision: precision of the forward pass.
+        exact: compare gradients with finite differences, in double precision.
+    """
+    model.train()
+    with _unchanged_buffers(model):
+        return _rehearse(model, batch, attribution, layer, losses, precision, exact)
+
+
+def _rehearse(
+    model: nn.Module,
+    batch: Batch,
+    attribution: str,
+    layer: str,
+    losses: Sequence[str],
+    precision: Precision,
+    exact: bool,
+) -> Rehearsal:
+    try:
+        maps, batch = _positive_maps(model, batch, attribution, layer, precision)
+    except Exception as error:
+        return Rehearsal(problems=dict.fromkeys(losses, in_words(error)))
+    size = (int(maps.shape[1]), int(maps.shape[2]))
+    if flaw := _flaw_of_maps(maps) or _flaw_of_layer(model, batch, layer):
+        return Rehearsal(size, dict.fromkeys(losses, flaw))
+    if not bool((maps > 0).any()):
+        return Rehearsal(size, has_no_positive=True)
+    problems: dict[str, str] = {}
+    errors: dict[str, float] = {}
+    for loss in losses:
+        try:
+            flaw = _flaw_of_loss(model, maps, batch, loss)
+            if exact and not flaw:
+                errors[loss] = gradient_error(model, batch, attribution, layer, loss)
+        except Exception as error:
+            flaw = in_words(error)
+        problems |= {loss: flaw} if flaw else {}
+    return Rehearsal(size, problems, errors)
+
+
+@contextlib.contextmanager
+def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore running statistics at the end."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+
+
+def noise_batch(model: nn.Module, image_size: int, num_classes: int, count: int = 2) -> Batch:
+    """Return images of noise with a box in the middle, for a network whose data are not at hand."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(count, 3, image_size, image_size, generator=generator)
+    masks = torch.zeros(count, image_size, image_size, dtype=torch.bool)
+    edge = image_size // 4
+    masks[:, edge : max(edge + 1, image_size - edge), edge : max(edge + 1, image_size - edge)] = (
+        True
+    )
+    targets = torch.arange(count) % num_classes
+    labels = nn.functional.one_hot(targets, num_classes)
+    return Batch(encode(model, images), labels, targets, masks, torch.arange(count))
+
+
+def in_words(error: Exception) -> str:
+    """Return in one line why a rehearsal failed; what is no sentence of ours has its type."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text[:300]}"
+
+
+def gradient_error(
+    model: nn.Module, batch: Batch, attribution: str, layer: str, loss: str
+) -> float:
+    """Return how far the gradient of a guidance loss is from finite differences.
+
+    Both are taken in double precision, in evaluation mode, along one random direction in the space
+    of all weights that are trained.
+
+    Returns:
+        |g·d − Δ| / max(|g·d|, |Δ|), for the best of several steps; 0 where both vanish.
+    """
+    twin = copy.deepcopy(model).double().eval()
+    doubled = replace(batch, inputs=batch.inputs.double())
+    weights = [w for w in twin.parameters() if w.requires_grad]
+    generator = torch.Generator().manual_seed(0)
+    direction = [
+        torch.randn(w.shape, generator=generator).to(w) * w.detach().square().mean().sqrt()
+        for w in weights
+    ]
+
+    def value() -> Tensor:
+        explanation = _explained(twin, doubled, attribution, layer, "fp32")
+        (maps,) = explanation.maps(_targets(doubled), create_graph=True)
+        return _loss(maps, doubled, loss)
+
+    gradients = torch.autograd.grad(value(), weights, materialize_grads=True, allow_unused=True)
+    slope = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
+    before = [w.detach().clone() for w in weights]
+    found = []
+    for step in STEPS:
+        sides = []
+        for sign in (1, -1):
+            for weight, start, way in zip(weights, before, direction, strict=True):
+                weight.data = start + sign * step * way
+            sides.append(float(value().detach()))
+        difference = (sides[0] - sides[1]) / (2 * step)
+        largest = max(abs(slope), abs(difference))
+        found.append(abs(slope - difference) / largest if largest > 1e-12 else 0.0)
+    return min(found)
+
+
+def _positive_maps(
+    model: nn.Module, batch: Batch, attribution: str, layer: str, precision: Precision
+) -> tuple[Tensor, Batch]:
+    """Explain a batch, and return its maps and the batch with the classes that were explained.
+
+    A map of one class may be negative everywhere by chance, and its GradCAM zero. Other classes
+    are then explained.
+    """
+    explanation = _explained(model, batch, attribution, layer, precision)
+    n_classes = explanation.logits.shape[1]
+    targets = _targets(batch)
+    for shift in range(min(n_classes, MOST_CLASSES)):
+        classes = (targets + shift) % n_classes
+        (maps,) = explanation.maps(classes, create_graph=True)
+        if bool((maps > 0).any()):
+            break
+    return maps, replace(batch, target_classes=classes)
+
+
+def _explained(
+    model: nn.Module, batch: Batch, attribution: str, layer: str, precision: Precision
+) -> Explanation:
+    device = batch.inputs.device.type
+    with torch.autocast(device, torch.bfloat16, enabled=precision != "fp32"):
+        return explain(model, batch.inputs, [(attribution, layer)], batch.annotated)
+
+
+def _targets(batch: Batch) -> Tensor:
+    if batch.target_classes is None or not len(batch.target_classes):
+        raise InputError("a rehearsal needs annotated images")
+    return batch.target_classes
+
+
+def _loss(maps: Tensor, batch: Batch, loss: str) -> Tensor:
+    assert batch.masks is not None
+    return localization_loss(loss, upsample(maps, batch.inputs.shape[-2:]), batch.masks).sum()
+
+
+def _flaw_of_maps(maps: Tensor) -> str:
+    if not bool(maps.isfinite().all()):
+        return "the maps are not finite"
+    if not maps.requires_grad:
+        return "the maps do not depend on any weight that is trained"
+    return ""
+
+
+def _flaw_of_layer(model: nn.Module, batch: Batch, layer: str) -> str:
+    explanation = _explained(model, batch, "ixg", layer, "fp32")
+    (maps,) = explanation.maps(_targets(batch))
+    return "" if bool(maps.any()) else "no path leads from this layer to the logits"
+
+
+def _flaw_of_loss(model: nn.Module, maps: Tensor, batch: Batch, loss: str) -> str:
+    value = _loss(maps, batch, loss)
+    if not bool(value.isfinite()):
+        return "the loss is not finite"
+    if not value.requires_grad:
+        return "the loss does not depend on the maps"
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+    gradients = [gradient for gradient in found if gradient is not None]
+    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+        return "the gradient of the loss is not finite"
+    if not any(bool(gradient.any()) for gradient in gradients):
+        return "the loss has no gradient with respect to any weight: nothing would be guided"
+    return ""

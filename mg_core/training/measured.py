@@ -1,0 +1,82 @@
+"""What trials were measured to take, kept in the cache so that a plan can say it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from mg_core.config import Frozen, Runtime, TrialConfig, digest
+from mg_core.data.cache import cache_folder
+
+FOLDER = "measured"
+
+
+class Measured(Frozen):
+    """What a trial takes on one device.
+
+    Attributes:
+        device: name of the device.
+        step_seconds: time of a training step, median.
+        image_seconds: time to validate an image, mean.
+        commit_seconds: time to write an epoch's weights and state.
+        n_steps: steps of an epoch.
+        n_images: images of the validation split.
+        memory_bytes: largest memory of the process; of its GPU where it trains on one.
+        weights_bytes: size of a checkpoint.
+        state_bytes: size of the state that a trial resumes from.
+    """
+
+    device: str
+    step_seconds: float
+    image_seconds: float
+    commit_seconds: float
+    n_steps: int
+    n_images: int
+    memory_bytes: int
+    weights_bytes: int
+    state_bytes: int
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Expected time of an epoch."""
+        return self.n_steps * self.step_seconds + self.validation_seconds
+
+    @property
+    def validation_seconds(self) -> float:
+        """Expected time of epoch 0, which validates and does not train."""
+        return self.n_images * self.image_seconds + self.commit_seconds
+
+
+def shape(config: TrialConfig) -> TrialConfig:
+    """Return a configuration without what changes no time: loss, λ, seed, epochs and weights."""
+    g = config.guidance
+    same = g.model_copy(update={"loss": "", "localization_weight": 0.0}) if g else None
+    update = {"guidance": same, "seed": 0, "epochs": 1, "weights": None}
+    return config.model_copy(update=update | {"baseline": "" if g else None})
+
+
+def known(config: TrialConfig, runtime: Runtime) -> Measured | None:
+    """Return what was measured of such a trial on this machine, none if nothing was."""
+    try:
+        return Measured.model_validate_json(_file(config, runtime).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def keep(config: TrialConfig, runtime: Runtime, found: Measured) -> None:
+    """Write down what was measured; a cache that cannot be written is left alone."""
+    file = _file(config, runtime)
+    with contextlib.suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f".{secrets.token_hex(8)}")
+        temporary.write_text(found.model_dump_json())
+        temporary.replace(file)
+
+
+def _file(config: TrialConfig, runtime: Runtime) -> Path:
+    # Nodes may share a cache folder.
+    machine = f"{runtime.device} {runtime.threads} {os.uname().nodename} {runtime.version}"
+    name = digest(f"{shape(config).canonical} {machine}")
+    return cache_folder(runtime.cache) / FOLDER / f"{name}.json"

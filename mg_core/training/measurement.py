@@ -1,0 +1,196 @@
+"""What a trial takes, measured on its first batches: time, memory and bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from mg_core.config import Runtime, TrialConfig
+from mg_core.data import open_data
+from mg_core.errors import InputError
+from mg_core.guidance import guided_step
+from mg_core.training import checkpoint
+from mg_core.training.evaluation import batches_by_label_count, evaluate
+from mg_core.training.measured import Measured, keep
+from mg_core.training.trial import (
+    guidance_of,
+    memory_format,
+    prepare_process,
+    slices,
+    training_batches,
+)
+
+if TYPE_CHECKING:
+    from mg_core.data import Split
+
+MOST_STEPS = 12
+ENOUGH_SECONDS = 6.0
+"""Steps are measured until both a few are done and so much time has passed."""
+FEWEST = 3
+UNITS = 1024 if sys.platform != "darwin" else 1
+"""Bytes in the unit of `ru_maxrss`."""
+
+
+class _EnoughError(Exception):
+    """Ends a validation after some batches."""
+
+
+def measure_apart(config: TrialConfig, runtime: Runtime) -> Measured:
+    """Measure a trial in a process of its own, whose memory is that of the trial alone.
+
+    What was measured is kept in the cache, see `mg_core.training.measured`.
+
+    Args:
+        config: configuration of the trial.
+        runtime: device, threads and folders.
+
+    Raises:
+        InputError: the process failed; the message is the last line that it printed.
+    """
+    request = json.dumps([config.model_dump_json(), runtime.model_dump_json(), sys.path])
+    program = (
+        "import json, sys; config, runtime, sys.path = json.load(sys.stdin); "
+        "from mg_core.training.measurement import main; main(config, runtime)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": str(runtime.threads)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=request,
+        capture_output=True,
+        text=True,
+        env=environment,
+    )
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
+        raise InputError(f"{config.label}: cannot be measured: {lines[-1]}")
+    found = Measured.model_validate_json(done.stdout.splitlines()[-1])
+    keep(config, runtime, found)
+    return found
+
+
+def main(config: str, runtime: str) -> None:
+    """Measure a trial and print what was measured as JSON."""
+    found = measure(TrialConfig.model_validate_json(config), Runtime.model_validate_json(runtime))
+    print(found.model_dump_json())
+
+
+def measure(config: TrialConfig, runtime: Runtime) -> Measured:
+    """Train and validate a few batches as the trial would, from untrained weights.
+
+    Raises:
+        InputError: the data, the model or the device are wrong.
+    """
+    device = prepare_process(runtime)
+    data = open_data(config.data, runtime.data_root, runtime.cache)
+    task = config.guidance.task if config.guidance else None
+    train, val = data.split("train", task), data.split("val", task)
+    model = checkpoint.initial_model(config, len(data.classes)).to(device)
+    model.to(memory_format=memory_format(device, config.precision))
+    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    step_seconds = _train(model, optimizer, train, config, device)
+    image_seconds = _validate(model, val, config, device)
+    weights, state, commit_seconds = _commit(model, optimizer)
+    return Measured(
+        device=device_name(device),
+        step_seconds=step_seconds,
+        image_seconds=image_seconds,
+        commit_seconds=commit_seconds,
+        n_steps=len(slices(torch.arange(len(train)).numpy(), config.batch_size)),
+        n_images=len(val),
+        memory_bytes=peak_memory(device),
+        weights_bytes=weights,
+        state_bytes=state,
+    )
+
+
+def device_name(device: torch.device) -> str:
+    """Return what the device is called."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the largest number of bytes that this process has held, on its GPU if it has one."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        # What PyTorch does not count, such as the context of the driver, is held all the time.
+        uncounted = total - free - torch.cuda.memory_reserved(device)
+        return int(torch.cuda.max_memory_reserved(device) + max(0, uncounted))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNITS
+
+
+def _train(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    split: Split,
+    config: TrialConfig,
+    device: torch.device,
+) -> float:
+    model.train()
+    guidance, times = guidance_of(config), []
+    batches = itertools.chain.from_iterable(
+        training_batches(model, split, config, epoch, device) for epoch in itertools.count(1)
+    )
+    start = begin = time.perf_counter()
+    for number, batch in enumerate(batches):
+        guided_step(model, optimizer, batch, guidance, config.precision)
+        _finish(device)
+        now = time.perf_counter()
+        times.append(now - start)
+        start = now
+        is_enough = number >= FEWEST and now - begin > ENOUGH_SECONDS
+        if is_enough or number == MOST_STEPS:
+            break
+    return statistics.median(times[1:] or times)  # The first one makes the optimiser's state.
+
+
+def _validate(
+    model: torch.nn.Module, split: Split, config: TrialConfig, device: torch.device
+) -> float:
+    """Return the mean time of an image; each label of it takes a backward pass for its maps."""
+    begin = time.perf_counter()
+    passes = [
+        len(indices) + bool(config.evaluate) * int(split.labels[indices].sum())
+        for indices in batches_by_label_count(split.labels, config.batch_size)
+    ]
+    done = 0
+
+    def count(images: int) -> None:
+        nonlocal done
+        done += 1
+        _finish(device)
+        if done >= FEWEST and time.perf_counter() - begin > ENOUGH_SECONDS:
+            raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        evaluate(model, split, config.evaluate, config.batch_size, device, count)
+    seconds = (time.perf_counter() - begin) * sum(passes) / sum(passes[:done])
+    return seconds / len(split)
+
+
+def _commit(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, int, float]:
+    start = time.perf_counter()
+    weights = checkpoint.weights_bytes(model)
+    state = checkpoint.state_bytes(model, optimizer)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (("weights", weights), ("state", state)):
+            with (Path(folder) / name).open("wb") as file:
+                file.write(content)
+                os.fsync(file.fileno())
+    return len(weights), len(state), time.perf_counter() - start
+
+
+def _finish(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,80 @@
+"""What `mg-sweep check` shows."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from sweeps.check import Check
+from sweeps.display import duration, table
+
+MEASURED = ("map", "losses", "exact to", "step", "epoch", "memory")
+
+
+def check_view(found: Check) -> RenderableType:
+    """Lay out a check: what each place showed and takes, problems, and what all of it takes."""
+    parts: list[RenderableType] = [_places(found)]
+    parts += [Text(f"cannot work: {problem}", style="red") for problem in found.problems]
+    parts += [Text(line) for line in _totals(found)]
+    return Group(*parts)
+
+
+def _places(found: Check) -> RenderableType:
+    rows = []
+    for number, place in enumerate(found.places):
+        rehearsal, measured = found.rehearsals.get(number), found.measured.get(number)
+        size, losses, exact = "", "", ""
+        if rehearsal is not None:
+            size = " × ".join(map(str, rehearsal.map_size)) if rehearsal.map_size else "none"
+            n_good = len(place.losses) - len(rehearsal.problems)
+            losses = f"{n_good} of {len(place.losses)} work"
+            if rehearsal.has_no_positive:
+                losses = "no positive map yet"
+            exact = f"{max(rehearsal.errors.values()):.0e}" if rehearsal.errors else ""
+        times = ("", "", "")
+        if measured is not None:
+            times = (
+                f"{measured.step_seconds:.3g} s",
+                duration(measured.epoch_seconds),
+                gigabytes(measured.memory_bytes),
+            )
+        rows.append((place.name, str(place.n_trials), size, losses, exact, *times))
+    return table(None, ("trials of",), ("trials", *MEASURED), rows, len(rows))
+
+
+def _totals(found: Check) -> list[str]:
+    lines = [f"decoded data: {gigabytes(found.data_bytes)} in the cache"]
+    if not found.measured:
+        return lines
+    least, most = found.store_bytes
+    seconds, n = found.trial_seconds, found.at_a_time
+    devices = ", ".join(sorted({measured.device for measured in found.measured.values()}))
+    lines += [
+        f"store: {gigabytes(least)} if each trial keeps the weights of one epoch, "
+        f"{gigabytes(most)} if of all",
+        f"time: about {duration(seconds / n)} on {devices} with {n} trials at a time "
+        f"({duration(seconds)} one by one)",
+    ]
+    wanted = found.resources.model_dump(exclude_none=True, exclude_defaults=True)
+    shown = ", ".join(f"{key}: {value:g}" for key, value in {"cpu": 1, **wanted}.items())
+    where = "a GPU" if found.machine.gpus else "this machine"
+    lines.append(f"{found.fitting} trials fit side by side on {where}: resources: {{{shown}}}")
+    if found.has_idle_gpu:
+        lines.append("PyTorch sees a GPU here and the sweep asks for none: resources: auto uses it")
+    return lines
+
+
+def recalled_line(found: Check) -> str:
+    """Return in one line what a plan knows of time and disk."""
+    least, most = found.store_bytes
+    devices = ", ".join(sorted({measured.device for measured in found.measured.values()}))
+    return (
+        f"as measured on {devices}: all trials take about "
+        f"{duration(found.trial_seconds / found.at_a_time)} with {found.at_a_time} at a time, and "
+        f"{gigabytes(least)} to {gigabytes(most)} of the store"
+    )
+
+
+def gigabytes(number: int) -> str:
+    """Return a size in words."""
+    return f"{number / 1e9:.2f} GB" if number >= 1e8 else f"{number / 1e6:.1f} MB"

@@ -1,0 +1,164 @@
+"""What `mg-sweep check` finds before anything is spent, and what a run refuses by itself."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import sweeps
+from mg_core.guidance.rehearsal import noise_batch, rehearse
+from mg_core.models import build_model
+from mg_core.testing import check_module
+from sweeps.check import Machine, check, places_of
+from sweeps.grid import expand
+from sweeps.spec import ResourceSpec, load_spec
+
+OWN = '''
+import torch
+from torch import nn
+from mg_core.losses import LOSSES
+from mg_core.models import MODELS, Model
+
+@LOSSES.register("no_gradient")
+def no_gradient(attributions, masks):
+    return (attributions.detach() * ~masks).mean((1, 2))
+
+@LOSSES.register("root")
+def root(attributions, masks):
+    return attributions.sum((1, 2)).sqrt()
+
+@MODELS.register("aside")
+class Aside(Model):
+    """Its layer `mid1` takes part in the forward pass, and no path leads from it to the logits."""
+
+    guidance_layers = {"mid1": "aside", "final": "body"}
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.body, self.aside = nn.Conv2d(3, 8, 3, stride=2), nn.Conv2d(3, 8, 3)
+        self.fc = nn.Linear(8, num_classes)
+
+    def forward(self, inputs):
+        self.aside(inputs)
+        return self.fc(nn.functional.gelu(self.body(inputs)).mean((2, 3)))
+'''
+
+
+@pytest.fixture
+def own(tmp_path):
+    (tmp_path / "own_variants.py").write_text(OWN)
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+def test_a_check_of_the_grid_says_what_it_takes(sweep, write, mg_sweep, tmp_path):
+    file = write(sweep)
+    assert "as measured" not in mg_sweep("plan", file).stdout
+    said = mg_sweep("check", file, "--exact").stdout
+    rows = [line for line in said.splitlines() if "of 1 work" in line]
+    assert len(rows) == 4  # gradcam and ixg at input and final
+    errors = [float(found) for found in re.findall(r"\d+e-\d+", said)]
+    assert len(errors) == 4
+    assert max(errors) < 1e-3
+    assert "decoded data: 0.1 MB in the cache" in said
+    assert "trials fit side by side on this machine: resources: {cpu: 1, memory_gb:" in said
+    assert not (tmp_path / "store").exists()
+    assert "as measured on cpu: all trials take about" in mg_sweep("plan", file).stdout
+
+
+def test_combinations_that_cannot_work_are_named_and_a_run_refuses_them(
+    sweep, write, mg_sweep, own, tmp_path
+):
+    sweep["imports"] = ["own_variants"]
+    sweep["grid"] = {
+        "model": ["aside", "vanilla_tiny"],
+        "attribution": "gradcam",
+        "layer": ["mid1", "final"],
+        "loss": {"energy": 0.1, "no_gradient": 0.1},
+    }
+    said = " ".join(mg_sweep("check", write(sweep), code=1, **own).stdout.split())
+    assert "cannot work: aside gradcam@mid1, energy: no path leads from this layer" in said
+    assert "vanilla_tiny gradcam@final, no_gradient: the loss does not depend on the maps" in said
+    assert "aside gradcam@final, energy" not in said
+    said = " ".join(mg_sweep("run", write(sweep), code=2, **own).stderr.split())
+    assert "error: grid: aside gradcam@mid1, energy: no path leads from this layer" in said
+    assert not (tmp_path / "store" / "attempts").exists()
+    sweep["grid"] |= {"model": "aside", "layer": "final", "loss": {"energy": 0.1}}
+    assert "2 complete" in mg_sweep("run", write(sweep), "--runner", "inline", **own).stdout
+
+
+def test_contracts_of_ones_own_variants(sweep, write, mg_sweep, own):
+    said = mg_sweep("check", "--contracts", "own_variants", code=1, **own).stdout
+    assert "loss 'no_gradient'" in said
+    assert "loss 'root' of ordinary maps is not finite" in said
+    assert "model 'aside' at layer 'mid1' has maps that are zero" in said
+    with pytest.raises(Exception, match="module 'json' registers no loss"):
+        check_module("json")
+
+
+def test_what_is_measured_is_what_a_run_takes(sweep, write, tmp_path):
+    # Large enough that a trial is more than its beginning and its end.
+    sweep["data"] |= {
+        "image_size": 48,
+        "options": {"train": 200, "val": 100, "test": 8, "size": 48},
+    }
+    sweep["guided"]["epochs"] = 3
+    sweep["grid"] |= {"attribution": "ixg", "layer": "input", "loss": {"energy": 0.01}}
+    spec = load_spec(write(sweep), (), str(tmp_path / "store"))
+    found = check(spec)
+    program = (
+        "import sys, resource, sweeps; sweeps.run(sys.argv[1], store=sys.argv[2], runner='inline');"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+    )
+    arguments = [sys.executable, "-c", program, str(write(sweep)), str(tmp_path / "store")]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert found.memory_bytes == pytest.approx(int(done.stdout.splitlines()[-1]), rel=0.15)
+    seconds = sum(p.seconds for p in sweeps.plan(spec).ledger.progress.values())
+    # A busy machine may slow either; the benchmark compares them closely.
+    assert 0.3 < found.trial_seconds / seconds < 3
+
+
+def test_automatic_resources_are_measured_ones(sweep, write, mg_sweep, tmp_path):
+    sweep["resources"] = "auto"
+    sweep["grid"] |= {"attribution": "gradcam", "layer": "final", "loss": {"energy": 0.01}}
+    mg_sweep("run", write(sweep))
+    stored = load_spec(str(tmp_path / "store"), ())
+    assert stored.resources.cpu == 1
+    assert 0.2 < stored.resources.memory_gb < 4
+    said = mg_sweep("run", write(sweep), "--address", "127.0.0.1:1", code=2).stderr
+    assert "resources: auto measures this machine" in said
+
+
+def test_resources_of_machines():
+    gpus = Machine(cpus=16, memory=128 * 10**9, gpus=(80 * 10**9, 80 * 10**9))
+    assert gpus.fitting(9 * 10**9, threads=1) == 8  # 16 CPUs for two GPUs
+    assert gpus.resources(9 * 10**9, threads=1) == ResourceSpec(cpu=1, gpu=0.125)
+    assert gpus.fitting(30 * 10**9, threads=2) == 2
+    assert gpus.resources(30 * 10**9, threads=2) == ResourceSpec(cpu=2, gpu=0.5)
+    assert gpus.fitting(100 * 10**9, threads=1) == 1
+    assert gpus.room(ResourceSpec(cpu=2, gpu=0.5), None) == 4
+    small = Machine(cpus=4, memory=8 * 10**9)
+    assert small.fitting(3 * 10**9, threads=1) == 2
+    assert small.room(small.resources(3 * 10**9, threads=1), None) == 2
+    assert small.room(ResourceSpec(), 3) == 3
+
+
+def test_places_hold_all_trials_and_epochs(sweep, write):
+    grid = expand(load_spec(write(sweep), ()))
+    places = places_of(grid)
+    assert sum(place.n_trials for place in places) == len(grid.trials)
+    assert sum(place.n_epochs for place in places) == sum(c.epochs for c in grid.trials.values())
+    assert [len(place.losses) for place in places] == [0, 1, 1, 1, 1]
+
+
+def test_a_rehearsal_changes_nothing_of_the_network():
+    torch.manual_seed(0)
+    network = build_model("vanilla_tiny", 3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batch = noise_batch(network, 32, 3)
+    found = rehearse(network, batch, "ixg", "input", ["energy", "l1"], exact=True)
+    assert found.map_size == (32, 32)
+    assert not found.problems
+    assert set(found.errors) == {"energy", "l1"}
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
