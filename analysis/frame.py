@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from mg_core.columns import COLUMNS, KEY
 from mg_core.errors import InputError
 from mg_core.redaction import harmless
 from mg_core.store import ResultStore, reading
+from mg_core.store.shelf import read_shelf
 from mg_core.store.tables import METRICS, TEST
 
 StoreLike = str | os.PathLike[str] | ResultStore
@@ -42,7 +43,9 @@ def open_store(store: StoreLike) -> ResultStore:
 
 
 def load(
-    store: StoreLike | Sequence[StoreLike], columns: Sequence[str] | None = None
+    store: StoreLike | Sequence[StoreLike],
+    columns: Sequence[str] | None = None,
+    shelved: bool = False,
 ) -> pd.DataFrame:
     """Return every committed row of a store, one per (trial, epoch, attribution, layer).
 
@@ -55,6 +58,7 @@ def load(
         store: a folder, a URI that pyarrow.fs resolves, or a `ResultStore`; several of them give
             one frame, in which a trial that two of them hold stands once.
         columns: those wanted; all of them where none are named.
+        shelved: with the rows of trials that left their sweep.
 
     Raises:
         InputError: the folder is not a result store, cannot be read, or has no such column.
@@ -65,7 +69,7 @@ def load(
         >>> sorted(frame["kind"].unique())
         ['baseline', 'guided']
     """
-    return _read_all(store, columns, METRICS, ResultStore.rows)
+    return _read_all(store, columns, METRICS, ResultStore.rows, shelved)
 
 
 def columns() -> pd.DataFrame:
@@ -112,11 +116,19 @@ def without_repeats(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return together.drop_duplicates(KEY, ignore_index=True)
 
 
+def without_trials(frame: pd.DataFrame, trial_ids: Collection[str]) -> pd.DataFrame:
+    """Return the rows of all other trials."""
+    if not trial_ids:
+        return frame
+    return frame[~frame["trial_id"].isin(list(trial_ids))].reset_index(drop=True)
+
+
 def _read_all(
     store: StoreLike | Sequence[StoreLike],
     columns: Sequence[str] | None,
     schema: pa.Schema,
     read: Callable[[ResultStore, Sequence[str] | None], pa.Table],
+    shelved: bool = False,
 ) -> pd.DataFrame:
     for name in columns or ():
         if name not in schema.names:
@@ -127,7 +139,8 @@ def _read_all(
     for opened in map(open_store, stores):
         with reading(opened):
             # A test row that two processes computed at once stands there twice.
-            frames.append(to_frame(read(opened, wanted)).drop_duplicates(KEY, ignore_index=True))
+            frame = to_frame(read(opened, wanted)).drop_duplicates(KEY, ignore_index=True)
+            frames.append(frame if shelved else without_trials(frame, read_shelf(opened)))
     found = without_repeats(frames)
     return found if columns is None else found[list(columns)]
 

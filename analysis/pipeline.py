@@ -255,8 +255,14 @@ def _tested(results: Results, testing: Testing, say: Say | None) -> tuple[Result
 
     plan = plan_tests(results, with_heatmaps=testing.heatmaps > 0)
     problems = list(filter(None, [results.unselected, plan.unkept]))
-    failed = list(filter(None, _run(results, plan.jobs, testing))) if plan.jobs else []
-    if plan.jobs:
+    jobs: Sequence[Job] = plan.jobs
+    if jobs and results.spec.get("imports"):
+        from analysis.testing.versions import of_this_code
+
+        jobs, others = of_this_code(results, jobs)
+        problems += others
+    failed = list(filter(None, _run(results, jobs, testing))) if jobs else []
+    if jobs:
         made = frozenset(results.store.heatmap_keys())
         tests, _ = finite(load_tests(results.store))
         results = replace(results, tests=tests, heatmap_keys=made)

@@ -17,16 +17,20 @@ from analysis.frame import (
     to_frame,
     with_tests,
     without_repeats,
+    without_trials,
 )
 from analysis.heatmaps import HeatMaps, Key, Row
-from analysis.pareto import OBJECTIVES
+from analysis.pareto import OBJECTIVES, front_ids
 from analysis.selection import select
 from mg_core.columns import BY_METRIC, KEY
 from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
+from mg_core.store.code import SHOWN, versions_of
 from mg_core.store.ledger import Ledger, read_ledger
 from mg_core.store.progress import Progress
+from mg_core.store.shelf import in_words as shelved_in_words
+from mg_core.store.shelf import read_shelf
 from mg_core.store.tables import METRICS, TEST
 
 T = TypeVar("T")
@@ -50,6 +54,7 @@ class Results:
         published: rows of others, see `analysis.published`; figures show them beside.
         recorded_heatmaps: rows of heat maps that were recorded without their store.
         n_infinite: values of metrics that are infinite; `rows` and `tests` miss them.
+        n_shelved: trials that left their sweep; nothing here holds anything of them.
         fingerprints: fingerprints of the data sets that were trained on, by `DataConfig.key`.
         differing: names of the data sets of which the stores had different copies.
     """
@@ -67,6 +72,7 @@ class Results:
     published: pd.DataFrame = field(default_factory=pd.DataFrame)
     recorded_heatmaps: Mapping[Key, list[Row]] = field(default_factory=dict)
     n_infinite: int = 0
+    n_shelved: int = 0
     fingerprints: Mapping[str, frozenset[str]] = field(default_factory=dict)
     differing: frozenset[str] = frozenset()
 
@@ -142,10 +148,37 @@ class Results:
             f"{self.objectives_in_words} on validation"
         )
 
+    @cached_property
+    def mixed_code(self) -> str | None:
+        """One sentence where versions of the user's own code meet on a front, else none."""
+        if not any(progress.code for progress in self.progress.values()):
+            return None
+        fronts = pd.DataFrame({"front": front_ids(self.rows), "trial": self.rows["trial_id"]})
+        members = fronts[fronts["front"] >= 0].drop_duplicates().groupby("front")["trial"]
+        found = [versions_of(self._with_baselines(trials)) for _, trials in members]
+        mixed = [each for each in found if any(len(counts) > 1 for counts in each.values())]
+        if not mixed:
+            return None
+        versions = {
+            f"{module} {version[:SHOWN]}"
+            for each in mixed
+            for module, counts in each.items()
+            for version in (counts if len(counts) > 1 else ())
+        }
+        return (
+            f"fronts with rows from different versions of your own code: {len(mixed)} "
+            f"({', '.join(sorted(versions))}); mg-sweep run --rerun-code makes them one"
+        )
+
+    def _with_baselines(self, trial_ids: Iterable[str]) -> list[Progress]:
+        ids = set(trial_ids)
+        ids |= {self.trials[trial].baseline or trial for trial in ids}
+        return [self.progress[trial] for trial in ids if trial in self.progress]
+
     @property
     def caveats(self) -> list[str]:
         """One sentence on each thing that a reader of the numbers has to know."""
-        found = []
+        found = list(filter(None, [shelved_in_words(self.n_shelved), self.mixed_code]))
         if self.n_infinite:
             found.append(
                 f"values of metrics that are infinite count as missing: {self.n_infinite:,}"
@@ -181,7 +214,8 @@ def read_results(
     if not 0 <= tolerance < 1:
         raise InputError(f"a tolerance is a fraction from 0 to below 1, not {tolerance:g}")
     with reading(opened):
-        rows, trials, ledger, first, tests, made = _read_store(opened)
+        shelved = read_shelf(opened)
+        rows, trials, ledger, first, tests, made = _read_store(opened, shelved)
         fingerprints = opened.fingerprints()
     nameless = sorted(set(rows["trial_id"]) - trials.keys())
     if nameless:
@@ -202,28 +236,31 @@ def read_results(
         tolerance=tolerance,
         heatmap_keys=frozenset(made),
         n_infinite=n_rows + n_tests,
+        n_shelved=len(shelved & opened.trial_ids()) if shelved else 0,
         fingerprints=fingerprints,
     )
 
 
 def _read_store(
-    store: ResultStore, retries: int = 10
+    store: ResultStore, shelved: frozenset[str], retries: int = 10
 ) -> tuple[
     pd.DataFrame, dict[str, TrialConfig], Ledger, dict[str, dict[str, Any]], pd.DataFrame, set[Key]
 ]:
     """Read a store, anew if a running sweep removes a file between listing and reading."""
     try:
         # Rows first: a trial that commits meanwhile names more checkpoints than they need.
-        rows = to_frame(store.rows()).drop_duplicates(KEY, ignore_index=True)
-        trials = store.trials()
+        rows = without_trials(to_frame(store.rows()), shelved)
+        rows = rows.drop_duplicates(KEY, ignore_index=True)
+        trials = store.trials(store.trial_ids() - shelved)
         ledger = read_ledger(store, trials)
         first = store.attempts(sorted(trials)[:1])
-        tests = to_frame(store.test_rows()).drop_duplicates(KEY, ignore_index=True)
+        tests = without_trials(to_frame(store.test_rows()), shelved)
+        tests = tests.drop_duplicates(KEY, ignore_index=True)
         return rows, trials, ledger, first, tests, store.heatmap_keys()
     except FileNotFoundError:
         if not retries:
             raise
-        return _read_store(store, retries - 1)
+        return _read_store(store, shelved, retries - 1)
 
 
 def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Results:
@@ -264,6 +301,7 @@ def merge(parts: Sequence[Results], published: pd.DataFrame | None = None) -> Re
         heatmap_keys=frozenset().union(*(part.heatmap_keys for part in parts)),
         published=others,
         n_infinite=sum(part.n_infinite for part in parts),
+        n_shelved=sum(part.n_shelved for part in parts),
         fingerprints=_first_of(part.fingerprints for part in parts),
         differing=frozenset(differing),
     )

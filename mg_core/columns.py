@@ -149,6 +149,8 @@ CONFIGURATION_COLUMNS: tuple[Column, ...] = (
               brief="stops-early"),
     _of_trial("baseline", "text", "bookkeeping", None, "baseline",
               "trial the guided one starts from; missing for a baseline"),
+    _of_trial("origin", "text", "bookkeeping", None, "origin",
+              "trained network that a baseline is; missing where it was trained here"),
     _of_trial("guided_attribution", "text", "axis", "guidance", "guidance.attribution",
               "attribution whose maps are guided", label="guided", long_label="guided attribution"),
     _of_trial("guided_layer", "text", "axis", "guidance", "guidance.layer",

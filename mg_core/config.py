@@ -145,7 +145,7 @@ class TrialConfig(Frozen):
         model: registered model, or a network of a library.
         weights: initial weights of the baseline, by name or path; none trains from scratch.
         seed: seed of initialisation, shuffling, class draws and annotation subsets.
-        epochs: passes over the training split.
+        epochs: passes over the training split; 0 for a baseline that is trained already.
         learning_rate: learning rate before schedule and warm-up.
         batch_size: images per training step.
         precision: precision of the training step; "fp16" scales the loss.
@@ -161,6 +161,7 @@ class TrialConfig(Frozen):
         label_smoothing: share of each label that is spread over the classes.
         augment: transforms of `torchvision.transforms.v2` for training images and their boxes.
         early_stop: when training stops before its last epoch; none for never.
+        origin: file of the trained network that a baseline is; none for one that is trained here.
     """
 
     numerics: PositiveInt
@@ -168,7 +169,7 @@ class TrialConfig(Frozen):
     model: ModelName
     weights: str | None
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
-    epochs: PositiveInt
+    epochs: Annotated[Integer, Field(ge=0, lt=2**31)]
     learning_rate: PositiveNumber
     batch_size: PositiveInt
     precision: Precision
@@ -184,6 +185,7 @@ class TrialConfig(Frozen):
     label_smoothing: Smoothing = 0.0
     augment: tuple[Transform, ...] = ()
     early_stop: EarlyStop | None = None
+    origin: str | None = None
 
     @property
     def kind(self) -> Literal["baseline", "guided"]:
@@ -197,8 +199,12 @@ class TrialConfig(Frozen):
 
     @property
     def first_epoch(self) -> int:
-        """0 for a guided trial, whose epoch 0 evaluates its baseline, and 1 for a baseline."""
-        return 0 if self.guidance else 1
+        """1 for a baseline, and 0 where a trained network is judged before any update.
+
+        That is so for a guided trial, which starts from its baseline, and for a baseline with an
+        `origin`.
+        """
+        return 0 if self.guidance or self.origin else 1
 
     @property
     def label(self) -> str:
@@ -236,6 +242,9 @@ class Runtime(Frozen):
         deterministic: whether PyTorch uses deterministic kernels where it has them.
         run: nonce of the driver that started the trial.
         version: the driver's version of this package, which every node must have.
+        keep_states: whether complete trials keep the state from which a longer one can go on.
+        code: versions of the user's modules that the sweep was started with.
+        lengths: numbers of epochs of other trials in the store, with which a trial may begin.
     """
 
     store: str
@@ -248,6 +257,9 @@ class Runtime(Frozen):
     deterministic: bool = True
     run: str = ""
     version: str = ""
+    keep_states: bool = True
+    code: dict[str, str] = Field(default_factory=dict)
+    lengths: tuple[PositiveInt, ...] = ()
 
 
 def parse(model: type[Model], value: Any, source: str, is_key: bool = False) -> Model:
@@ -295,7 +307,7 @@ def _fields_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[
         if isinstance(part, str) and part in model.model_fields:
             inner = _model_in(model.model_fields[part].annotation)
             model = inner or model
-    return list(model.model_fields)
+    return [item.alias or name for name, item in model.model_fields.items()]
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

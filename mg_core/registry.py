@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
 from mg_core.errors import InputError
+from mg_core.sources import note_loaded
 
 Variant = TypeVar("Variant")
 
@@ -26,6 +28,7 @@ def import_variants(modules: Sequence[str], source: str = "imports") -> None:
                 f"{source}: module {module!r} cannot be imported ({error}); "
                 "install it on every node or put it on PYTHONPATH"
             ) from None
+        note_loaded(module)
 
 
 class Registry(Mapping[str, Variant], Generic[Variant]):
@@ -38,6 +41,7 @@ class Registry(Mapping[str, Variant], Generic[Variant]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._variants: dict[str, Variant] = {}
+        self._homes: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<{self.kind}: {', '.join(self._variants)}>"
@@ -48,14 +52,20 @@ class Registry(Mapping[str, Variant], Generic[Variant]):
         Raises:
             ValueError: another variant has this name.
         """
+        home = _caller()
 
         def add(variant: Variant) -> Variant:
             if name in self._variants:
                 raise ValueError(f"there is already a {self.kind} called {name!r}")
             self._variants[name] = variant
+            self._homes[name] = home
             return variant
 
         return add
+
+    def home(self, name: str) -> str:
+        """Return the name of the module that registered a variant; empty for an unknown one."""
+        return self._homes.get(name, "")
 
     def __getitem__(self, name: str) -> Variant:
         try:
@@ -76,3 +86,9 @@ class Registry(Mapping[str, Variant], Generic[Variant]):
         close = difflib.get_close_matches(str(name), self._variants, n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
         return f"unknown {self.kind} {name!r}{hint}; choose from {', '.join(self._variants)}"
+
+
+def _caller() -> str:
+    """Return the module that asks a registry to register something."""
+    frame = sys._getframe(2)
+    return str(frame.f_globals.get("__name__", ""))

@@ -11,6 +11,7 @@ from mg_core.errors import InputError
 
 if TYPE_CHECKING:
     from mg_core.store import ResultStore
+    from sweeps.changed_code import Answer
     from sweeps.planning import Plan
 
 SHOWN_VALUES = 50
@@ -32,6 +33,14 @@ Runner = Annotated[str, typer.Option(metavar="ray|inline", help="On Ray, or in t
 Address = Annotated[
     str | None,
     typer.Option(help="Ray cluster to join, `auto` for this machine's; default: start one."),
+]
+AcceptCode = Annotated[
+    bool,
+    typer.Option("--accept-code", help="Keep trials of another version of your own code."),
+]
+RerunCode = Annotated[
+    bool,
+    typer.Option("--rerun-code", help="Train trials of another version of your own code again."),
 ]
 NumGpus = Annotated[int | None, typer.Option(min=0, help="Logical GPUs of a Ray started here.")]
 
@@ -107,11 +116,14 @@ def run_sweep(
         bool, typer.Option("--retry-failed", help="Run failed trials too.")
     ] = False,
     extend: Annotated[
-        bool, typer.Option("--extend", help="Add the new trials of a larger grid to the store.")
+        bool,
+        typer.Option("--extend", help="Take what the file changes: new, longer and fewer trials."),
     ] = False,
     into: Annotated[
         bool, typer.Option("--into", help="Put a new store among other files of a folder.")
     ] = False,
+    accept_code: AcceptCode = False,
+    rerun_code: RerunCode = False,
 ) -> None:
     """Run the waiting trials; the same command goes on where a run was stopped.
 
@@ -120,7 +132,16 @@ def run_sweep(
     from sweeps import library
 
     done = library.run(
-        file, store, settings or (), runner, address, num_gpus, retry_failed, extend, into=into
+        file,
+        store,
+        settings or (),
+        runner,
+        address,
+        num_gpus,
+        retry_failed,
+        extend,
+        into=into,
+        changed_code=_answer(accept_code, rerun_code),
     )
     raise typer.Exit(0 if done.is_complete else 1)
 
@@ -136,6 +157,8 @@ def retry(
     runner: Runner = "ray",
     address: Address = None,
     num_gpus: NumGpus = None,
+    accept_code: AcceptCode = False,
+    rerun_code: RerunCode = False,
 ) -> None:
     """Run the waiting and the failed trials; each goes on from its last epoch.
 
@@ -144,7 +167,15 @@ def retry(
     from sweeps import library
 
     done = library.run(
-        file, store, settings or (), runner, address, num_gpus, retry_failed=True, only=only
+        file,
+        store,
+        settings or (),
+        runner,
+        address,
+        num_gpus,
+        retry_failed=True,
+        only=only,
+        changed_code=_answer(accept_code, rerun_code),
     )
     raise typer.Exit(0 if done.is_complete else 1)
 
@@ -219,6 +250,7 @@ def verify(
     """
     from mg_core.progress import progress_bars
     from mg_core.store import reading
+    from mg_core.store.code import in_words, versions_of
     from mg_core.store.verification import set_damage_aside
     from mg_core.store.verification import verify as verify_store
     from sweeps.lock import refuse_driven
@@ -228,6 +260,9 @@ def verify(
         found = verify_store(place, progress)
     for damage in found:
         typer.echo(f"{damage.problem}: {damage.repair}")
+    if not found:
+        for module, versions in versions_of(place.progress().values()).items():
+            typer.echo(in_words(module, versions))
     if not found:
         typer.echo("every file is as it was written")
     movable = [damage for damage in found if damage.keys]
@@ -245,13 +280,19 @@ def rm(
         list[str] | None,
         typer.Option("--trial", metavar="ID", help="Only the results of this trial; repeatable."),
     ] = None,
+    shelved: Annotated[
+        bool, typer.Option("--shelved", help="Only the trials that left the sweep file.")
+    ] = False,
     store: StoreOption = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a store, or the results of some trials, which the next run trains again."""
+    from mg_core.errors import InputError
     from sweeps.removal import removal
 
-    found = removal(_store(file, store), trial or [])
+    if trial and shelved:
+        raise InputError("--trial and --shelved name different trials; give one of the two")
+    found = removal(_store(file, store), trial or [], shelved)
     typer.echo(found.description)
     if not (yes or typer.confirm("delete?")):
         raise typer.Exit(1)
@@ -261,6 +302,14 @@ def rm(
 def main() -> None:
     """Run `mg-sweep`."""
     run(app)
+
+
+def _answer(accept_code: bool, rerun_code: bool) -> Answer:
+    from mg_core.errors import InputError
+
+    if accept_code and rerun_code:
+        raise InputError("--accept-code keeps what --rerun-code trains again; give one of the two")
+    return "accept" if accept_code else "rerun" if rerun_code else "ask"
 
 
 def _store(file: str, override: str | None) -> ResultStore:
@@ -275,6 +324,7 @@ def _store(file: str, override: str | None) -> ResultStore:
 
 
 def _print_plan(plan: Plan) -> None:
+    from mg_core.store.shelf import in_words as shelved_in_words
     from sweeps.check import recalled
     from sweeps.check_view import recalled_line
     from sweeps.display import in_words
@@ -290,6 +340,10 @@ def _print_plan(plan: Plan) -> None:
         typer.echo(f"  {axis}: {shown}{more}")
     n_epochs = sum(plan.epochs_left(trial) for trial in plan.todo(retry_failed=False))
     typer.echo(f"{in_words(plan.counts())} ({n_epochs} epochs to run)")
+    if plan.edit.present and not plan.edit.is_none:
+        typer.echo(f"with --extend: {plan.edit}")
+    if shelved := shelved_in_words(len(plan.edit.shelved - plan.edit.back)):
+        typer.echo(shelved)
     for reason, number in grid.dropped.items():
         typer.echo(f"{number} combinations dropped: {reason}")
     if known := recalled(plan.spec, grid):

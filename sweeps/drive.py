@@ -23,10 +23,13 @@ from mg_core.store.garbage import collect_garbage
 from mg_core.store.layout import SPEC, is_own
 from mg_core.store.ledger import FAILURE_KINDS
 from mg_core.store.verification import mend, mend_baseline
+from mg_core.training.own_code import check_imported
+from sweeps.changed_code import ANSWERS, Answer, settle_code
 from sweeps.check import refuse_hopeless, with_measured_resources
 from sweeps.display import Display
 from sweeps.grid import Grid, expand
 from sweeps.lock import StoreLock
+from sweeps.origins import check_starts, origins_in_words, with_origins
 from sweeps.planning import Plan, admit, check_admission, look
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
@@ -46,6 +49,7 @@ def drive(
     extend: bool = False,
     only: str | None = None,
     into: bool = False,
+    changed_code: Answer = "ask",
 ) -> Plan:
     """Run what is missing of a sweep and return how far it is then; `sweeps.run` explains all.
 
@@ -54,14 +58,17 @@ def drive(
         KeyboardInterrupt: the run was interrupted.
     """
     _choose("runner", runner, RUNNERS)
+    _choose("answer to changed code", changed_code, ANSWERS)
     if only is not None:
         _choose("kind of failure", only, FAILURE_KINDS)
     console = terminal.console()
+    spec = with_origins(spec)
     run = secrets.token_hex(4)
+    code = check_imported(spec.imports)
     grid = expand(spec)  # All errors of the sweep come before any write.
     is_elsewhere = runner == "ray" and bool(address or os.environ.get("RAY_ADDRESS"))
     spec = _fitted(spec, grid, is_elsewhere)
-    runtime = spec.runtime(run)
+    runtime = spec.runtime(run).model_copy(update={"code": code})
     store = ResultStore(runtime.store)
     refuse_others_folder(store, into)
     check_tracking(spec)
@@ -70,16 +77,27 @@ def drive(
     with StoreLock(store, run) as lock:
         plan = _mended(spec, grid, store, retry_failed, console)
         check_admission(plan, store, extend)
+        if said := settle_code(plan, code, store, changed_code):
+            console.print(said, style="yellow", soft_wrap=True)
+            plan = look(spec, grid, PATIENCE)
+        if plan.edit.present and not plan.edit.is_none:
+            console.print(f"store {spec.store}: {plan.edit}", soft_wrap=True)
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
+            for sentence in origins_in_words(todo):
+                console.print(sentence, soft_wrap=True)
             refuse_hopeless(todo.values())
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
+                check_starts(spec, todo)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 if is_elsewhere:
                     prepare_nodes(spec, todo, runtime, console)
                 admit(plan, store)
+                if note := idle_gpus(spec, _visible_gpus(spec, runner)):
+                    console.print(note, style="yellow", soft_wrap=True)
+                runtime = runtime.model_copy(update={"lengths": plan.edit.lengths})
                 _run(plan, todo, run_trials, runtime, console, lock)
         else:
             admit(plan, store)
@@ -194,6 +212,30 @@ def _ready(
     from sweeps.scheduler import on_ray
 
     return on_ray(spec, address, num_gpus)
+
+
+def idle_gpus(spec: SweepSpec, n_gpus: int) -> str | None:
+    """Say how the GPUs that are there would be used, if no trial uses one; else nothing."""
+    if not n_gpus or spec.resources.gpu or spec.device != "auto":
+        return None
+    are = "a GPU is" if n_gpus == 1 else f"{n_gpus} GPUs are"
+    return (
+        f"{are} visible, and trials run on the CPU, since they ask for none; to use "
+        f"{'it' if n_gpus == 1 else 'them'} write in the sweep file\n"
+        f"resources: {{cpu: {spec.resources.cpu:g}, gpu: 1}}   # or a share, such as gpu: 0.5"
+    )
+
+
+def _visible_gpus(spec: SweepSpec, runner: str) -> int:
+    if spec.resources.gpu or spec.device != "auto":
+        return 0
+    if runner == "inline":
+        import torch  # Its trials need it in this process anyway.
+
+        return torch.cuda.device_count()
+    from sweeps.scheduler import visible_gpus
+
+    return visible_gpus()
 
 
 def _run(

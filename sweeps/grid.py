@@ -28,6 +28,7 @@ from mg_core.models import MODELS
 from mg_core.models.library import is_of_library
 from mg_core.registry import Registry, import_variants
 from mg_core.training.checks import check_recipe
+from sweeps.origins import check_names, check_origins, origin_of, with_origins
 from sweeps.spec import BlockSpec, SweepSpec
 from sweeps.stages import KEYS, combinations, settings
 
@@ -38,6 +39,8 @@ _DEFAULTS = {
     for name, field in TrialConfig.model_fields.items()
     if not field.is_required()
 }
+TRAINED = {"epochs": 0, "learning_rate": 1e-4, "precision": "fp32", "weights": None}
+"""Settings of a baseline that is trained already, for none of which it matters."""
 _AXES = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
 
 
@@ -83,6 +86,8 @@ def expand(spec: SweepSpec) -> Grid:
     import_variants(spec.imports)
     _misfit.cache_clear()  # The user may have changed own variants since the last call.
     _check_size(spec)
+    check_names(spec)
+    spec = with_origins(spec)
     options = spec.data.model_dump(exclude={"root", "cache"})
     data = data_config(**options, source="data")
     guided: dict[str, TrialConfig] = {}
@@ -114,6 +119,7 @@ def expand(spec: SweepSpec) -> Grid:
     models = sorted({model for model, _ in starts})
     _check_evaluate(spec, models)
     _check_weights(spec, models)
+    check_origins(spec, starts.keys())
     baselines = [start for found in starts.values() for start in found]
     grid.trials = {start.trial_id: start.config for start in baselines} | guided
     _check_recipes(baselines, first.values())
@@ -180,7 +186,8 @@ def _check_weights(spec: SweepSpec, models: list[str]) -> None:
         if name is not None and name not in published and "/" not in name:
             raise InputError(
                 f"weights: model {model!r} has no weights called {name!r}; choose from "
-                f"{', '.join(published) or 'none'}, or give a path or an http(s) address"
+                f"{', '.join(published) or 'none'}, or give a path or an http(s) address; there "
+                "is no file of this name in the current folder"
             )
 
 
@@ -218,19 +225,29 @@ def _weights(spec: SweepSpec, model: str) -> str | None:
 
 def _baselines(spec: SweepSpec, data: DataConfig, model: str, seed: int) -> list[Baseline]:
     """Return the baselines of a model and seed, one for each combination of their settings."""
+    stages = settings(spec.baseline)
+    own: dict[str, Any] = {"weights": _weights(spec, model)}
+    if origin := origin_of(spec, model, seed):
+        # A network that is not trained has no settings of training in its id.
+        stages, own = {"batch_size": stages["batch_size"]}, TRAINED | {"origin": origin}
+    elif "epochs" not in stages:
+        raise InputError(
+            f"baseline: 'epochs' is missing, and 'from' names no network of model {model!r} "
+            f"and seed {seed}"
+        )
     configs = [
         TrialConfig(
             numerics=NUMERICS_VERSION,
             data=data,
             model=model,
-            weights=_weights(spec, model),
             seed=seed,
             baseline=None,
             guidance=None,
             evaluate=(),
+            **own,
             **stage,
         )
-        for stage in combinations(settings(spec.baseline))
+        for stage in combinations(stages)
     ]
     return [Baseline(spec, config) for config in configs]
 

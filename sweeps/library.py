@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sweeps.changed_code import Answer
 from sweeps.planning import Plan, make_plan
 from sweeps.spec import SweepSpec, load_spec
 
@@ -43,6 +44,7 @@ def run(
     extend: bool = False,
     only: str | None = None,
     into: bool = False,
+    changed_code: Answer = "ask",
 ) -> Plan:
     """Run the waiting trials of a sweep; the same call goes on where a run was stopped.
 
@@ -55,8 +57,12 @@ def run(
         num_gpus: logical GPUs of a Ray cluster that this machine starts.
         retry_failed: run the failed trials too.
         into: put a new store into a folder that holds other files.
-        extend: add the new trials of a larger grid to the store.
+        extend: take what the file changes: new trials are added, those with more epochs go on,
+            and those that it does not have any more are shelved.
         only: the kind of failure to run again; with `retry_failed` alone all kinds.
+        changed_code: what becomes of trials that another version of a module under `imports`
+            computed: `ask` refuses to run, `accept` lets the versions stand together, `rerun`
+            trains these trials again.
 
     Returns:
         The trials and how far each of them is then, see `Plan.counts`.
@@ -76,7 +82,7 @@ def run(
 
     retry_failed = retry_failed or only is not None
     spec = _spec(sweep, store, settings)
-    return drive(spec, runner, address, num_gpus, retry_failed, extend, only, into)
+    return drive(spec, runner, address, num_gpus, retry_failed, extend, only, into, changed_code)
 
 
 def _spec(sweep: Sweep, store: Path | str | None, settings: Sequence[str]) -> SweepSpec:

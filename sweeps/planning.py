@@ -9,9 +9,12 @@ from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
 from mg_core.store.ledger import Ledger, read_ledger
+from mg_core.store.shelf import write_shelf
 from sweeps.cost import Costs, epochs_left
+from sweeps.edits import Edit, edit_of
 from sweeps.grid import Grid, expand
 from sweeps.lock import driven_ledger
+from sweeps.origins import with_origins
 from sweeps.spec import SweepSpec, differences
 
 
@@ -23,11 +26,13 @@ class Plan:
         spec: the validated sweep file.
         grid: all trials of the sweep.
         ledger: progress, last failure and state of each trial.
+        edit: what the sweep changes of the trials in its store.
     """
 
     spec: SweepSpec
     grid: Grid
     ledger: Ledger = field(default_factory=Ledger)
+    edit: Edit = field(default_factory=Edit)
 
     def __repr__(self) -> str:
         states = ", ".join(f"{number} {state}" for state, number in self.counts().items())
@@ -75,7 +80,8 @@ class Plan:
 
     def epochs_left(self, trial_id: str) -> int:
         """Return how many epochs a trial still needs, including epoch 0 of a guided one."""
-        return epochs_left(self.grid.trials[trial_id], self.ledger.progress.get(trial_id))
+        done = self.ledger.progress.get(trial_id) or self.edit.begun.get(trial_id)
+        return epochs_left(self.grid.trials[trial_id], done)
 
 
 def make_plan(spec: SweepSpec) -> Plan:
@@ -84,9 +90,11 @@ def make_plan(spec: SweepSpec) -> Plan:
     Raises:
         InputError: the sweep is wrong, or the store cannot be read.
     """
+    spec = with_origins(spec)
     grid, store = expand(spec), ResultStore(spec.store)
     with reading(store):
-        return Plan(spec, grid, driven_ledger(store, grid.trials)[0])
+        ledger, _ = driven_ledger(store, grid.trials)
+        return Plan(spec, grid, ledger, edit_of(store, grid))
 
 
 def look(spec: SweepSpec, grid: Grid, patience: float = 0.0) -> Plan:
@@ -102,7 +110,7 @@ def look(spec: SweepSpec, grid: Grid, patience: float = 0.0) -> Plan:
     """
     store = ResultStore(spec.store, patience)
     with reading(store):
-        return Plan(spec, grid, read_ledger(store, grid.trials))
+        return Plan(spec, grid, read_ledger(store, grid.trials), edit_of(store, grid))
 
 
 def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
@@ -111,40 +119,50 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
     Args:
         plan: the sweep to run.
         store: the result store that its spec names.
-        extend: whether the sweep may have trials that the stored one lacks.
+        extend: whether the sweep may have other trials than the stored one.
 
     Raises:
         InputError: the store holds another sweep; the message lists the differences.
     """
+    edit = plan.edit
     with reading(store):
-        present = store.trial_ids()
         if store.spec_text() is None or not store.is_store():
             return
         try:
             stored = store.spec()
         except InputError:
-            if present != plan.grid.trials.keys():
+            if not edit.is_none:
                 raise
             return  # A damaged spec of these very trials: `admit` writes it again.
-    added, lost = plan.grid.trials.keys() - present, present - plan.grid.trials.keys()
-    is_other = lost or set(stored.get("objectives") or ()) != set(plan.spec.objectives)
     changes = "; ".join(differences(stored, plan.spec))
-    # Where nothing differs, records of trials were lost; `admit` writes them again.
-    if is_other or (added and changes and not extend):
-        hint = "name another store with --store" if is_other else "--extend adds what is new"
-        changes = changes or f"{len(lost)} of its trials are not in this sweep"
-        raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
+    are_objectives_other = set(stored.get("objectives") or ()) != set(plan.spec.objectives)
+    if are_objectives_other or edit.is_of_another:
+        hint = "name another store with --store"
+    elif edit.cut:
+        hint = (
+            f"{len(edit.cut)} trials have trained for more epochs than that, and no shorter trial "
+            "can be cut from them, since weights are kept only where no later epoch dominates "
+            "them; name another store with --store"
+        )
+    elif changes and not (edit.is_none or extend):
+        hint = f"--extend takes the change: {edit}"
+    else:
+        return  # Where nothing differs, records of trials were lost; `admit` writes them again.
+    raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
 
 
 def admit(plan: Plan, store: ResultStore) -> None:
     """Write the spec and the trials of a sweep, once `check_admission` has passed."""
     present = store.trial_ids()
-    added = plan.grid.trials.keys() - present
     if store.spec_text() is None:
         # A driver was killed before it wrote the spec. None of its trials has started.
         store.remove_trials(present - plan.grid.trials.keys())
+        present &= plan.grid.trials.keys()
     # Trials before the spec: a store with a spec has all trials of it.
+    added = plan.grid.trials.keys() - present
     store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})
+    if plan.edit.shelved != (outside := present - plan.grid.trials.keys()):
+        write_shelf(store, outside)
     text = plan.spec.to_yaml()
     if not (store.spec_text() or "").startswith(text):
         store.put_spec(text)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, layout, reading
+from mg_core.store.shelf import read_shelf
 from mg_core.store.written import Written
 from sweeps.lock import refuse_driven
 
@@ -23,6 +24,7 @@ class Removal:
         keys: keys of the objects, in the order of their deletion.
         folders: folders that are empty afterwards and are deleted too.
         is_whole: whether the whole store is deleted.
+        is_shelf: whether it is the shelved trials that are deleted.
     """
 
     store: ResultStore
@@ -31,6 +33,7 @@ class Removal:
     keys: list[str]
     folders: list[str]
     is_whole: bool = False
+    is_shelf: bool = False
 
     def carry_out(self) -> None:
         """Delete the objects.
@@ -39,7 +42,7 @@ class Removal:
             InputError: a driver is at work on the store by now, or the store cannot be written.
         """
         refuse_driven(self.store)
-        if set(removal(self.store, self.trials).keys) != set(self.keys):
+        if set(removal(self.store, self.trials, self.is_shelf).keys) != set(self.keys):
             raise InputError(
                 f"store {self.store.uri!r} has changed meanwhile; give the command again"
             )
@@ -53,12 +56,13 @@ class Removal:
                 self.store.local_path.rmdir()
 
 
-def removal(store: ResultStore, trials: Sequence[str]) -> Removal:
+def removal(store: ResultStore, trials: Sequence[str], shelved: bool = False) -> Removal:
     """List what the deletion of a store, or of the results of some trials, removes.
 
     Args:
         store: the store that loses objects.
         trials: ids of trials or their first digits; the whole store if there are none.
+        shelved: only the trials that left the sweep, in place of `trials`.
 
     Raises:
         InputError: this is no store, it lacks a trial, or a driver is at work on it.
@@ -66,6 +70,8 @@ def removal(store: ResultStore, trials: Sequence[str]) -> Removal:
     with reading(store):
         store.spec()
         refuse_driven(store)
+        if shelved:
+            return _of_shelf(store)
         return _of_trials(store, trials) if trials else _of_store(store)
 
 
@@ -80,12 +86,27 @@ def _of_store(store: ResultStore) -> Removal:
         if key.startswith(f"{folder}/") and (layout.is_own(key) or key in written)
     ]
     # The spec last: while it is there, an interrupted deletion can be repeated.
-    own += [key for key in (layout.LOCK, layout.SPEC) if key in present]
+    own += [key for key in (layout.LOCK, layout.SHELF, layout.CODE, layout.SPEC) if key in present]
     n_foreign = len(present) - len(own)
     stays = f"; other files in its folder stay: {n_foreign}" if n_foreign else ""
     n_trials = sum(key.startswith(f"{layout.TRIALS}/") for key in own)
     text = f"store {store.uri}: {n_trials} trials and all their results, {len(own)} files{stays}"
     return Removal(store, text, (), own, list(layout.FOLDERS), is_whole=True)
+
+
+def _of_shelf(store: ResultStore) -> Removal:
+    shelved = read_shelf(store)
+    if not shelved:
+        raise InputError(f"store {store.uri!r} has no shelved trials")
+    keys = [
+        key
+        for folder in (*layout.RESULTS, layout.TRIALS)
+        for key in store.files.keys(folder)
+        if layout.is_own(key) and layout.trial_of(key) in shelved
+    ]
+    text = f"{len(shelved)} trials that left the sweep, and their results, {len(keys)} files"
+    folders = [layout.prefix(folder, t) for folder in layout.RESULTS for t in sorted(shelved)]
+    return Removal(store, text, (), [*keys, layout.SHELF], folders, is_shelf=True)
 
 
 def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:

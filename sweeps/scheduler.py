@@ -234,6 +234,11 @@ def check_resources(wanted: ResourceSpec, may_grow: bool = False) -> None:
         raise InputError(f"resources: {lack}; ask for less or add nodes")
 
 
+def visible_gpus() -> int:
+    """Return the number of GPUs of all nodes that are there now."""
+    return int(sum(node.get("GPU", 0) for node in _nodes()))
+
+
 def lacking(wanted: ResourceSpec, nodes: list[dict[str, float]] | None = None) -> str | None:
     """Return in words what even the largest node lacks; none if one is large enough.
 

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from mg_core.config import (
     Device,
@@ -26,13 +33,11 @@ from mg_core.config import (
     Runtime,
     parse,
 )
-from mg_core.download import file_digest
-from mg_core.paths import with_home, with_variables
-from mg_core.redaction import refuse_secrets
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
 from mg_core.store.layout import SPEC
-from sweeps.stages import StageAxes, StageSpec, different, without_repeats
+from sweeps.pinning import absolute, pinned, pinned_origin
+from sweeps.stages import Setting, StageAxes, StageSpec, different, without_repeats
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")
@@ -52,35 +57,15 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def absolute(path: str) -> str:
-    """Return the absolute path; a URI and a path with `~`, which nodes resolve, stay the same."""
-    path = with_variables(path)
-    return path if "://" in path or path.startswith("~") else str(Path(path).absolute())
-
-
-def pinned(weights: str) -> str:
-    """Return a path of weights with the file's checksum, which tells changed files apart.
-
-    Names, addresses and paths without a file on this machine stay the same.
-    """
-    refuse_secrets(weights, "the address")
-    weights = weights if "://" in weights else with_variables(weights)
-    if "/" not in weights or "://" in weights or "#sha256=" in weights:
-        return weights
-    path = absolute(weights)
-    file = with_home(path)
-    if not os.path.isfile(file):
-        return path
-    return f"{path}#sha256={file_digest(file, 'sha256')[:16]}"
-
-
 Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(without_repeats)]
 """One value or a list of different values; the grid is the product of all axes."""
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
 Weights = Annotated[str, AfterValidator(pinned)]
+Origin = Annotated[str, Field(min_length=1), AfterValidator(pinned_origin)]
 Weight = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[Integer, Field(ge=0, lt=2**63)]
+SeedKey = Annotated[int, Field(ge=0, lt=2**63)]  # Keys become texts where a sweep is written.
 
 
 class DataSpec(Frozen):
@@ -92,6 +77,37 @@ class DataSpec(Frozen):
     image_size: PositiveInt = 224
     horizontal_flip: bool = False
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+class BaselineSpec(StageSpec):
+    """Training settings of the first stage, or trained networks in its place.
+
+    Attributes:
+        epochs: passes over the training split; not needed where `from` names a network.
+        origin: the key `from`: a trained network with its head, for all models, by model, or by
+            model and seed. It is a state dict's file, a checkpoint of the published code, a result
+            store, whose best baseline of the same data, model and seed is taken, or
+            `STORE#trial=ID`, whose best kept epoch is taken. It is judged once and not trained.
+    """
+
+    epochs: Setting[PositiveInt] | None = None  # type: ignore[assignment]
+    origin: Origin | dict[ModelName, Origin | dict[SeedKey, Origin]] | None = Field(
+        None, alias="from"
+    )
+
+    @model_validator(mode="after")
+    def _has_epochs(self) -> BaselineSpec:
+        if self.epochs is None and self.origin is None:
+            raise ValueError("'epochs' is missing, or 'from' a trained network")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without the key where it has no value: older versions read such files too.
+        found: dict[str, Any] = values(self)
+        origin = found.pop("origin", None)
+        found = {key: value for key, value in found.items() if value is not None}
+        return found if origin is None else found | {"from": origin}
 
 
 class GridAxes(Frozen):
@@ -144,8 +160,8 @@ class SweepSpec(Frozen):
         name: title of the sweep.
         store: URI of the result store.
         data: the data set, its folder, image size and options.
-        baseline: training settings of the first stage; a list multiplies the baselines, and all
-            guided trials start from each.
+        baseline: training settings of the first stage, or `from` where trained networks are; a
+            list multiplies the baselines, and all guided trials start from each.
         guided: training settings of the second stage; a list multiplies the guided trials.
         grid: blocks that together make up the guided trials.
         seed: seeds of the blocks that do not name their own.
@@ -161,6 +177,8 @@ class SweepSpec(Frozen):
         device: `auto`, `cpu` or a CUDA device.
         deterministic: ask PyTorch for deterministic kernels.
         imports: modules that register the user's own variants.
+        keep_states: keep the state of a complete trial, three times its weights, so that it can be
+            given more epochs later; else these train from the start.
         fail_fast_on: number of trials that may fail by the same bug or mistake before the sweep
             stops; none for no limit.
         tracking: where metrics are copied to besides the store.
@@ -169,7 +187,7 @@ class SweepSpec(Frozen):
     name: Name
     store: Place
     data: DataSpec
-    baseline: StageSpec
+    baseline: BaselineSpec
     guided: StageSpec
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
@@ -182,6 +200,7 @@ class SweepSpec(Frozen):
     device: Device = "auto"
     deterministic: bool = True
     imports: tuple[str, ...] = ()
+    keep_states: bool = True
     fail_fast_on: PositiveInt | None = 10
     tracking: Literal["mlflow", "tensorboard"] | None = None
 
@@ -204,6 +223,7 @@ class SweepSpec(Frozen):
             deterministic=self.deterministic,
             run=run,
             version=own_version(),
+            keep_states=self.keep_states,
         )
 
     def to_yaml(self) -> str:
@@ -216,7 +236,7 @@ class SweepSpec(Frozen):
 
 WITHOUT_EFFECT = {
     *("name", "store", "data.root", "data.cache", "resources", "max_concurrent", "max_retries"),
-    *("device", "deterministic", "imports", "fail_fast_on", "tracking"),
+    *("device", "deterministic", "imports", "keep_states", "fail_fast_on", "tracking"),
 }
 """Keys that change neither the trials nor what the store keeps of them."""
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from mg_core.config import TrialConfig
 from mg_core.store import ResultStore, reading
+from mg_core.store.code import versions_of
 from mg_core.store.ledger import STATES, Ledger, State
+from mg_core.store.shelf import read_shelf
 from sweeps.cost import Costs, epochs_left
 from sweeps.fronts import Front, current_fronts
 from sweeps.lock import driven_ledger
@@ -28,6 +30,7 @@ class Status:
         ledger: progress and last failure of each trial.
         attempts: number of attempts by trial id.
         driver: the lock's record; none unless a driver is at work.
+        n_shelved: trials of the store that are no longer in the sweep, and not in `trials`.
     """
 
     spec: dict[str, Any]
@@ -35,6 +38,7 @@ class Status:
     ledger: Ledger
     attempts: Counter[str] = field(default_factory=Counter)
     driver: dict[str, Any] | None = None
+    n_shelved: int = 0
 
     @cached_property
     def states(self) -> dict[str, State]:
@@ -115,6 +119,11 @@ class Status:
             "left": None if left is None else per_trial * left / HOUR,
         }
 
+    @cached_property
+    def code(self) -> dict[str, Counter[str]]:
+        """Number of trials that each version of each of the user's modules computed."""
+        return versions_of(self.ledger.progress.values())
+
     def failures_by_kind(self) -> Counter[str]:
         """Count the trials whose last attempt failed, waiting ones included, by kind."""
         return Counter(str(record.get("kind")) for record in self.ledger.failures.values())
@@ -128,6 +137,8 @@ class Status:
             "driver": self.driver,
             "counts": {state: counts[state] for state in STATES},
             "epochs": {"done": done, "total": total},
+            "shelved": self.n_shelved,
+            "code": {module: dict(counts) for module, counts in self.code.items()},
             "attempts": self.attempts.total(),
             "epochs_per_hour": self.epochs_per_hour,
             "seconds_to_end": self.seconds_to_end,
@@ -163,7 +174,10 @@ def read_status(store: ResultStore) -> Status:
         InputError: this is no store, or it cannot be read.
     """
     with reading(store):
-        spec, trials = store.spec(), store.trials()
+        spec, shelved = store.spec(), read_shelf(store)
+        present = store.trial_ids()
+        trials = store.trials(present - shelved)
         counts = store.attempt_counts()
+        own = Counter({trial: counts[trial] for trial in trials})
         ledger, driver = driven_ledger(store, trials)
-        return Status(spec, trials, ledger, counts, driver)
+        return Status(spec, trials, ledger, own, driver, len(present & shelved))

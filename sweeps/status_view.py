@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mg_core.columns import BY_METRIC
+from mg_core.store.code import in_words as code_in_words
+from mg_core.store.shelf import in_words as shelved_in_words
 from sweeps.display import STYLES, duration, in_words, table
 from sweeps.lock import described
 from sweeps.status import Status
@@ -37,6 +39,8 @@ def summary(found: Status) -> list[str]:
     stopped = sum(progress.is_stopped for progress in found.ledger.progress.values())
     early = f"; {stopped} stopped early" if stopped else ""
     lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts{early}")
+    lines += [code_in_words(module, v) for module, v in found.code.items() if len(v) > 1]
+    lines += filter(None, [shelved_in_words(found.n_shelved)])
     if found.gpus:
         lines.append(f"GPU-hours: {_hours(found.hours(found.gpus))}")
     lines.append(f"trial-hours: {_hours(found.hours())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 from collections import Counter
@@ -12,14 +13,20 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 from urllib.request import url2pathname
 
+import numpy as np
+
 from mg_core.download import ADDRESS, fetch, verify
 from mg_core.errors import InputError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-WRAPPERS = ("state_dict", "model_state_dict", "model")
-"""Keys under which checkpoints hold their state dict, the most telling first."""
+WRAPPERS = (
+    *("state_dict", "model_state_dict", "model"),
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
+)
+"""Keys under which checkpoints hold their state dict, the most telling first: what was trained,
+then the running averages of it."""
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.")
 
 
@@ -137,29 +144,63 @@ def fill(
         InputError: keys, shapes or types do not fit the model, or the values are not finite.
     """
     inside = tuple(f"{head}." for head in heads)
-    wanted = model.state_dict()
-    state = _without_prefix(dict(state), wanted, path)
+    state = _without_prefix(dict(state), model.state_dict(), path)
     backbone = {key: value for key, value in state.items() if not key.startswith(inside)}
-    for key, value in backbone.items():
+    _fill(model, backbone, path, name, without=inside)
+
+
+def load_network(model: nn.Module, path: Path, num_classes: int, name: str) -> None:
+    """Fill a whole network, its classification head included, from a file as `load_backbone` reads.
+
+    Raises:
+        InputError: as for `load_backbone`; or the head is missing, or has other classes.
+    """
+    wanted = model.state_dict()
+    state = _without_prefix(read_state(path), wanted, path)
+    for key, value in wanted.items():
+        found, shape = tuple(state[key].shape) if key in state else (), tuple(value.shape)
+        # A layer that differs in this number alone is the classification head.
+        if found[1:] == shape[1:] and found[:1] != shape[:1] == (num_classes,):
+            raise InputError(
+                f"weights {path}: do not fit the data: {key} has shape {found}, for {found[0]} "
+                f"classes, where {shape} is wanted, for {num_classes}"
+            )
+    _fill(model, state, path, name)
+
+
+def _fill(
+    model: nn.Module,
+    state: Mapping[str, Tensor],
+    path: Path,
+    name: str,
+    without: tuple[str, ...] = (),
+) -> None:
+    """Copy a state dict into a model, whose keys it must have; those under `without` may lack."""
+    wanted = model.state_dict()
+    for key, value in state.items():
         if key in wanted:
             _check_values(value, wanted[key], f"weights {path}: {key}")
+    source = f"weights {path}: do not fit model {name!r}"
     try:
-        missing, unexpected = model.load_state_dict(backbone, strict=False)
+        missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"weights {path}: do not fit model {name!r}: {reason}") from None
-    missing = [key for key in missing if not key.startswith(inside)]
-    for problem, keys in (("lacks", missing), ("has unknown", unexpected)):
-        if keys:
-            raise InputError(
-                f"weights {path}: do not fit model {name!r}: the file {problem} {_shown(keys)}"
-            )
+        raise InputError(f"{source}: {reason}") from None
+    missing = [key for key in missing if not key.startswith(without)]
+    problems = {"lacks": missing, "has unknown": unexpected}
+    said = [f"{problem} {_shown(keys)}" for problem, keys in problems.items() if keys]
+    if said:
+        raise InputError(f"{source}: the file {' and '.join(said)}")
 
 
 def _without_prefix(
     state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path
 ) -> dict[str, Tensor]:
-    """Remove a common prefix of the keys, if more of them are the model's then."""
+    """Remove a common prefix of the keys, if more of them are the model's then.
+
+    Where every key of the model is there under one prefix, the entries outside it are not the
+    network's: a running average counts its steps, and a loss may have weights of its own.
+    """
     fitting: Counter[str] = Counter({"": sum(key in wanted for key in state)})
     for key in state:
         parts = key.split(".")
@@ -176,7 +217,8 @@ def _without_prefix(
     found = {key.removeprefix(prefix): value for key, value in state.items()}
     if len(found) < len(state):
         raise InputError(f"weights {path}: holds the same keys with and without {prefix!r}")
-    return found
+    inside = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
+    return inside if inside.keys() >= wanted.keys() else found
 
 
 def _check_values(value: Tensor, wanted: Tensor, source: str) -> None:
@@ -198,7 +240,8 @@ def read_state(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors" or _has_safetensors_header(path):
             content = load_file(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_plain_types()):
+                content = torch.load(path, map_location="cpu", weights_only=True)
         state = _unwrapped(content)
         odd = [key for key, value in state.items() if not _is_plain(key, value)]
     except InputError as error:
@@ -213,6 +256,20 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
+def _plain_types() -> list[Any]:
+    """Return what checkpoints hold beside tensors and is data alone: settings, numbers, arrays."""
+    # The modules of NumPy 1 and 2 have other names, and files name them.
+    multiarray: Any = np.zeros(1).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    functions = [
+        (function, f"{package}.multiarray.{function.__name__}")
+        for function in (multiarray, scalar)
+        for package in ("numpy.core", "numpy._core")
+    ]
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefdSU"]
+    return [argparse.Namespace, np.ndarray, np.dtype, *kinds, *functions]
+
+
 def _has_safetensors_header(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(9)[8:] == b"{"
@@ -221,12 +278,12 @@ def _has_safetensors_header(path: Path) -> bool:
 def _unwrapped(content: Any) -> dict[Any, Tensor]:
     """Return a file's content, or its only entry that is a state dict."""
     if _is_state(content):
-        return dict(content)
+        return _as_tensors(content)
     parts = dict(content) if isinstance(content, Mapping) else {}
-    inner = {key: value for key, value in parts.items() if _is_state(value)}
+    inner = {key: _as_tensors(value) for key, value in parts.items() if _is_state(value)}
     for key in (*WRAPPERS, *(inner if len(inner) == 1 else ())):
         if key in inner:
-            return dict(inner[key])
+            return inner[key]
     keys = _shown([str(key)[:60] for key in parts])
     raise InputError(f"not a state dict of tensors{f'; its keys are {keys}' if parts else ''}")
 
@@ -237,8 +294,14 @@ def _is_state(value: Any) -> bool:
     return (
         isinstance(value, Mapping)
         and bool(value)
-        and all(isinstance(tensor, torch.Tensor) for tensor in value.values())
+        and all(isinstance(tensor, torch.Tensor | np.ndarray) for tensor in value.values())
     )
+
+
+def _as_tensors(state: Mapping[Any, Any]) -> dict[Any, Tensor]:
+    import torch
+
+    return {k: torch.as_tensor(v) if isinstance(v, np.ndarray) else v for k, v in state.items()}
 
 
 def _is_plain(key: Any, value: Tensor) -> bool:

@@ -37,6 +37,7 @@ from mg_core.errors import DamagedError
 from mg_core.pareto import non_dominated
 from mg_core.redaction import harmless
 from mg_core.store import layout
+from mg_core.store.code import Code, newest
 from mg_core.store.integrity import record_checksum
 from mg_core.store.layout import AttemptKey
 from mg_core.store.progress import FOOTER, Progress
@@ -62,22 +63,31 @@ class Attempt:
         config: configuration of the trial.
         objectives: metrics whose non-dominated epochs keep their weights.
         run: nonce of the driver that started the attempt.
+        keeps_state: whether a complete trial keeps its state, from which a longer one can go on.
 
     Attributes:
         rows: all committed rows, those of earlier attempts included.
         progress: progress as of the last commit; none before the first one.
         damage: what was wrong with the results of earlier attempts, which were set aside.
+        code: versions of the user's modules that compute from here on, for `Progress.code`.
     """
 
     def __init__(
-        self, store: ResultStore, config: TrialConfig, objectives: Sequence[str], run: str
+        self,
+        store: ResultStore,
+        config: TrialConfig,
+        objectives: Sequence[str],
+        run: str,
+        keeps_state: bool = True,
     ) -> None:
         self.store = store
         self.config = config
         self.objectives = tuple(objectives)
+        self.keeps_state = keeps_state and config.epochs > 0
         self.trial_id = config.trial_id
         self.key = self._announce(run)
         self.damage = ""
+        self.code: Code = {}
         try:
             self.rows, self.progress = store.read_rows(self.trial_id)
         except DamagedError as error:
@@ -107,7 +117,8 @@ class Attempt:
             epoch: number of the epoch, `next_epoch`.
             rows: one row for each evaluated pair, without the columns that describe the trial.
             weights: serialises the model; called if the epoch is non-dominated so far.
-            state: serialises model and optimiser; called unless this is the last epoch.
+            state: serialises model and optimiser; called after the last epoch only if that state
+                is kept.
             is_stopped: whether training stops after this epoch, early or not.
 
         Raises:
@@ -133,8 +144,9 @@ class Attempt:
             front=front_values(self.rows, front, self.objectives),
             seconds=old.seconds + _seconds(rows),
             zero_maps=zero_maps(rows),
+            code=self._code_since(epoch, old),
         )
-        if not progress.is_complete:
+        if self.keeps_state or not progress.is_complete:
             progress = replace(progress, state=layout.state_key(self.trial_id, self.key, epoch))
             digests[str(progress.state)] = self._put(str(progress.state), state())
         kept = {key: digest for key, digest in digests.items() if key in progress.references}
@@ -146,6 +158,15 @@ class Attempt:
         self.damage = f"{damage.strerror}; now in {folder}, and the trial begins anew"
         self._record["damage"] = self.damage
         self.rows, self.progress = METRICS.empty_table(), None
+
+    def take_over(self, rows: pa.Table, progress: Progress) -> None:
+        """Commit epochs of another trial as this one's own, once their weights are in place."""
+        self.rows = rows
+        self._publish(progress)
+
+    def _code_since(self, epoch: int, old: Progress) -> dict[int, dict[str, str]]:
+        is_same = not self.code or self.code == newest(old)
+        return old.code if is_same else {**old.code, epoch: dict(self.code)}
 
     def _put(self, key: str, data: bytes) -> str:
         self.store.put(key, data)

@@ -11,6 +11,8 @@ checkpoints/<trial_id>/<n>-<nonce>/…          weights of non-dominated epochs,
 test/<trial_id>/<epoch>-<rows>.parquet        test rows of one non-dominated checkpoint
 heatmaps/<trial_id>/<epoch>-<pair>.parquet    its maps of a few test images (by task)
 tensorboard/<trial_id>/…                      event files, with `tracking: tensorboard`
+shelf.json                                    trials that left the sweep, which stay in the store
+code.json                                     versions of the user's code that may stand together
 lock.json                                     the driver that is running
 analysis/                                     tables, figures and report of `mg-analysis`
 quarantine/<when>/…                           damaged or misplaced files, under their old keys
@@ -32,6 +34,7 @@ from mg_core.config import EvaluationPair
 
 SPEC = "sweep.yaml"
 LOCK = "lock.json"
+SHELF, CODE = "shelf.json", "code.json"
 TRIALS, DATA, ANALYSIS = "trials", "data", "analysis"
 ATTEMPTS, LOGS, METRICS, CHECKPOINTS = "attempts", "logs", "metrics", "checkpoints"
 TEST, HEATMAPS, TENSORBOARD = "test", "heatmaps", "tensorboard"
@@ -53,7 +56,8 @@ _ID, _RUN = "[0-9a-f]{16}", r"\d{4,}-[0-9a-f]{8}"
 _OWN = re.compile(
     "|".join(
         [
-            rf"sweep\.yaml|lock\.json|\.lock\.json\.lock|trials/{_ID}\.json|{ANALYSIS}/{re.escape(RECORD)}",
+            r"(sweep\.yaml|shelf\.json|code\.json|lock\.json|\.lock\.json\.lock)",
+            rf"trials/{_ID}\.json|{ANALYSIS}/{re.escape(RECORD)}",
             rf"attempts/{_ID}/{_RUN}\.json|logs/{_ID}/{_RUN}\.txt|metrics/{_ID}/{_RUN}\.parquet",
             rf"checkpoints/{_ID}/{_RUN}/(epoch-\d{{4,}}\.safetensors|state-\d{{4,}}\.pt)",
             rf"test/{_ID}/\d{{4,}}-[0-9a-f]{{8}}\.parquet",

@@ -30,13 +30,15 @@ class Progress:
         epoch: last committed epoch.
         epochs: last epoch of the trial when it is complete.
         checkpoints: key of the weights of each kept epoch.
-        state: key of the newest state to resume from; none once the trial is complete.
+        state: key of the newest state to resume from; a complete trial may have kept none.
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
         is_stopped: whether training stopped early, so that the trial is complete before `epochs`.
         zero_maps: share of the maps that were zero everywhere in the last epoch, by (attribution,
             layer) as in "gradcam@final"; pairs without any are left out.
         digests: SHA-256 of each object in `references`; older versions recorded none.
+        code: versions of the user's own modules by the first epoch that they computed, see
+            `mg_core.store.code`; trials without such modules, and older versions, have none.
         format: version of the store's format.
     """
 
@@ -51,6 +53,7 @@ class Progress:
     is_stopped: bool = False
     zero_maps: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    code: dict[int, dict[str, str]] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property
@@ -66,6 +69,8 @@ class Progress:
     def footer(self) -> bytes:
         """Serialise for the footer of a metrics file, with a checksum."""
         values = json.loads(json.dumps(asdict(self)))
+        if not self.code:
+            del values["code"]
         return json.dumps(values | {"crc": _crc(values)}, sort_keys=True).encode()
 
     @classmethod
@@ -88,7 +93,8 @@ class Progress:
                 f"{source}: written in store format {values['format']}, this version reads up to "
                 f"{FORMAT_VERSION}; update the package"
             )
-        values["checkpoints"] = {int(k): v for k, v in values.get("checkpoints", {}).items()}
+        for name in ("checkpoints", "code"):
+            values[name] = {int(k): v for k, v in values.get(name, {}).items()}
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mg_core.errors import DamagedError, InputError, StorageError
 from mg_core.store import layout
 from mg_core.store.attempt import results_of, set_aside
+from mg_core.store.code import read_accepted
 from mg_core.store.integrity import check_text
 from mg_core.store.progress import Progress
 from mg_core.store.result_store import ResultStore
+from mg_core.store.shelf import read_shelf
 from mg_core.store.tables import check_seal
 
 RUN_AGAIN = "--repair sets the trial's files aside; mg-sweep run trains it again"
@@ -20,6 +22,12 @@ UPDATE = "update the package; if this version wrote the file, remove it and run 
 NOT_NEEDED = "--repair sets it aside; no result depends on it"
 
 Step = Callable[[str, int, int], None]
+
+LISTS: Mapping[str, Callable[[ResultStore], object]] = {
+    layout.SHELF: read_shelf,
+    layout.CODE: read_accepted,
+}
+"""How the driver's own lists are read."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +92,8 @@ def _check(store: ResultStore, key: str) -> Iterator[Damage]:
             store.heatmaps(trial_id, epoch, name)
         elif folder == layout.ATTEMPTS and store.attempt_record(key)["how"] == "unreadable":
             yield Damage(key, f"{key} is damaged", NOT_NEEDED, (key,))
+        elif key in LISTS:
+            LISTS[key](store)
         elif key == layout.SPEC:
             store.spec()
             check_text(str(store.spec_text()), key)

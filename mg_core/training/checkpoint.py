@@ -15,6 +15,7 @@ from mg_core.counter import digest as hashed
 from mg_core.data.cache import cache_folder
 from mg_core.errors import InputError, StorageError
 from mg_core.models import build_model
+from mg_core.models.weights import find_weights, load_network
 from mg_core.store import ResultStore
 from mg_core.store.tables import damaged
 
@@ -30,11 +31,37 @@ def seed_torch(*key: int | str) -> None:
     torch.manual_seed(hashed(*key) >> (64 - SEED_BITS))
 
 
-def initial_model(config: TrialConfig, num_classes: int) -> torch.nn.Module:
-    """Build the untrained model of a trial from its seed and `weights`."""
+def initial_model(
+    config: TrialConfig, num_classes: int, cache: str | None = None
+) -> torch.nn.Module:
+    """Build the model of a trial from its seed and `weights`, or the network that it is trained as.
+
+    Raises:
+        InputError: a file is not there, or does not fit the model or the number of classes.
+    """
     with torch.random.fork_rng(devices=[]):
         seed_torch(config.seed, "initialisation")
-        return build_model(config.model, num_classes, config.weights, config.data.image_size)
+        model = build_model(config.model, num_classes, config.weights, config.data.image_size)
+    if config.origin is not None:
+        path = find_weights(_local(config.origin, cache), {})
+        load_network(model, path, num_classes, config.model)
+    return model
+
+
+def _local(origin: str, cache: str | None) -> str:
+    """Return the path or address of a trained network, copied once from object storage."""
+    uri, _, digits = origin.partition("#sha256=")
+    if "://" not in uri or uri.startswith(("http://", "https://", "file://")):
+        return origin
+    place, mark, settings = uri.partition("?")
+    folder, key = place.rsplit("/checkpoints/", 1)
+    copy = cache_folder(cache) / "checkpoints" / f"{hashed(origin):016x}.safetensors"
+    with locked(copy):
+        if not copy.is_file():
+            store = ResultStore(folder + mark + settings)
+            data = store.referenced(f"checkpoints/{key}", None)
+            ResultStore(str(copy.parent)).put(copy.name, data)
+    return f"{copy}#sha256={digits}"
 
 
 def weights_bytes(model: torch.nn.Module) -> bytes:

@@ -15,10 +15,12 @@ from mg_core.redaction import redacted
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt, SupersededError, own_version
 from mg_core.store.files import PATIENCE
+from mg_core.store.history import adopt
 from mg_core.store.ledger import FailureKind
-from mg_core.store.progress import zero_maps_in_words
+from mg_core.store.progress import Progress, zero_maps_in_words
 from mg_core.training.failures import Failure
 from mg_core.training.log import TAIL_LINES, TrialLog
+from mg_core.training.own_code import code_of
 
 if TYPE_CHECKING:
     from mg_core.training.trial import Report, Trial
@@ -76,20 +78,21 @@ def run_trial(
         trial_class = _trial_class()
         store = ResultStore(runtime.store, PATIENCE)
         check_node(store, runtime)
-        attempt = Attempt(store, config, runtime.objectives, runtime.run)
+        attempt = Attempt(
+            store, config, runtime.objectives, runtime.run, keeps_state=runtime.keep_states
+        )
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
         log.start()
+        attempt.code = code_of(config, runtime)
+        if shared := adopt(attempt, runtime.lengths):
+            log.write(shared)
         trial = trial_class(config, runtime, attempt, report)
         if attempt.damage:
             log.write(attempt.damage)
         while not trial.is_complete:
             progress = trial.step()
-            log.write(_epoch_line(attempt))
-            if progress.is_stopped:
-                log.write(f"training stopped early ({config.early_stop})")
-            if sentence := zero_maps_in_words(progress.zero_maps):
-                log.write(f"warning: {sentence}")
+            log.write("\n".join(_epoch_lines(attempt, progress)))
             if not progress.is_complete:
                 yield _outcome(config, attempt, "running")
     except SupersededError:
@@ -222,12 +225,16 @@ def _outcome(
     return Outcome(config.trial_id, state, **values)
 
 
-def _epoch_line(attempt: Attempt) -> str:
-    """Return a line with the main results of the last epoch; the table has all of them."""
+def _epoch_lines(attempt: Attempt, progress: Progress) -> Iterator[str]:
+    """Yield the main results of the last epoch, of which the table has all, and what to know."""
     (row,) = attempt.rows.slice(attempt.rows.num_rows - 1).to_pylist()
     values = [
         f"{name.replace('_', ' ')} {row[name]:.4g}"
         for name in ("train_loss", "val_f1", "seconds_train", "seconds_val")
         if row[name] is not None
     ]
-    return f"epoch {row['epoch']}/{row['epochs']}: {', '.join(values)}"
+    yield f"epoch {row['epoch']}/{row['epochs']}: {', '.join(values)}"
+    if progress.is_stopped:
+        yield f"training stopped early ({attempt.config.early_stop})"
+    if sentence := zero_maps_in_words(progress.zero_maps):
+        yield f"warning: {sentence}"

@@ -131,7 +131,7 @@ class Trial:
     def _start(self, cache: str | None) -> None:
         """Build model and recipe as they are before the first epoch."""
         config = self.config
-        model = checkpoint.initial_model(config, len(self.data.classes))
+        model = checkpoint.initial_model(config, len(self.data.classes), cache)
         if config.baseline and self.attempt.progress is None:
             checkpoint.load_baseline(model, self.attempt.store, config.baseline, cache)
         self.model: torch.nn.Module = model.to(self.device)

@@ -7,6 +7,7 @@ import subprocess
 import threading
 import time
 
+import pyarrow.compute as pc
 import pytest
 import yaml
 from finished import TIMES
@@ -156,3 +157,25 @@ def test_credentials_in_an_address_are_refused_and_not_repeated(refused, five_tr
         said = refused(*arguments, f"s3://key:{SECRET}@bucket/x")
         assert "'s3://***@bucket/x' holds credentials" in said
         assert SECRET not in said
+
+
+def test_a_baseline_of_a_store_on_object_storage(server, five_trials, undisturbed, tmp_path):
+    first = server.uri("trained")
+    content = yaml.safe_load(five_trials.read_text())
+    content["grid"]["attribution"] = "gradcam"
+    (tmp_path / "first.yaml").write_text(yaml.safe_dump(content))
+    run = ["--runner", "inline"]
+    assert call("run", tmp_path / "first.yaml", "--store", first, *run).exit_code == 0
+    content["baseline"] = {"from": first, "batch_size": 8}
+    (tmp_path / "second.yaml").write_text(yaml.safe_dump(content))
+    second = tmp_path / "second"
+    found = call("run", tmp_path / "second.yaml", "--store", second, *run)
+    assert found.exit_code == 0, found.output
+    kept = [
+        {name: rows[name].to_pylist() for name in ("epoch", "val_f1", "val_epg", "train_loss")}
+        for uri in (first, str(second))
+        for rows in [ResultStore(uri).rows()]
+        for rows in [rows.filter(pc.equal(rows["kind"], "guided"))]
+        for rows in [rows.sort_by([("localization_weight", "ascending"), ("epoch", "ascending")])]
+    ]
+    assert kept[0] == kept[1]

@@ -210,7 +210,7 @@ def test_failures_are_classified_recorded_and_contained(sweep, write, mg_sweep, 
         "return 0 * masks.sum((1, 2)) + attributions.sum((1, 2))",
     ).replace('float("nan")', "1")
     (tmp_path / "my_variants.py").write_text(retried)
-    again = ["store", "--runner", "inline"]
+    again = ["store", "--runner", "inline", "--accept-code"]
     found = mg_sweep("retry", *again, "--only", "numerical", code=1, **environment)
     assert "4 complete, 1 failed of 5 trials" in found.stdout
     mg_sweep("retry", *again, **environment)

@@ -148,7 +148,7 @@ def test_json_round_trip_keeps_the_trial(weight, seed, fraction):
 @pytest.mark.parametrize(
     ("path", "value", "sentence"),
     [
-        ("epochs", -1, "epochs: input should be greater than 0, not -1"),
+        ("epochs", -1, "epochs: input should be greater than or equal to 0"),
         ("epochs", "3", "epochs: input should be a valid integer, not '3'"),
         ("epochs", True, "epochs: a number is wanted, not true or false"),
         ("learning_rate", "fast", "learning_rate: input should be a valid number"),

@@ -65,7 +65,7 @@ def test_a_trial_keeps_its_front_and_its_newest_state(store, guided):
     progress = store.progress()[guided.trial_id]
     assert progress.is_complete
     assert set(progress.checkpoints) == {3}
-    assert progress.state is None
+    assert store.get(progress.state) == b"state 3"
     assert set(store.files.keys("checkpoints")) == progress.references
     assert store.get(progress.checkpoints[3]) == b"weights 3"
 

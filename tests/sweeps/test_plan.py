@@ -101,8 +101,10 @@ def test_the_same_sweep_enters_again_and_another_does_not(planned, store):
     enter(planned(), store, extend=False)
     before = {key: store.get(key) for key in store.files.keys("")}
     enter(planned(), store, extend=False)
-    with pytest.raises(InputError, match=r"holds a different sweep: guided\.epochs: 2 → 3; name"):
-        enter(planned("guided.epochs=3"), store, extend=True)
+    with pytest.raises(
+        InputError, match=r"holds a different sweep: data\.image_size: 24 → 32; name"
+    ):
+        enter(planned("data.image_size=32"), store, extend=True)
     with pytest.raises(InputError, match=r"holds a different sweep: objectives: "):
         enter(planned("objectives=[f1, epg]"), store, extend=True)
     assert before == {key: store.get(key) for key in store.files.keys("")}
@@ -111,13 +113,12 @@ def test_the_same_sweep_enters_again_and_another_does_not(planned, store):
 def test_a_larger_grid_enters_when_asked(planned, store):
     enter(planned(), store, extend=False)
     larger = "grid.loss={energy: [0.01, 0.1, 1.0]}"
-    with pytest.raises(InputError, match="--extend adds what is new"):
+    with pytest.raises(InputError, match="--extend takes the change: new trials: 4"):
         enter(planned(larger), store, extend=False)
     n_before = len(store.trial_ids())
-    plan = planned(larger)
     # Killed between the trials and the spec: the same command enters all the same.
-    store.put_trials(plan.grid.trials)
-    enter(plan, store, extend=False)
+    store.put_trials(planned(larger).grid.trials)
+    enter(planned(larger), store, extend=False)
     assert len(store.trial_ids()) == n_before + 4
     assert store.spec()["grid"][0]["loss"] == {"energy": [0.01, 0.1, 1.0]}
 

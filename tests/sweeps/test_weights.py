@@ -1,6 +1,9 @@
 """A path of weights means the file that was there."""
 
+import os
+
 import pytest
+import torch
 
 from mg_core.errors import InputError
 from sweeps.grid import expand
@@ -31,6 +34,44 @@ def test_weights_by_model_are_pinned_too(sweep, write, tmp_path):
     sweep["weights"] = {"vanilla_tiny": str(tmp_path / "backbone.pth")}
     (weights,) = baseline_weights(load_spec(write(sweep), []))
     assert weights.endswith("#sha256=7692c3ad3540bb80")
+
+
+def test_a_bare_name_is_a_file_that_lies_in_the_current_folder(sweep, write, tmp_path, monkeypatch):
+    (tmp_path / "backbone.pth").write_bytes(b"one")
+    monkeypatch.chdir(tmp_path)
+    sweep["weights"] = "backbone.pth"
+    (weights,) = baseline_weights(load_spec(write(sweep), []))
+    assert weights == f"{tmp_path / 'backbone.pth'}#sha256=7692c3ad3540bb80"
+    (tmp_path / "backbone.pth").unlink()
+    with pytest.raises(InputError, match=r"no weights called 'backbone\.pth'; .* no file of this"):
+        expand(load_spec(write(sweep), []))
+
+
+@pytest.mark.parametrize(
+    ("weights", "sentence"),
+    [
+        ("/dev/zero", "/dev/zero is no file but a device or a pipe; name a file of weights"),
+        ("./pipe.pth", "/pipe.pth is no file but a device or a pipe; name a file of weights"),
+        ("pipe.pth", "/pipe.pth is no file but a device or a pipe; name a file of weights"),
+        ("./folder", "/folder is a folder; name a file of weights"),
+    ],
+)
+def test_what_is_no_file_is_said_at_once(sweep, write, refused, tmp_path, weights, sentence):
+    os.mkfifo(tmp_path / "pipe.pth")
+    (tmp_path / "folder").mkdir()
+    sweep["weights"] = weights
+    assert sentence in refused("run", write(sweep))
+    sweep["weights"] = {"vanilla_tiny": weights}
+    assert sentence in refused("plan", write(sweep))
+
+
+def test_a_file_that_does_not_fit_is_said_before_the_first_trial(sweep, write, refused, tmp_path):
+    torch.save({"net": {"a": torch.ones(1)}, "epoch": 3}, tmp_path / "backbone.pth")
+    sweep["weights"] = "backbone.pth"
+    said = refused("run", write(sweep), "--runner", "inline")
+    assert "do not fit model 'vanilla_tiny': the file lacks conv1.weight, bn1.weight" in said
+    assert "has unknown a" in said
+    assert not (tmp_path / "store").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import io
 import random
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -44,6 +47,56 @@ def test_keys_that_all_begin_alike(prefix, tmp_path):
     assert_backbone_is(build(tmp_path / "file.pth"), state)
 
 
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema_state_dict", "ema"])
+def test_averages_are_taken_where_nothing_else_is_there(key, tmp_path):
+    state = tiny_state()
+    averages = {name: 0 * value for name, value in state.items()}
+    torch.save({key: state, "epoch": 3}, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+    torch.save({key: averages, "model": state}, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+    torch.save({key: state, "optimizer_state": averages | {"a": 1}}, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+
+
+def test_entries_beside_a_whole_network_under_a_prefix_are_not_its_own(tmp_path):
+    state = tiny_state()
+    network = build_model("vanilla_tiny", 1000)
+    network.load_state_dict(state)
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    assert "n_averaged" in averaged
+    inside = {f"model.{key}": value for key, value in state.items()}
+    for content in (averaged, inside | {"criterion.weight": torch.ones(3)}):
+        torch.save(content, tmp_path / "file.pth")
+        assert_backbone_is(build(tmp_path / "file.pth"), state)
+
+
+def test_settings_numbers_and_arrays_beside_the_weights_are_read(tmp_path):
+    state = tiny_state()
+    beside = {"args": argparse.Namespace(lr=0.1), "best": np.float64(0.7), "n": np.int32(3)}
+    torch.save({"model": state, **beside}, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+    torch.save({key: value.numpy() for key, value in state.items()}, tmp_path / "file.pth")
+    assert_backbone_is(build(tmp_path / "file.pth"), state)
+
+
+def test_files_of_numpy_1_name_its_older_modules(tmp_path):
+    state = tiny_state()
+    torch.save({"model": state, "best": np.float64(0.7)}, tmp_path / "file.pth")
+    content = (tmp_path / "file.pth").read_bytes()
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as old,
+        zipfile.ZipFile(tmp_path / "old.pth", "w", zipfile.ZIP_STORED) as new,
+    ):
+        for name in old.namelist():
+            data = old.read(name)
+            if name.endswith("data.pkl"):
+                assert b"numpy._core.multiarray" in data
+                data = data.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
+            new.writestr(name, data)
+    assert_backbone_is(build(tmp_path / "old.pth"), state)
+
+
 @pytest.mark.parametrize("name", ["file.pth", "file.bin"])
 def test_safetensors_by_another_name(name, tmp_path):
     save_file(tiny_state(), tmp_path / name)
@@ -81,8 +134,8 @@ ODD = {
     "wrapped twice": (lambda s: {"state_dict": {"model": s}}, "its keys are state_dict"),
     "odd name": (_beside(**{"a\nb": torch.ones(1)}), "the file has unknown 'a\\nb'"),
     "other objects": (
-        _beside(args=argparse.Namespace(lr=0.1)),
-        "it holds argparse.Namespace, which may run code; save its state dict alone",
+        _beside(args=random.Random(0)),
+        "it holds random.Random, which may run code; save its state dict alone",
     ),
 }
 
