@@ -376,7 +376,7 @@ def _rehearsals(
 
 def _few(config: TrialConfig, data: Data, network: nn.Module, device: torch.device) -> Batch:
     """Return a few annotated training images of a trial."""
-    from mg_core.training.trial import training_batches
+    from mg_core.training.batches import training_batches
 
     assert config.guidance is not None
     guidance = config.guidance.model_copy(update={"annotated_fraction": 1.0})

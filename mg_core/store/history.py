@@ -20,7 +20,6 @@ from mg_core.store.attempt import Attempt
 from mg_core.store.code import changes, newest, read_accepted
 from mg_core.store.progress import Progress
 
-
 LENGTHLESS = ("constant", "step")
 """Schedules whose rate after some epochs does not depend on how many are still to come."""
 

@@ -21,15 +21,14 @@ from mg_core.config import Runtime, TrialConfig
 from mg_core.data import open_data
 from mg_core.errors import InputError
 from mg_core.training import checkpoint
+from mg_core.training.batches import slices, training_batches
 from mg_core.training.evaluation import batches_by_label_count, evaluate
 from mg_core.training.measured import Measured, keep
 from mg_core.training.recipe import Recipe
 from mg_core.training.trial import (
     memory_format,
     prepare_process,
-    slices,
     train_step,
-    training_batches,
 )
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from mg_core.config import Runtime, TrialConfig
 from mg_core.store import ResultStore
+from mg_core.training.batches import training_batches
 from mg_core.training.execution import run_trial
 from mg_core.training.stopping import has_stalled, is_stopped
-from mg_core.training.trial import training_batches
 
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]
 DATA = {
