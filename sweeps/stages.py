@@ -107,6 +107,8 @@ Pipelines = Annotated[
 class StageAxes(Frozen):
     """What a block of the grid may set in place of `guided`: each key a value or an axis.
 
+    A key that is null is not set; `[null]` and, for `augment`, `[]` take back what `guided` has.
+
     Attributes:
         epochs: passes over the training split.
         learning_rate: learning rate before schedule and warm-up.

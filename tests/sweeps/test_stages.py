@@ -63,6 +63,15 @@ def test_a_block_of_the_grid_has_its_own(sweep, write):
     assert {c.learning_rate for c in grid.baselines.values()} == {1e-3}
 
 
+def test_a_block_takes_back_what_all_have_by_a_list_of_nothing(sweep, write):
+    sweep["guided"] |= {"weight_decay": 0.1, "augment": ["random_invert"], "epochs": [2, 3]}
+    sweep["grid"] |= {"weight_decay": [None], "augment": [], "epochs": 4}
+    (config, *_) = trials(sweep, write).guided.values()
+    assert (config.weight_decay, config.augment, config.epochs) == (None, (), 4)
+    sweep["grid"].pop("epochs")
+    assert {c.epochs for c in trials(sweep, write).guided.values()} == {2, 3}
+
+
 def test_what_a_baseline_has_alone_is_not_handed_on(sweep, write):
     grid = trials(sweep, write, "baseline.optimizer=sgd", "baseline.schedule=cosine")
     assert {str(c.optimizer) for c in grid.baselines.values()} == {"sgd"}
