@@ -111,7 +111,7 @@ def load_model(
     settings = spec.get("data") or {}
     root, cache = data or settings.get("root"), settings.get("cache")
     classes = class_names(config.data, root, cache, task_of(config))
-    model = build_model(config.model, len(classes))
+    model = build_model(config.model, len(classes), image_size=config.data.image_size)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

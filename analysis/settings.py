@@ -10,9 +10,13 @@ from typing import Any, cast
 import pandas as pd
 
 from mg_core.columns import COLUMNS, CONFIGURATION
+from mg_core.config import digest
 
 PANELS = ["model", "weights", "guided_attribution", "guided_layer", "loss"]
 """What one figure shows side by side; everything else of a configuration splits figures."""
+
+LONGEST_SLUG = 150
+"""Characters; file systems allow 255 in a name."""
 
 SETTING = [name for name in CONFIGURATION if name not in PANELS]
 
@@ -53,7 +57,13 @@ def by_setting(frame: pd.DataFrame, shown: Sequence[str] = ()) -> Iterator[Setti
         differing.pop("dataset", None)
         phrases = [COLUMNS[name].in_words(value) for name, value in differing.items()]
         label = ", ".join([DATASETS.get(dataset, dataset), *phrases])
-        yield Setting(label, re.sub(r"[^\w.=-]+", "_", slug), rows)
+        yield Setting(label, _file_name(slug), rows)
+
+
+def _file_name(slug: str) -> str:
+    """Return what may stand in the name of a file; of a long text its beginning and a digest."""
+    safe = re.sub(r"[^\w.=-]+", "_", slug)
+    return safe if len(safe) <= LONGEST_SLUG else f"{safe[:LONGEST_SLUG]}-{digest(slug)[:6]}"
 
 
 def distinguishing(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:

@@ -76,6 +76,11 @@ class Column:
         """Name of the column in menus and on axes of figures."""
         return self.long_label or self.header
 
+    @property
+    def is_of_guidance(self) -> bool:
+        """Whether the value is a part of the guidance, which a baseline does not have."""
+        return self.source.startswith("guidance.")
+
     def in_words(self, value: Any) -> str:
         """Describe a value of a setting or axis, such as `boxes dilated by 10 %`."""
         if self.usual_phrase and value == self.usual:
@@ -111,13 +116,37 @@ CONFIGURATION_COLUMNS: tuple[Column, ...] = (
               "initial weights of the baseline; missing where it starts from scratch"),
     _of_trial("seed", "int64", "axis", "training", "seed",
               "seed of initialisation, shuffling, class draws and annotation subsets"),
-    _of_trial("epochs", "int32", "setting", "training", "epochs",
+    _of_trial("epochs", "int32", "axis", "training", "epochs",
               "passes over the training split that make the trial complete", phrase="{} epochs"),
-    _of_trial("learning_rate", "float64", "setting", "training", "learning_rate",
-              "learning rate of Adam", phrase="learning rate {:g}"),
-    _of_trial("batch_size", "int32", "setting", "training", "batch_size", "images per step"),
-    _of_trial("precision", "text", "setting", "training", "precision",
-              "precision of the training step"),
+    _of_trial("learning_rate", "float64", "axis", "training", "learning_rate",
+              "learning rate before schedule and warm-up", usual=1e-4, brief="lr{:g}",
+              phrase="learning rate {:g}"),
+    _of_trial("batch_size", "int32", "axis", "training", "batch_size", "images per step",
+              usual=64, brief="b{}"),
+    _of_trial("precision", "text", "axis", "training", "precision",
+              "precision of the training step", usual="fp32"),
+    _of_trial("optimizer", "text", "axis", "training", "optimizer",
+              "optimiser and its arguments", usual="adam", phrase="{}"),
+    _of_trial("weight_decay", "float64", "axis", "training", "weight_decay",
+              "weight decay; missing where it is the optimiser's own", usual=None, brief="wd{:g}",
+              phrase="weight decay {:g}"),
+    _of_trial("schedule", "text", "axis", "training", "schedule",
+              "course of the learning rate", usual="constant"),
+    _of_trial("warmup_epochs", "float64", "axis", "training", "warmup_epochs",
+              "epochs in which the learning rate rises from 0", usual=0.0, brief="warmup{:g}"),
+    _of_trial("clip_norm", "float64", "axis", "training", "clip_norm",
+              "largest norm of a step's gradient; missing where it is not clipped", usual=None,
+              brief="clip{:g}"),
+    _of_trial("classification_loss", "text", "axis", "training", "classification_loss",
+              "registered classification loss", usual="bce"),
+    _of_trial("label_smoothing", "float64", "axis", "training", "label_smoothing",
+              "share of a label that is spread over the classes", usual=0.0, brief="smooth{:g}"),
+    _of_trial("augment", "text", "axis", "training", "augment",
+              "transforms of the training images; missing where there are none", usual=None,
+              brief="augmented"),
+    _of_trial("early_stop", "text", "axis", "training", "early_stop",
+              "when training stops before its last epoch; missing where it does not", usual=None,
+              brief="stops-early"),
     _of_trial("baseline", "text", "bookkeeping", None, "baseline",
               "trial the guided one starts from; missing for a baseline"),
     _of_trial("origin", "text", "bookkeeping", None, "origin",
@@ -158,6 +187,8 @@ TRAINING_COLUMNS: tuple[Column, ...] = (
     Column("train_bce", "float64", "classification part of the loss, mean over steps"),
     Column("train_localization_loss", "float64", "localization part before λ, mean over steps"),
     Column("n_annotated", "int64", "images guided in the epoch"),
+    Column("n_skipped_steps", "int64",
+           "steps left out since a gradient did not fit into fp16; missing in other precisions"),
 )
 """What is measured during training; null at epoch 0."""
 
@@ -190,6 +221,7 @@ METRICS: tuple[Column, ...] = (
     Column("n_pairs", "int64", "(image, ground-truth class) pairs", of_pair=True),
     Column("n_without_energy", "int64", "pairs whose map has no positive value; they count 0",
            of_pair=True),
+    Column("n_zero_map", "int64", "pairs whose map is zero everywhere; they count 0", of_pair=True),
     Column("n_empty_mask", "int64", "pairs whose boxes cover no pixel; they count 0",
            of_pair=True),
     _share("box_area", "mean share of the image inside the boxes: the EPG of a uniform map",
@@ -276,10 +308,17 @@ OBJECTIVES: list[str] = [
 ]
 """Metrics that a front may be taken over: larger is better, and every data set has them."""
 
+STOPPABLE: list[str] = [
+    c.name for c in METRICS if c.better and c.type == "float64" and c.needs != "masks"
+]
+"""Metrics on whose validation values training may stop early."""
+
 
 def configured(config: Any, column: Column) -> Any:
     """Return a column's value in a `TrialConfig`; None where it has no such part, like guidance."""
     value = config
     for name in column.source.split("."):
         value = getattr(value, name, None)
-    return value
+    if column.type != "text" or isinstance(value, str | dict | None):
+        return value
+    return (", ".join(map(str, value)) or None) if isinstance(value, tuple) else str(value)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -19,6 +18,7 @@ from pydantic import (
 
 from mg_core.columns import AXES, OBJECTIVES, configured
 from mg_core.errors import InputError
+from mg_core.recipe import EarlyStop, Named, Optimizer, Transform, named, number
 
 NUMERICS_VERSION = 1
 """Increased by every change of the code that changes results, so that trials are comparable."""
@@ -26,12 +26,6 @@ NUMERICS_VERSION = 1
 Model = TypeVar("Model", bound=BaseModel)
 
 Scalar = bool | int | float | str
-NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-
-
-def _number(value: Any) -> Any:
-    # YAML 1.1 reads 5e-4, without a dot, as a string.
-    return float(value) if isinstance(value, str) and NUMBER.fullmatch(value.strip()) else value
 
 
 def _not_bool(value: Any) -> Any:
@@ -51,14 +45,19 @@ def objective(name: str) -> str:
     return name
 
 
-Number = Annotated[float, BeforeValidator(_number), BeforeValidator(_not_bool)]
+Number = Annotated[float, BeforeValidator(number), BeforeValidator(_not_bool)]
 Integer = Annotated[int, BeforeValidator(_not_bool), Field(strict=True)]
 PositiveInt = Annotated[Integer, Field(gt=0, lt=2**31)]
 PositiveNumber = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
+Smoothing = Annotated[Number, Field(ge=0, lt=1)]
+Precision = Literal["fp32", "bf16", "fp16"]
 Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 Objective = Annotated[str, AfterValidator(objective)]
 Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_.\-]+$")]
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)?$")]
+"""A registered name, or a library and the name of a network there."""
 
 
 class Frozen(BaseModel):
@@ -113,7 +112,8 @@ class GuidanceConfig(Frozen):
 
     Attributes:
         attribution: registered method whose maps are guided.
-        layer: layer of the guided maps: "input" or a guidance layer of the model.
+        layer: layer of the guided maps: "input", a guidance layer of the model or, for a network
+            of a library, the dotted name of a submodule.
         loss: registered localization loss.
         localization_weight: λ of Eq. 1.
         reduction: how losses of a batch's annotated images are combined; published λ need `sum`.
@@ -142,31 +142,49 @@ class TrialConfig(Frozen):
     Attributes:
         numerics: `NUMERICS_VERSION` of the code that trains.
         data: the data set as it is trained on.
-        model: registered model.
+        model: registered model, or a network of a library.
         weights: initial weights of the baseline, by name or path; none trains from scratch.
         seed: seed of initialisation, shuffling, class draws and annotation subsets.
         epochs: passes over the training split; 0 for a baseline that is trained already.
-        learning_rate: constant learning rate of Adam.
+        learning_rate: learning rate before schedule and warm-up.
         batch_size: images per training step.
-        precision: precision of the training step.
+        precision: precision of the training step; "fp16" scales the loss.
         baseline: id of the baseline trial that a guided trial starts from; none for a baseline.
         guidance: how explanations are guided; none for a baseline.
         evaluate: (attribution, layer) pairs evaluated every epoch, sorted; empty for a baseline.
+        optimizer: class of `torch.optim`, or the dotted name of another, with its arguments.
+        weight_decay: decay of all parameters; none for the optimiser's own.
+        schedule: course of the learning rate, one of `mg_core.training.schedule.SCHEDULES`.
+        warmup_epochs: epochs, or a part of one, in which the learning rate rises from 0.
+        clip_norm: largest norm of the gradient of a step; none for any.
+        classification_loss: registered classification loss.
+        label_smoothing: share of each label that is spread over the classes.
+        augment: transforms of `torchvision.transforms.v2` for training images and their boxes.
+        early_stop: when training stops before its last epoch; none for never.
         origin: file of the trained network that a baseline is; none for one that is trained here.
     """
 
     numerics: PositiveInt
     data: DataConfig
-    model: Name
+    model: ModelName
     weights: str | None
     seed: Annotated[Integer, Field(ge=0, lt=2**63)]
     epochs: Annotated[Integer, Field(ge=0, lt=2**31)]
     learning_rate: PositiveNumber
     batch_size: PositiveInt
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     baseline: str | None
     guidance: GuidanceConfig | None
     evaluate: tuple[EvaluationPair, ...]
+    optimizer: Optimizer = named("adam")
+    weight_decay: NonNegative | None = None
+    schedule: Named = named("constant")
+    warmup_epochs: NonNegative = 0.0
+    clip_norm: PositiveNumber | None = None
+    classification_loss: Name = "bce"
+    label_smoothing: Smoothing = 0.0
+    augment: tuple[Transform, ...] = ()
+    early_stop: EarlyStop | None = None
     origin: str | None = None
 
     @property
@@ -200,12 +218,14 @@ class TrialConfig(Frozen):
 
     def _described(self, weight: str) -> str:
         g = self.guidance
-        if g is None:
-            return f"{self.model} baseline s{self.seed}"
-        values = [(axis, configured(self, axis)) for axis in AXES if axis.usual is not ...]
+        own = [axis for axis in AXES if axis.usual is not ... and (g or not axis.is_of_guidance)]
+        values = [(axis, configured(self, axis)) for axis in own]
         unusual = [axis.brief.format(value) for axis, value in values if value != axis.usual]
-        place = f"{self.model} {g.attribution}@{g.layer} {g.loss}"
-        return " ".join([place + weight.format(g.localization_weight), *unusual, f"s{self.seed}"])
+        place = f"{self.model} baseline"
+        if g is not None:
+            place = f"{self.model} {g.attribution}@{g.layer} {g.loss}"
+            place += weight.format(g.localization_weight)
+        return " ".join([place, *unusual, f"s{self.seed}"])
 
 
 class Runtime(Frozen):

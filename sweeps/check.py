@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ from mg_core.attributions import ATTRIBUTIONS
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
 from mg_core.losses import LOSSES
-from mg_core.models.study import STUDY
+from mg_core.models.study import STUDY_MODELS
 from mg_core.training.measured import known, shape
 from sweeps.grid import Grid, expand
 from sweeps.spec import ResourceSpec, SweepSpec
@@ -296,22 +296,18 @@ def refuse_hopeless(trials: Iterable[TrialConfig]) -> None:
         InputError: names the first combination that cannot work, and why.
     """
     combinations: dict[tuple[str, int], dict[tuple[str, str], set[str]]] = {}
+    evaluated: dict[tuple[str, int], set[tuple[str, str]]] = {}
     for config in trials:
         if (g := config.guidance) and not is_tested(config.model, g.attribution, g.loss):
-            pairs = combinations.setdefault((config.model, config.data.image_size), {})
+            network = (config.model, config.data.image_size)
+            pairs = combinations.setdefault(network, {})
             pairs.setdefault((g.attribution, g.layer), set()).add(g.loss)
-    if not combinations:
-        return
-    from mg_core.guidance.rehearsal import noise_batch, rehearse
-    from mg_core.models import build_model
-
+            own = evaluated.setdefault(network, set())
+            own |= {(pair.attribution, pair.layer) for pair in config.evaluate}
     problems = []
     for (model, size), pairs in combinations.items():
-        network = build_model(model, num_classes=4)
-        batch = noise_batch(network, size, num_classes=4)
-        for pair, losses in pairs.items():
-            found = rehearse(network, batch, *pair, sorted(losses)).problems
-            problems += [f"{model} {'@'.join(pair)}, {loss}: {p}" for loss, p in found.items()]
+        others = sorted(evaluated[model, size] - pairs.keys())
+        problems += _problems_of(model, size, pairs, others)
     if problems:
         more = f" (and {len(problems) - 1} more; mg-sweep check lists all)"
         raise InputError(
@@ -319,12 +315,34 @@ def refuse_hopeless(trials: Iterable[TrialConfig]) -> None:
         )
 
 
+def _problems_of(
+    model: str,
+    size: int,
+    pairs: Mapping[tuple[str, str], Iterable[str]],
+    evaluated: Sequence[tuple[str, str]],
+) -> list[str]:
+    """Try a model on noise: each guided pair with its losses, and the pairs that are evaluated."""
+    from mg_core.guidance.preflight import check_guidance
+    from mg_core.guidance.rehearsal import noise_batch, rehearse
+    from mg_core.models import build_model
+
+    network = build_model(model, num_classes=4, image_size=size)
+    batch = noise_batch(network, size, num_classes=4)
+    problems = []
+    for pair, losses in pairs.items():
+        found = rehearse(network, batch, *pair, sorted(losses)).problems
+        problems += [f"{model} {'@'.join(pair)}, {loss}: {p}" for loss, p in found.items()]
+    try:
+        check_guidance(network, [], evaluated, size)
+    except InputError as error:
+        problems.append(f"{model}, evaluated at {error}")
+    return problems
+
+
 def is_tested(model: str, attribution: str, loss: str) -> bool:
     """Say whether model, attribution and loss are this package's own."""
     homes = (ATTRIBUTIONS[attribution].combine.__module__, LOSSES[loss].__module__)
-    return model in {name for name, *_ in STUDY} and all(
-        home.startswith("mg_core.") for home in homes
-    )
+    return model in STUDY_MODELS and all(home.startswith("mg_core.") for home in homes)
 
 
 def _decoded(spec: SweepSpec, grid: Grid, runtime: Runtime) -> Data:
@@ -363,7 +381,7 @@ def _rehearsals(
 
 def _few(config: TrialConfig, data: Data, network: nn.Module, device: torch.device) -> Batch:
     """Return a few annotated training images of a trial."""
-    from mg_core.training.trial import training_batches
+    from mg_core.training.batches import training_batches
 
     assert config.guidance is not None
     guidance = config.guidance.model_copy(update={"annotated_fraction": 1.0})

@@ -58,6 +58,8 @@ class Costs:
 
 def epochs_left(config: TrialConfig, progress: Progress | None) -> int:
     """Return how many epochs a trial still needs, including epoch 0 of a guided one."""
+    if progress is not None and progress.is_complete:
+        return 0
     return config.epochs - (progress.epoch if progress else config.first_epoch - 1)
 
 

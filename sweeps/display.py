@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mg_core.columns import BY_METRIC
 from mg_core.store.ledger import STATES, state_after
+from mg_core.store.progress import zero_maps_in_words
 from sweeps.fronts import best_front, best_rows, of_trial
 from sweeps.runner import Listener
 
@@ -46,6 +47,7 @@ class Display(Listener):
         self._front = best_front(fronts, plan.spec.objectives)
         self._epochs_left = {trial: plan.epochs_left(trial) for trial in todo}
         self._epochs_total = sum(self._epochs_left.values())
+        self._zero: set[tuple[str, str]] = set()
         self._last_line = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._bar = Progress(
@@ -76,6 +78,15 @@ class Display(Listener):
         """Show a trial as running."""
         self._states[trial_id] = "running"
 
+    def _say_zero_maps(self, outcome: Outcome) -> None:
+        """Say once for each kind of map that most of them are zero, which is no result."""
+        found = {pair: share for pair, share in outcome.zero_maps.items() if share > 0.5}
+        model = self._plan.grid.trials[outcome.trial_id].model
+        new = {pair: share for pair, share in found.items() if (model, pair) not in self._zero}
+        self._zero |= {(model, pair) for pair in new}
+        if new:
+            self._say(f"{self._label(outcome.trial_id)}: {zero_maps_in_words(new)}", "yellow")
+
     def outcome(self, outcome: Outcome) -> None:
         """Show a trial's new epoch or its end."""
         trial = outcome.trial_id
@@ -85,7 +96,8 @@ class Display(Listener):
         others = [row for row in self._front if row["trial_id"] != trial]
         rows = [*others, *of_trial(outcome.front, trial)]
         self._front = best_rows(rows, self._plan.spec.objectives)
-        left = self._plan.grid.trials[trial].epochs - outcome.epoch
+        is_complete = outcome.state == "complete"  # before its last epoch, if it stopped early
+        left = 0 if is_complete else self._plan.grid.trials[trial].epochs - outcome.epoch
         if outcome.epoch >= 0 and trial in self._epochs_left:
             self._epochs_left[trial] = min(left, self._epochs_left[trial])
         if self._first is None:
@@ -94,6 +106,7 @@ class Display(Listener):
         self._bar.update(
             self._task, completed=self._epochs_total - self._left(), rate=self._rate_text()
         )
+        self._say_zero_maps(outcome)
         if outcome.error:
             again = "; the next run tries it again" if state == "waiting" else ""
             self._say(f"{state}: {self._label(trial)}: {outcome.error}{again}", "red")

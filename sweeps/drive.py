@@ -36,6 +36,7 @@ from sweeps.spec import SweepSpec
 from sweeps.tracking import check_tracking, tracked
 
 RUNNERS = ("ray", "inline")
+Pair = tuple[str, str]
 
 
 @terminal.printing(is_optional=True)

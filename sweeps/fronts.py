@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,8 @@ class Front:
     """The non-dominated epochs of one configuration so far, on validation.
 
     Attributes:
-        configuration: label of its trials, which differ in λ only.
+        configuration: label of its trials, which differ in λ only; with the beginning of their
+            baseline's id where others that start from another one have the same label.
         judged: evaluated attribution and layer.
         n_trials: number of its trials that have committed an epoch.
         points: trial, epoch and objective values, best in the second objective first.
@@ -44,10 +46,13 @@ def current_fronts(
         rows = [row for row in done.front if (row["attribution"], row["layer"]) == own]
         shared = tuple(str(configured(config, COLUMNS[name])) for name in [*CONFIGURATION, *RUN])
         groups.setdefault((config.front_label, "@".join(own), shared), {})[trial_id] = rows
-    return [
-        Front(name, judged, len(members), best_front(members, objectives))
-        for (name, judged, _), members in sorted(groups.items())
-    ]
+    shown = Counter((name, judged) for name, judged, _ in groups)
+    found = []
+    for (name, judged, _), members in sorted(groups.items()):
+        if shown[name, judged] > 1:
+            name = f"{name} from {str(trials[min(members)].baseline)[:8]}"
+        found.append(Front(name, judged, len(members), best_front(members, objectives)))
+    return found
 
 
 def best_front(

@@ -25,12 +25,20 @@ from mg_core.errors import InputError
 from mg_core.guidance.pairs import check_pair
 from mg_core.losses import LOSSES
 from mg_core.models import MODELS
+from mg_core.models.library import is_of_library
 from mg_core.registry import Registry, import_variants
+from mg_core.training.checks import check_recipe
 from sweeps.origins import check_names, check_origins, origin_of, with_origins
 from sweeps.spec import BlockSpec, SweepSpec
+from sweeps.stages import KEYS, combinations, settings
 
 MOST_TRIALS = 200_000
 """Combinations of a grid; each takes some 3 kB of memory and a file in the store."""
+_DEFAULTS = {
+    name: field.default
+    for name, field in TrialConfig.model_fields.items()
+    if not field.is_required()
+}
 TRAINED = {"epochs": 0, "learning_rate": 1e-4, "precision": "fp32", "weights": None}
 """Settings of a baseline that is trained already, for none of which it matters."""
 _AXES = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
@@ -83,31 +91,38 @@ def expand(spec: SweepSpec) -> Grid:
     options = spec.data.model_dump(exclude={"root", "cache"})
     data = data_config(**options, source="data")
     guided: dict[str, TrialConfig] = {}
-    starts: dict[tuple[str, int], Baseline] = {}
+    starts: dict[tuple[str, int], list[Baseline]] = {}
+    first: dict[str, tuple[BlockSpec, str, TrialConfig]] = {}
     grid = Grid()
     for number, block in enumerate(spec.grid):
         where = f"grid.{number}"
         _check_block(block, spec.data.name, where)
         before = len(guided)
-        guidances = _guidances(block)
-        for model, seed in product(block.model, block.seed or spec.seed):
-            for guidance in guidances:
-                if reason := _misfit(model, guidance.attribution, guidance.layer):
-                    grid.dropped[reason] += 1
-                    continue
-                if (model, seed) not in starts:
-                    starts[model, seed] = Baseline(spec, _baseline(spec, data, model, seed))
-                trial_id, trial = starts[model, seed].guided(guidance)
+        stages = [
+            (f"{number}.{n}", s) for n, s in enumerate(combinations(settings(spec.guided, block)))
+        ]
+        places = product(block.model, block.seed or spec.seed, _guidances(block))
+        for model, seed, guidance in places:
+            if reason := _misfit(model, guidance.attribution, guidance.layer):
+                grid.dropped[reason] += 1
+                continue
+            if (model, seed) not in starts:
+                starts[model, seed] = _baselines(spec, data, model, seed)
+            for start, (name, stage) in product(starts[model, seed], stages):
+                trial_id, trial = start.guided(guidance, name, stage)
                 if trial_id in guided:
                     raise InputError(f"{where}: the combination {trial.label} stands twice")
                 guided[trial_id] = trial
+                first.setdefault(name, (block, where, trial))
         if len(guided) == before:
             raise InputError(f"{where}: no valid combination; {'; '.join(grid.dropped)}")
     models = sorted({model for model, _ in starts})
     _check_evaluate(spec, models)
     _check_weights(spec, models)
     check_origins(spec, starts.keys())
-    grid.trials = {start.trial_id: start.config for start in starts.values()} | guided
+    baselines = [start for found in starts.values() for start in found]
+    grid.trials = {start.trial_id: start.config for start in baselines} | guided
+    _check_recipes(baselines, first.values())
     return grid
 
 
@@ -118,6 +133,9 @@ def _check_size(spec: SweepSpec) -> None:
         sizes = {name: len(getattr(block, name) or (None,)) for name in _AXES}
         sizes |= {"loss": sum(map(len, block.loss.values()))}
         sizes |= {"model": len(block.model), "seed": len(block.seed or spec.seed)}
+        sizes |= {key: len(values) for key, values in settings(spec.guided, block).items()}
+        baseline = {f"baseline.{key}": len(v) for key, v in settings(spec.baseline).items()}
+        sizes |= baseline
         total += prod(sizes.values())
         axes = sorted((name for name in sizes if sizes[name] > 1), key=lambda n: -sizes[n])
         shown = " × ".join(f"{sizes[name]:,} {name}" for name in axes)
@@ -144,7 +162,8 @@ def _check_block(block: BlockSpec, dataset: str, where: str) -> None:
     layers = dict.fromkeys(
         [INPUT, *(name for m in block.model for name in MODELS[m].guidance_layers)]
     )
-    _check(block.layer, layers, f"{where}.layer: no model of this block has layer")
+    if not any(is_of_library(model) for model in block.model):
+        _check(block.layer, layers, f"{where}.layer: no model of this block has layer")
     tasks = DATASETS[dataset].tasks
     _check(block.task or (), tasks, f"{where}.task: data set {dataset} has no task")
 
@@ -204,27 +223,33 @@ def _weights(spec: SweepSpec, model: str) -> str | None:
     return spec.weights.get(model) if isinstance(spec.weights, dict) else spec.weights
 
 
-def _baseline(spec: SweepSpec, data: DataConfig, model: str, seed: int) -> TrialConfig:
-    origin = origin_of(spec, model, seed)
-    # A network that is not trained has no settings of training in its id.
-    stage = TRAINED | {"batch_size": spec.baseline.batch_size, "origin": origin}
-    if origin is None:
-        stage = spec.baseline.model_dump(exclude={"origin"}) | {"weights": _weights(spec, model)}
-        if stage["epochs"] is None:
-            raise InputError(
-                f"baseline: 'epochs' is missing, and 'from' names no network of model {model!r} "
-                f"and seed {seed}"
-            )
-    return TrialConfig(
-        numerics=NUMERICS_VERSION,
-        data=data,
-        model=model,
-        seed=seed,
-        baseline=None,
-        guidance=None,
-        evaluate=(),
-        **stage,
-    )
+def _baselines(spec: SweepSpec, data: DataConfig, model: str, seed: int) -> list[Baseline]:
+    """Return the baselines of a model and seed, one for each combination of their settings."""
+    stages = settings(spec.baseline)
+    own: dict[str, Any] = {"weights": _weights(spec, model)}
+    if origin := origin_of(spec, model, seed):
+        # A network that is not trained has no settings of training in its id.
+        stages, own = {"batch_size": stages["batch_size"]}, TRAINED | {"origin": origin}
+    elif "epochs" not in stages:
+        raise InputError(
+            f"baseline: 'epochs' is missing, and 'from' names no network of model {model!r} "
+            f"and seed {seed}"
+        )
+    configs = [
+        TrialConfig(
+            numerics=NUMERICS_VERSION,
+            data=data,
+            model=model,
+            seed=seed,
+            baseline=None,
+            guidance=None,
+            evaluate=(),
+            **own,
+            **stage,
+        )
+        for stage in combinations(stages)
+    ]
+    return [Baseline(spec, config) for config in configs]
 
 
 class Baseline:
@@ -238,23 +263,33 @@ class Baseline:
     def __init__(self, spec: SweepSpec, config: TrialConfig) -> None:
         self.config, self.trial_id = config, config.trial_id
         self._evaluate = spec.evaluate
-        self._update = {**spec.guided.model_dump(), "baseline": self.trial_id, "origin": None}
         self._pairs: dict[tuple[str, str], tuple[EvaluationPair, ...]] = {}
-        self._hashed: dict[tuple[str, str], tuple[str, str]] = {}
+        self._hashed: dict[tuple[str, str, str], tuple[str, str]] = {}
 
-    def guided(self, guidance: GuidanceConfig) -> tuple[str, TrialConfig]:
-        """Return a guided trial that starts from this baseline, with its id."""
+    def guided(
+        self, guidance: GuidanceConfig, name: str, stage: dict[str, Any]
+    ) -> tuple[str, TrialConfig]:
+        """Return a guided trial that starts from this baseline, with its id.
+
+        Args:
+            guidance: how it is guided.
+            name: of its training settings, the same for equal ones.
+            stage: its training settings.
+        """
         place = (guidance.attribution, guidance.layer)
         if place not in self._pairs:
             self._pairs[place] = self._pairs_at(guidance)
-        update = {**self._update, "guidance": guidance, "evaluate": self._pairs[place]}
+        # What the baseline has and this stage does not say is at its default.
+        update = {**_DEFAULTS, **stage, "baseline": self.trial_id}
+        update |= {"guidance": guidance, "evaluate": self._pairs[place]}
         trial = self.config.model_copy(update=update)
-        # Trials at one place differ in their guidance alone, so the rest is made into text once.
+        # Such trials differ in their guidance alone, so the rest is made into text once.
         own = guidance.canonical
-        if place not in self._hashed:
+        shared = (*place, name)
+        if shared not in self._hashed:
             before, _, after = trial.canonical.partition(own)
-            self._hashed[place] = before, after
-        before, after = self._hashed[place]
+            self._hashed[shared] = before, after
+        before, after = self._hashed[shared]
         return digest(before + own + after), trial
 
     def _pairs_at(self, guidance: GuidanceConfig) -> tuple[EvaluationPair, ...]:
@@ -266,6 +301,29 @@ class Baseline:
         ]
         pairs = {str(pair): pair for pair in [own, *further]}
         return tuple(pairs[name] for name in sorted(pairs))
+
+
+def _check_recipes(
+    baselines: Iterable[Baseline], guided: Iterable[tuple[BlockSpec, str, TrialConfig]]
+) -> None:
+    """Raise an error for training settings that cannot be trained.
+
+    Args:
+        baselines: all of them; those with equal settings are checked once.
+        guided: a trial of each combination of settings, with its block and the block's place.
+    """
+    distinct = {tuple(str(getattr(b.config, key)) for key in KEYS): b.config for b in baselines}
+    for config in distinct.values():
+        try:
+            check_recipe(config)
+        except InputError as error:
+            raise InputError(f"baseline.{error}") from None
+    for block, where, config in guided:
+        try:
+            check_recipe(config)
+        except InputError as error:
+            is_own = getattr(block, str(error).partition(":")[0]) is not None
+            raise InputError(f"{where if is_own else 'guided'}.{error}") from None
 
 
 def _check_evaluate(spec: SweepSpec, models: list[str]) -> None:

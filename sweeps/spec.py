@@ -24,6 +24,7 @@ from mg_core.config import (
     Fraction,
     Frozen,
     Integer,
+    ModelName,
     Name,
     Number,
     Objective,
@@ -36,6 +37,7 @@ from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
 from mg_core.store.layout import SPEC
 from sweeps.pinning import absolute, pinned, pinned_origin
+from sweeps.stages import Setting, StageAxes, StageSpec, different, without_repeats
 from sweeps.yaml_file import override, read_sweep
 
 T = TypeVar("T")
@@ -55,23 +57,7 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-def _without_repeats(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not values:
-        raise ValueError("at least one value is wanted")
-    return _different(values)
-
-
-def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    seen: set[Any] = set()
-    for value in values:
-        if value in seen:
-            shown = repr(value) if isinstance(value, (str, int, float)) else f"'{value}'"
-            raise ValueError(f"the value {shown} stands twice in a list")
-        seen.add(value)
-    return values
-
-
-Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(_without_repeats)]
+Axis = Annotated[tuple[T, ...], BeforeValidator(_as_list), AfterValidator(without_repeats)]
 """One value or a list of different values; the grid is the product of all axes."""
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(absolute)]
@@ -93,15 +79,6 @@ class DataSpec(Frozen):
     options: dict[str, Any] = Field(default_factory=dict)
 
 
-class StageSpec(Frozen):
-    """Training settings of one of the two stages."""
-
-    epochs: PositiveInt
-    learning_rate: PositiveNumber = 1e-4
-    batch_size: PositiveInt = 64
-    precision: Literal["fp32", "bf16"] = "fp32"
-
-
 class BaselineSpec(StageSpec):
     """Training settings of the first stage, or trained networks in its place.
 
@@ -113,8 +90,10 @@ class BaselineSpec(StageSpec):
             `STORE#trial=ID`, whose best kept epoch is taken. It is judged once and not trained.
     """
 
-    epochs: PositiveInt | None = None  # type: ignore[assignment]
-    origin: Origin | dict[Name, Origin | dict[SeedKey, Origin]] | None = Field(None, alias="from")
+    epochs: Setting[PositiveInt] | None = None  # type: ignore[assignment]
+    origin: Origin | dict[ModelName, Origin | dict[SeedKey, Origin]] | None = Field(
+        None, alias="from"
+    )
 
     @model_validator(mode="after")
     def _has_epochs(self) -> BaselineSpec:
@@ -127,19 +106,23 @@ class BaselineSpec(StageSpec):
         # Without the key where it has no value: older versions read such files too.
         found: dict[str, Any] = values(self)
         origin = found.pop("origin", None)
+        found = {key: value for key, value in found.items() if value is not None}
         return found if origin is None else found | {"from": origin}
 
 
-class BlockSpec(Frozen):
-    """A block of the grid: the product of its axes. An axis is a field of `GuidanceConfig` too.
+class GridAxes(Frozen):
+    """The axes of a block of the grid; most are fields of `GuidanceConfig` too.
 
     Attributes:
+        model: registered models, and networks of torchvision, timm and bcos by names such as
+            `torchvision/convnext_tiny` or `timm/vit_small_patch16_224`.
+        layer: `input`, `mid1` … `final`, or for networks of a library any submodule's dotted name.
         loss: localization losses, each with its own values of λ.
         task: labels to learn, for data sets with several tasks.
         seed: seeds of this block; those of the sweep by default.
     """
 
-    model: Axis[Name]
+    model: Axis[ModelName]
     attribution: Axis[Name]
     layer: Axis[Name]
     loss: Annotated[dict[Name, Axis[Weight]], Field(min_length=1)]
@@ -148,6 +131,13 @@ class BlockSpec(Frozen):
     box_dilation: Axis[Weight] = (0.0,)
     task: Axis[Name] | None = None
     seed: Axis[Seed] | None = None
+
+
+class BlockSpec(StageAxes, GridAxes):
+    """A block of the grid: the product of its axes.
+
+    It may have keys of a stage too, such as `learning_rate`, in place of those under `guided`.
+    """
 
 
 class ResourceSpec(Frozen):
@@ -170,11 +160,14 @@ class SweepSpec(Frozen):
         name: title of the sweep.
         store: URI of the result store.
         data: the data set, its folder, image size and options.
-        baseline: training settings of the first stage, or `from` where trained networks are.
-        guided: training settings of the second stage.
+        baseline: training settings of the first stage, or `from` where trained networks are; a
+            list multiplies the baselines, and all guided trials start from each.
+        guided: training settings of the second stage; a list multiplies the guided trials.
         grid: blocks that together make up the guided trials.
         seed: seeds of the blocks that do not name their own.
-        weights: initial weights of the baselines, for all models or by model; none for random.
+        weights: initial weights of the baselines, for all models or by model; none for random. A
+            path, an address, or a name: `imagenet` is the default of the model's library, whose
+            own names such as `IMAGENET1K_V2` or `augreg_in1k` choose among several.
         evaluate: (attribution, layer) pairs at which guided trials are evaluated besides their
             own, where they fit the model.
         objectives: metrics whose non-dominated epochs keep their weights.
@@ -198,8 +191,8 @@ class SweepSpec(Frozen):
     guided: StageSpec
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
-    weights: Weights | dict[Name, Weights | None] | None = None
-    evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(_different)] = ()
+    weights: Weights | dict[ModelName, Weights | None] | None = None
+    evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
     resources: Annotated[ResourceSpec, BeforeValidator(_automatic)] = ResourceSpec()
     max_concurrent: PositiveInt | None = None

@@ -12,7 +12,7 @@ from mg_core.store import ResultStore, reading
 from mg_core.store.code import versions_of
 from mg_core.store.ledger import STATES, Ledger, State
 from mg_core.store.shelf import read_shelf
-from sweeps.cost import Costs
+from sweeps.cost import Costs, epochs_left
 from sweeps.fronts import Front, current_fronts
 from sweeps.lock import driven_ledger
 
@@ -55,16 +55,27 @@ class Status:
         """The current front of each configuration."""
         return current_fronts(self.trials, self.ledger.progress, self.spec.get("objectives") or ())
 
+    @property
+    def zero_maps(self) -> dict[str, Counter[str]]:
+        """Number of trials by (attribution, layer) and model whose last maps include zero ones."""
+        found: dict[str, Counter[str]] = {}
+        for trial, progress in self.ledger.progress.items():
+            for pair in progress.zero_maps:
+                found.setdefault(pair, Counter())[self.trials[trial].model] += 1
+        return found
+
     def having(self, state: State) -> list[str]:
         """Return the ids of the trials in a state."""
         return [trial for trial, found in self.states.items() if found == state]
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """Number of epochs committed, and of epochs in all trials."""
+        """Number of epochs committed, and of epochs in all trials without those left out."""
+        progress = self.ledger.progress
         first = {trial: config.first_epoch for trial, config in self.trials.items()}
-        done = sum(p.epoch - first[t] + 1 for t, p in self.ledger.progress.items())
-        return done, sum(config.epochs - first[t] + 1 for t, config in self.trials.items())
+        done = sum(p.epoch - first[t] + 1 for t, p in progress.items())
+        left = sum(epochs_left(config, progress.get(t)) for t, config in self.trials.items())
+        return done, done + left
 
     @cached_property
     def seconds_left(self) -> float | None:
@@ -134,6 +145,7 @@ class Status:
             "trial_hours": self.hours(),
             "gpu_hours": self.hours(self.gpus),
             "failures": dict(self.failures_by_kind()),
+            "zero_maps": {pair: dict(models) for pair, models in self.zero_maps.items()},
             "fronts": [asdict(front) for front in self.fronts],
             "trials": {trial: self._trial_json(trial) for trial in self.trials},
         }
@@ -146,8 +158,10 @@ class Status:
             "state": self.states[trial_id],
             "epoch": progress.epoch if progress else None,
             "epochs": self.trials[trial_id].epochs,
+            "is_stopped_early": bool(progress and progress.is_stopped),
             "attempts": self.attempts[trial_id],
             "seconds": progress.seconds if progress else 0.0,
+            "zero_maps": progress.zero_maps if progress else {},
             "front": progress.front if progress else [],
             "failure": {key: failure.get(key) for key in FAILURE_KEYS} if failure else None,
         }

@@ -36,7 +36,9 @@ def summary(found: Status) -> list[str]:
     """Return a few lines with the states of all trials and what is left to do."""
     done, total = found.epochs
     lines = [f"{len(found.trials)} trials: {in_words(found.ledger.counts(found.trials))}"]
-    lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts")
+    stopped = sum(progress.is_stopped for progress in found.ledger.progress.values())
+    early = f"; {stopped} stopped early" if stopped else ""
+    lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts{early}")
     lines += [code_in_words(module, v) for module, v in found.code.items() if len(v) > 1]
     lines += filter(None, [shelved_in_words(found.n_shelved)])
     if found.gpus:
@@ -45,6 +47,12 @@ def summary(found: Status) -> list[str]:
     if found.ledger.failures:
         kinds = ", ".join(f"{n} {kind}" for kind, n in found.failures_by_kind().most_common())
         lines.append(f"failures: {kinds}")
+    for pair, models in found.zero_maps.items():
+        shares = [p.zero_maps[pair] for p in found.ledger.progress.values() if pair in p.zero_maps]
+        lines.append(
+            f"maps of {pair} that are zero everywhere: in {models.total()} trials "
+            f"({', '.join(sorted(models))}), up to {100 * max(shares):.3g} %"
+        )
     if found.driver:
         rate, end = found.epochs_per_hour, found.seconds_to_end
         parts = [f"driven by {described(found.driver)}"]

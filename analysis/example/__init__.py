@@ -109,7 +109,8 @@ def _write(frame: pd.DataFrame, shape: pa.Schema, file: Path) -> None:
 
 
 def _read(file: Path, shape: pa.Schema) -> pd.DataFrame:
-    table = pq.read_table(file)
+    # It holds baselines and guided trials, which have the axes in common that are no guidance.
+    table = schema.with_usual(pq.read_table(file), shape.names, is_guided=False)
     for name in shape.names:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), shape.field(name).type))

@@ -40,7 +40,8 @@ def explorer_data(results: Results) -> dict[str, Any]:
     categories = {
         name: label
         for name, label in CATEGORIES.items()
-        if (name in points and points[name].nunique() > 1) or name == "loss"
+        if (name in points and points[name].nunique(dropna=not _may_lack(name)) > 1)
+        or name == "loss"
     }
     metrics = {
         name: BY_METRIC[name].menu
@@ -85,12 +86,18 @@ def _points(results: Results) -> pd.DataFrame:
 def _levels(points: pd.DataFrame, name: str) -> dict[str, Any]:
     values = points[name]
     shown = values.map(lambda value: f"{value:g}" if isinstance(value, float) else str(value))
-    shown = shown.where(values.notna() & ~(points["is_reference"] & (name == "loss")), "baseline")
+    shown = shown.where(values.notna(), "none" if _may_lack(name) else "baseline")
+    shown = shown.mask(points["is_reference"] & (name == "loss"), "baseline")
     known = sorted(shown.unique(), key=_as_number)
     if name in ("loss", "layer", "guided_layer"):
         known = style.in_order(known, style.LOSSES if name == "loss" else style.LAYERS)
     place = {level: number for number, level in enumerate(known)}
     return {"levels": known, "codes": shown.map(place).astype(int).tolist()}
+
+
+def _may_lack(name: str) -> bool:
+    """Tell whether a missing value is one of a category's, as for trials without augmentation."""
+    return name in COLUMNS and COLUMNS[name].usual is None
 
 
 def _as_number(text: str) -> tuple[int, float, str]:

@@ -64,10 +64,27 @@ def summary(results: Results, problems: Sequence[str]) -> str:
         f"{tolerance}, separately for each configuration, seed and judged (attribution, layer); "
         "only they and the baselines are evaluated on the test split.</p>"
     )
+    if zero := _zero_maps(results):
+        items = "".join(f"<li>{escaped(sentence)}</li>" for sentence in zero)
+        parts.append(f'<h3>Maps that are zero everywhere</h3><ul class="bad">{items}</ul>')
     if problems:
         items = "".join(f"<li>{escaped(problem)}</li>" for problem in problems)
         parts.append(f'<h3>Not tested</h3><ul class="bad">{items}</ul>')
     return "\n".join(parts)
+
+
+def _zero_maps(results: Results) -> list[str]:
+    """Return a sentence for each kind of map that is zero everywhere at selected checkpoints."""
+    counted = results.selected.dropna(subset=["val_n_zero_map"])
+    sentences = []
+    for (model, attribution, layer), rows in counted.groupby(["model", "attribution", "layer"]):
+        zero, total = rows["val_n_zero_map"].sum(), rows["val_n_pairs"].sum()
+        if zero:
+            sentences.append(
+                f"{model_label(str(model))}, {attribution} at {layer}: {zero:,.0f} of {total:,.0f} "
+                f"validation maps; they explain nothing and count 0"
+            )
+    return sentences
 
 
 def explorer(results: Results) -> str:

@@ -10,10 +10,13 @@ from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import describing, distinguishing
 from analysis.tabular.formats import Table
 from analysis.tabular.volumes import attained, volumes
-from mg_core.columns import BY_METRIC, CONFIGURATION, PAIR, SPLITS
+from mg_core.columns import AXES, BY_METRIC, CONFIGURATION, PAIR, SPLITS, configured
 
 BASELINE_SETTING = ["dataset", "dataset_options", "image_size", "horizontal_flip"]
 """What a baseline shares with the guided trials that start from it, besides model and weights."""
+
+TRAINING = [column for column in AXES if column.part == "training" and column.name != "seed"]
+"""How a trial is trained."""
 
 
 def tables(results: Results) -> list[Table]:
@@ -90,7 +93,14 @@ def baselines(results: Results) -> Table:
     alone = with_tests(alone, results.tests).assign(baseline=alone["trial_id"].to_numpy())
     parts = [part for part in (start, alone) if len(part)]
     found = pd.concat(parts, ignore_index=True) if parts else start
-    own = [*distinguishing(found, BASELINE_SETTING), "model", *distinguishing(found, ["weights"])]
+    # Rows of guided trials have their own training; a baseline is described by that of its own.
+    trained = {
+        column.name: [configured(results.trials.get(b), column) for b in found["baseline"]]
+        for column in TRAINING
+    }
+    found = found.assign(**trained)
+    setting = [*BASELINE_SETTING, *trained]
+    own = [*distinguishing(found, setting), "model", *distinguishing(found, ["weights"])]
     own += [*PAIR, *distinguishing(found, ["seed"]), "baseline"]
     frame = found.drop_duplicates(own).sort_values(own, kind="stable", ignore_index=True)
     title = "Baselines before guidance, as each attribution and layer judges them (%)."
@@ -184,7 +194,10 @@ def _describing(frame: pd.DataFrame, judged: bool = True) -> list[str]:
     """Return the columns that describe guided rows: `judged` adds a judged pair that differs."""
     elsewhere = any((frame[f"guided_{name}"] != frame[name]).any() for name in PAIR)
     pair = PAIR if judged and elsewhere else []
-    return [*describing(frame), *pair, "loss", *distinguishing(frame, ["seed"])]
+    own = [*describing(frame), *pair, "loss", *distinguishing(frame, ["seed"])]
+    # Baselines of one model and seed differ where the sweep varies their own training.
+    known = distinguishing(frame, [*CONFIGURATION, "seed", "baseline"])
+    return [*own, *(["baseline"] if "baseline" in known else [])]
 
 
 def _metrics(results: Results) -> list[str]:

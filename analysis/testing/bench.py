@@ -90,7 +90,7 @@ class Bench:
         self._data_progress = data_progress
         self._device = prepare_process(runtime)
         self._data: dict[str, Data] = {}
-        self._models: dict[tuple[str, int], torch.nn.Module] = {}
+        self._models: dict[tuple[str, int, int], torch.nn.Module] = {}
 
     def test(self, job: Job) -> str | None:
         """Evaluate one checkpoint and write what is asked of it; return why where that fails.
@@ -105,7 +105,7 @@ class Bench:
                 "with the release that trained"
             )
         data = self._open(job.config)
-        model = self._model(job.config.model, len(data.classes))
+        model = self._model(job.config, len(data.classes))
         try:
             weights = self._store.weights(job.weights, job.digest)
             model.load_state_dict(weights)
@@ -166,11 +166,13 @@ class Bench:
             self._data[key] = data
         return self._data[key]
 
-    def _model(self, name: str, n_classes: int) -> torch.nn.Module:
-        key = (name, n_classes)
+    def _model(self, config: TrialConfig, n_classes: int) -> torch.nn.Module:
+        key = (config.model, n_classes, config.data.image_size)
         if key not in self._models:
             # Pretrained weights would only be overwritten.
-            self._models[key] = build_model(*key, weights=None).to(self._device)
+            self._models[key] = build_model(
+                config.model, n_classes, image_size=config.data.image_size
+            ).to(self._device)
         return self._models[key]
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Literal
 
@@ -13,13 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mg_core.attributions.checks import (
+    check_influence,
+    check_second_derivatives,
+    layout_of,
+    once,
+)
 from mg_core.attributions.dynamic_weights import DynamicWeights, dynamic_weights
+from mg_core.attributions.layout import Layout
 from mg_core.attributions.methods import ATTRIBUTIONS, INPUT, Attribution
+from mg_core.attributions.network import classify, eager, find_layer, hooked, logits_of, plain
 from mg_core.attributions.second_order import Explaining, second_order
 from mg_core.errors import InputError
-
-Hook = Callable[[Tensor], Tensor]
-"""Replaces the output of a module in a forward pass."""
 
 
 class _ForwardPass:
@@ -48,20 +52,19 @@ class _ForwardPass:
             second_order(lambda: bool(taps)) if is_trained else nullcontext(Explaining())
         )
         holdable = dynamic_weights(model) if True in kinds else nullcontext(DynamicWeights())
-        with differentiable as self._explaining, holdable as self._weights:
+        with differentiable as self._explaining, holdable as self._weights, eager(model):
             self.logits = forward()
 
     def gradients(
         self, score: Tensor, features: Sequence[Tensor], hold: bool, create_graph: bool
-    ) -> tuple[Tensor, ...]:
-        """Return the gradients of a score by features; `hold` treats W(x) as constant."""
+    ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of a score by features, none without any path between them.
+
+        `hold` treats W(x) as constant.
+        """
         with self._explaining(), self._weights.held(hold):
             return torch.autograd.grad(
-                score,
-                features,
-                create_graph=create_graph,
-                retain_graph=True,
-                materialize_grads=True,
+                score, features, create_graph=create_graph, retain_graph=True, allow_unused=True
             )
 
 
@@ -85,11 +88,12 @@ class Explanation:
         methods: Sequence[tuple[Attribution, str]],
         rows: Tensor | None,
     ) -> None:
-        self._model = model
+        # An explained network runs as it is written, others run compiled where they are.
+        self._model = model = plain(model) if methods else model
         self._inputs = inputs
         self._methods = methods
         self._rows = rows
-        self._modules = {layer: _find(model, layer) for _, layer in methods if layer != INPUT}
+        self._modules = {layer: find_layer(model, layer) for _, layer in methods if layer != INPUT}
         self._taps: dict[str, Tensor] = {}
         self._autocast = _current_autocast(inputs.device.type)
         with torch.enable_grad():
@@ -97,11 +101,15 @@ class Explanation:
                 inputs = self._tap(INPUT, inputs)
             hooks = {layer: partial(self._tap, layer) for layer in self._modules}
             kinds = {method.holds_weights for method, _ in methods}
-            with _hooked(self._modules, hooks):
-                self._pass = _ForwardPass(lambda: model(inputs), model, kinds, self._taps)
+            with hooked(self._modules, hooks):
+                self._pass = _ForwardPass(lambda: classify(model, inputs), model, kinds, self._taps)
         for layer in self._modules:
             if layer not in self._taps:
                 raise InputError(f"layer {layer!r} takes no part in the model's forward pass")
+        self._layouts: dict[str, Layout] = {
+            layer: layout_of(model, layer, features.shape, self._inputs)
+            for layer, features in self._taps.items()
+        }
 
     @property
     def logits(self) -> Tensor:
@@ -125,7 +133,9 @@ class Explanation:
             float32.
 
         Raises:
-            InputError: the number of classes is not the number of explained images.
+            InputError: the number of classes is not the number of explained images; or, found at
+                the first call, the layer has no influence on the logits, or PyTorch lacks a second
+                derivative of an operation.
         """
         gradients = self._gradients(target_classes, create_graph)
         maps = []
@@ -138,6 +148,15 @@ class Explanation:
             else:
                 found = self._probe(method, layer, features, target_classes, create_graph)
             maps.append(found)
+        if create_graph:
+            taps = list(self._taps.values())
+            once(
+                self._model,
+                ("second derivatives", self._model.training, *self._methods),
+                lambda: check_second_derivatives(
+                    self._model, self.logits, taps, maps, self._inputs
+                ),
+            )
         return maps
 
     def _gradients(
@@ -155,8 +174,21 @@ class Explanation:
                 continue
             taps = [self._taps[layer] for layer in layers]
             found = self._pass.gradients(score, taps, hold, create_graph)
-            gradients |= {(layer, hold): g for layer, g in zip(layers, found, strict=True)}
+            for layer, tap, gradient in zip(layers, taps, found, strict=True):
+                gradients[layer, hold] = self._of_influence(layer, hold, tap, gradient)
         return gradients
+
+    def _of_influence(
+        self, layer: str, hold: bool, features: Tensor, gradient: Tensor | None
+    ) -> Tensor:
+        """Return a gradient by features, once it is known that they can have one."""
+        layout = self._layouts[layer]
+        once(
+            self._model,
+            ("influence", layer, hold),
+            lambda: check_influence(self._model, layer, layout, gradient, self._inputs),
+        )
+        return torch.zeros_like(features) if gradient is None else gradient
 
     def _probe(
         self,
@@ -168,12 +200,16 @@ class Explanation:
     ) -> Tensor:
         """Return the mean map over forward passes in which a layer's features are replaced."""
         maps = []
+        batch = self._layouts[layer].batch
+        features = features.movedim(batch, 0)
         for point, operand in method.probes(features) if method.probes else ():
+            point, operand = point.movedim(0, batch), operand.movedim(0, batch)
             if not point.requires_grad:
                 point = point.detach().requires_grad_()
             probe = self._forward_from(layer, point, method.holds_weights)
             score = self._score(probe.logits, target_classes)
             (gradient,) = probe.gradients(score, [point], method.holds_weights, create_graph)
+            gradient = self._of_influence(layer, method.holds_weights, point, gradient)
             operand = operand if create_graph else operand.detach()
             maps.append(self._combine(method, layer, operand, gradient))
         return torch.stack(maps).mean(0)
@@ -183,16 +219,16 @@ class Explanation:
         hooks = {} if layer == INPUT else {layer: lambda _: features.clone()}
         # Copies of the buffers, so that running statistics are updated once for each batch.
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
-        with self._autocast(), _hooked(self._modules, hooks):
+        with self._autocast(), hooked(self._modules, hooks):
             return _ForwardPass(
-                lambda: functional_call(self._model, buffers, (inputs,)),
+                lambda: logits_of(functional_call(self._model, buffers, (inputs,)), self._model),
                 self._model,
                 {hold},
                 self._taps,
             )
 
     def _score(self, logits: Tensor, target_classes: Tensor) -> Tensor:
-        logits = self._select(logits)
+        logits = self._select(logits, 0)
         if target_classes.shape != logits.shape[:1]:
             raise InputError(
                 f"target_classes must hold one class for each of {len(logits)} explained images, "
@@ -203,12 +239,16 @@ class Explanation:
     def _combine(
         self, method: Attribution, layer: str, features: Tensor, gradients: Tensor
     ) -> Tensor:
-        features, gradients = (_grid(self._select(t), layer) for t in (features, gradients))
+        layout = self._layouts[layer]
+        features, gradients = (
+            _at_least_single(layout.to_grid(self._select(values, layout.batch)))
+            for values in (features, gradients)
+        )
         return method.combine(features, gradients)
 
-    def _select(self, values: Tensor) -> Tensor:
+    def _select(self, values: Tensor, axis: int) -> Tensor:
         rows = self._rows
-        return values if rows is None else values.index_select(0, rows.to(values.device))
+        return values if rows is None else values.index_select(axis, rows.to(values.device))
 
     def _tap(self, layer: str, features: Tensor) -> Tensor:
         """Keep a layer's features, with gradients, and return a copy for the layers above.
@@ -236,7 +276,8 @@ def explain(
         inputs: (B, C, H, W), encoded.
         pairs: (method, layer) of each map. A layer is "input", a guidance layer of the model, or
             the dotted name of a submodule, whose last call in the forward pass counts. Its output
-            is (B, C, h, w), or (B, N, C) tokens of a square grid.
+            has a grid of places, such as (B, C, h, w), (B, h, w, C) or (B, N, C) tokens with or
+            without class and register tokens; which axis is which is found.
         rows: images to explain, (B,) bool or (R,) int64; none explains all of them.
 
     Raises:
@@ -309,58 +350,11 @@ def upsample(maps: Tensor, size: int | Sequence[int]) -> Tensor:
     ).squeeze(1)
 
 
-def _find(model: nn.Module, layer: str) -> nn.Module:
-    layers = getattr(model, "guidance_layers", {})
-    try:
-        return model.get_submodule(layers.get(layer, layer))
-    except AttributeError:
-        raise InputError(
-            f"unknown layer {layer!r} of {type(model).__name__}; choose from "
-            f"{', '.join([INPUT, *layers])} or the dotted name of a submodule"
-        ) from None
-
-
-@contextmanager
-def _hooked(modules: Mapping[str, nn.Module], hooks: Mapping[str, Hook]) -> Iterator[None]:
-    """Replace the outputs of layers by those of their hooks in forward passes inside."""
-
-    def forward_hook(layer: str) -> Callable[[nn.Module, object, object], Tensor]:
-        def replace(module: nn.Module, args: object, output: object) -> Tensor:
-            if not (isinstance(output, Tensor) and output.ndim in (3, 4)):
-                shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-                raise InputError(
-                    f"layer {layer!r} gives no map: its output is {shape}, not (B, C, h, w) "
-                    "features or (B, N, C) tokens"
-                )
-            return hooks[layer](output)
-
-        return replace
-
-    handles = [modules[layer].register_forward_hook(forward_hook(layer)) for layer in hooks]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _current_autocast(device: str) -> Callable[[], torch.autocast]:
     """Return a function whose context restores the present autocast state."""
     dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
     return lambda: torch.autocast(device, dtype, enabled)
 
 
-def _grid(values: Tensor, layer: str) -> Tensor:
-    """Return features or gradients as (B, C, h, w), at least float32."""
-    if values.ndim == 3:
-        # Tokens fill a square grid; an additional first one is the class token.
-        side = math.isqrt(values.shape[1])
-        if side * side != values.shape[1]:
-            side = math.isqrt(values.shape[1] - 1)
-            if side * side != values.shape[1] - 1:
-                raise InputError(
-                    f"layer {layer!r} gives no map: {values.shape[1]} tokens fill no square grid"
-                )
-        values = values[:, -side * side :].transpose(1, 2)
-        values = values.reshape(*values.shape[:2], side, side)
+def _at_least_single(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()

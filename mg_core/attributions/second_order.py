@@ -1,11 +1,12 @@
-"""Convolution and batch norm with cheap second derivatives.
+"""Convolution and batch norm with cheap second derivatives, attention and others with any.
 
 A loss on an explanation differentiates a backward pass. PyTorch's double backward of batch norm
 takes some fifteen elementwise passes; that of a convolution computes the gradient of the weights as
 another convolution with huge kernels. A forward pass inside `second_order` uses functions with the
 same values and first derivatives (from the same kernels), whose second derivatives take a few
-passes and the ordinary weight-gradient kernel. Models need no change. The code does not depend on
-the device, but has been tested and measured on CPUs only.
+passes and the ordinary weight-gradient kernel. Fused attention and the hard sigmoid have no second
+derivative in PyTorch, and are computed by operations that have one. Models need no change. The code
+does not depend on the device, but has been tested and measured on CPUs only.
 """
 
 from __future__ import annotations
@@ -18,9 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 aten = torch.ops.aten
+ATTENTION = (F.scaled_dot_product_attention, F.multi_head_attention_forward)
+"""Functions whose fused kernels have no second derivative; attention written out has one."""
 Pair = tuple[int, int]
 
 
@@ -237,6 +241,12 @@ def _per_channel(values: Tensor, like: Tensor) -> Tensor:
     return values.to(like.dtype).view(1, -1, *[1] * (like.ndim - 2))
 
 
+def hard_sigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    """Return clip(x + 3, 0, 6) / 6, of which PyTorch has no second derivative otherwise."""
+    found = F.relu6(input + 3) / 6
+    return input.copy_(found) if inplace else found
+
+
 class _SecondOrder(TorchFunctionMode):
     def __init__(self, explaining: Explaining, is_needed: Callable[[], bool]) -> None:
         super().__init__()
@@ -256,6 +266,11 @@ class _SecondOrder(TorchFunctionMode):
                 replaced = self._conv2d(*args, **kwargs)
             elif func is F.batch_norm:
                 replaced = self._batch_norm(*args, **kwargs)
+            elif func is F.hardsigmoid:
+                replaced = hard_sigmoid(*args, **kwargs)
+            elif func in ATTENTION:
+                with sdpa_kernel(SDPBackend.MATH):
+                    return func(*args, **kwargs)
         return func(*args, **kwargs) if replaced is None else replaced
 
     def _conv2d(

@@ -42,6 +42,7 @@ class Split:
         classes: K class names, in the order of the label columns.
         groups: (N,) group of each image; none for a data set without tasks.
         has_segmentation: whether any image has masks.
+        is_outside: whether masks are what lies outside the boxes.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Split:
     ) -> None:
         self._arrays = arrays if task is None else _relabelled(arrays, task)
         self._size = size
-        self._is_outside = task is not None and task.is_outside
+        self.is_outside = task is not None and task.is_outside
         self.groups = None if task is None else arrays.groups
         self.classes = classes if task is None else task.names
         self.ids: Sequence[str] = arrays.ids.tolist()
@@ -75,7 +76,7 @@ class Split:
         if dilation:
             boxes = dilate(boxes, dilation, self._size)
         masks = rasterise(boxes, rows, len(indices), self._size)
-        if self._is_outside:
+        if self.is_outside:
             has_box = np.unique(rows)
             masks[has_box] = ~masks[has_box]
         return _tensor(masks)

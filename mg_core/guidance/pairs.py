@@ -5,6 +5,7 @@ from __future__ import annotations
 from mg_core.attributions import ATTRIBUTIONS, INPUT
 from mg_core.errors import InputError
 from mg_core.models import MODELS
+from mg_core.models.library import LibraryModel
 
 
 def check_pair(model: str, attribution: str, layer: str) -> None:
@@ -26,5 +27,8 @@ def check_pair(model: str, attribution: str, layer: str) -> None:
             f"choose from {', '.join(fitting)}"
         )
     layers = (INPUT, *variant.guidance_layers)
+    # Submodules of a library's network are known once it is built; see `check_guidance`.
+    if isinstance(variant, LibraryModel):
+        return
     if layer not in layers:
         raise InputError(f"model {model!r} has no layer {layer!r}; choose from {', '.join(layers)}")

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mg_core.attributions import explain, upsample
 from mg_core.attributions.explanation import Explanation
+from mg_core.config import Precision
 from mg_core.errors import InputError
-from mg_core.guidance.step import Batch, Precision
+from mg_core.guidance.step import AUTOCAST, Batch
 from mg_core.losses import localization_loss
 from mg_core.models import encode
 
@@ -195,8 +196,8 @@ def _positive_maps(
 def _explained(
     model: nn.Module, batch: Batch, attribution: str, layer: str, precision: Precision
 ) -> Explanation:
-    device = batch.inputs.device.type
-    with torch.autocast(device, torch.bfloat16, enabled=precision != "fp32"):
+    device, dtype = batch.inputs.device.type, AUTOCAST.get(precision)
+    with torch.autocast(device, dtype, enabled=dtype is not None):
         return explain(model, batch.inputs, [(attribution, layer)], batch.annotated)
 
 

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mg_core.attributions import explain, upsample
+from mg_core.config import Precision
 from mg_core.errors import InputError
-from mg_core.losses import localization_loss
+from mg_core.losses import classification_loss, localization_loss
 
-Precision = Literal["fp32", "bf16"]
 Reduction = Literal["sum", "mean"]
+
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the forward pass in each precision but fp32."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class StepLosses:
 
     Attributes:
         loss: the minimised loss.
-        bce: classification loss, a mean over images and classes.
+        bce: classification loss: binary cross-entropy, unless another was chosen.
         localization: reduced localization loss before λ; 0 without annotated images.
     """
 
@@ -106,7 +108,8 @@ def guided_step(
 
     Raises:
         InputError: unknown attribution, layer or loss, masks that are missing or have another
-            size than the inputs, or a layer whose output is no map.
+            size than the inputs, a layer whose output is no map, or fp16, whose gradients need a
+            scaled loss.
 
     Example:
         >>> import torch, mg_core
@@ -126,6 +129,8 @@ def guided_step(
         >>> bool(losses.loss > losses.bce)
         True
     """
+    if precision == "fp16":
+        raise InputError("fp16 needs a scaled loss: scale guided_loss by torch.amp.GradScaler")
     optimizer.zero_grad(set_to_none=True)
     loss, losses = guided_loss(model, batch, guidance, precision)
     loss.backward()  # type: ignore[no-untyped-call]
@@ -134,11 +139,25 @@ def guided_step(
 
 
 def guided_loss(
-    model: nn.Module, batch: Batch, guidance: Guidance | None, precision: Precision = "fp32"
+    model: nn.Module,
+    batch: Batch,
+    guidance: Guidance | None,
+    precision: Precision = "fp32",
+    classification: str = "bce",
+    label_smoothing: float = 0.0,
 ) -> tuple[Tensor, StepLosses]:
     """Return the loss of Eq. 1 with its graph, and its terms; arguments as for `guided_step`.
 
     Gradients of several batches can be accumulated before an optimiser step, as in the example.
+    With precision "fp16", scale the loss by `torch.amp.GradScaler` before its backward pass.
+
+    Args:
+        model: as for `guided_step`.
+        batch: as for `guided_step`.
+        guidance: as for `guided_step`.
+        precision: "fp32", "bf16" or "fp16".
+        classification: registered classification loss, L_class.
+        label_smoothing: share of each label that is spread over the classes.
 
     Example:
         >>> import torch, mg_core
@@ -161,11 +180,12 @@ def guided_loss(
     annotated = batch.annotated
     is_guided = guidance is not None and annotated is not None and len(annotated) > 0
     pairs = [(guidance.attribution, guidance.layer)] if guidance and is_guided else []
-    with torch.autocast(batch.inputs.device.type, torch.bfloat16, enabled=precision == "bf16"):
+    dtype = AUTOCAST.get(precision)
+    with torch.autocast(batch.inputs.device.type, dtype, enabled=dtype is not None):
         explanation = explain(model, batch.inputs, pairs, annotated if is_guided else None)
     logits = explanation.logits
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    bce = F.binary_cross_entropy_with_logits(logits, batch.labels.to(logits.dtype))
+    bce = classification_loss(classification, logits, batch.labels, label_smoothing)
     if not (guidance and is_guided):
         return bce, StepLosses(bce.detach(), bce.detach(), torch.zeros_like(bce))
     if batch.target_classes is None or batch.masks is None:

@@ -27,6 +27,11 @@ def has_energy(attributions: Tensor) -> Tensor:
     return ~(attributions.detach().amax((1, 2)) <= tiny)
 
 
+def is_anywhere(attributions: Tensor) -> Tensor:
+    """Return (B,) bool, which of the maps (B, H, W) are other than zero at one place at least."""
+    return (attributions.detach() != 0).flatten(1).any(1)
+
+
 @torch.no_grad()
 def epg(attributions: Tensor, masks: Tensor) -> Tensor:
     """Return the energy-based pointing game (Eq. 2): the share of positive attribution in the mask.

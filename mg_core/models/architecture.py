@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+from mg_core.errors import InputError
+from mg_core.models.library import LAYERS, LibraryModel, library_model
+from mg_core.models.sources import DEFINITION
 from mg_core.registry import Registry
 
 if TYPE_CHECKING:
     from mg_core.models.base import Model
     from mg_core.models.weights import WeightFile
-
-LAYERS = ("mid1", "mid2", "mid3", "final")
-"""The study's names of guidance layers, from the first to the last."""
 
 STAGES = {name: f"layer{stage}" for stage, name in enumerate(LAYERS, start=1)}
 """The guidance layers of a ResNet."""
@@ -60,7 +60,30 @@ class Architecture:
         )
 
 
-MODELS: Registry[Architecture | type[Model]] = Registry("model")
+class Models(Registry["Architecture | type[Model] | LibraryModel"]):
+    """The registered models, and those of libraries under names such as "timm/resnet10t"."""
+
+    def __getitem__(self, name: str) -> Architecture | type[Model] | LibraryModel:
+        return library_model(name) if self._is_of_library(name) else super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        if not self._is_of_library(name):
+            return super().__contains__(name)
+        try:
+            library_model(str(name))
+        except InputError:
+            return False
+        return True
+
+    def _is_of_library(self, name: object) -> bool:
+        return isinstance(name, str) and "/" in name and name not in self._variants
+
+    def _unknown(self, name: str) -> str:
+        libraries = ", ".join(f"{library}/…" for library in DEFINITION)
+        return f"{super()._unknown(name)}, or a network of a library: {libraries}"
+
+
+MODELS = Models("model")
 """All models by name; `build_model` builds one, with or without pretrained weights."""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from mg_core.models.architecture import LAYERS, MODELS, STAGES, Architecture
+from mg_core.models.architecture import MODELS, STAGES, Architecture
+from mg_core.models.library import LAYERS
 from mg_core.models.weights import WeightFile
 
 DENSE_BLOCKS = {name: f"features.denseblock{i}" for i, name in enumerate(LAYERS, start=1)}
@@ -58,6 +59,7 @@ STUDY: tuple[Row, ...] = (
     ("xdnn_resnet18", "xdnn:resnet18", STAGES, 1.8, {}, "fc"),
     ("xdnn_tiny", "xdnn:tiny_resnet", STAGES, 1.0, {}, "fc"),
 )
+STUDY_MODELS = frozenset(name for name, *_ in STUDY)
 for _name, _builder, _layers, _gflops, _weights, _head in STUDY:
     _place, _family = f"mg_core.models.{_builder}", _name.split("_")[0]
     MODELS.register(_name)(Architecture(_place, _family, _layers, _gflops, _weights, _head))

@@ -132,13 +132,24 @@ def load_backbone(model: nn.Module, path: Path, head: str, name: str) -> None:
         InputError: the file is no state dict, its keys, shapes or types do not fit the model, or
             its values are not finite.
     """
-    inside = f"{head}."
-    state = _without_prefix(read_state(path), model.state_dict(), path)
+    fill(model, read_state(path), path, (head,), name)
+
+
+def fill(
+    model: nn.Module, state: Mapping[str, Tensor], path: Path, heads: Sequence[str], name: str
+) -> None:
+    """Fill everything but the heads from a state dict that a file holds, as `load_backbone` does.
+
+    Raises:
+        InputError: keys, shapes or types do not fit the model, or the values are not finite.
+    """
+    inside = tuple(f"{head}." for head in heads)
+    state = _without_prefix(dict(state), model.state_dict(), path)
     backbone = {key: value for key, value in state.items() if not key.startswith(inside)}
     _fill(model, backbone, path, name, without=inside)
 
 
-def load_network(model: nn.Module, path: Path, head: str, name: str) -> None:
+def load_network(model: nn.Module, path: Path, num_classes: int, name: str) -> None:
     """Fill a whole network, its classification head included, from a file as `load_backbone` reads.
 
     Raises:
@@ -147,11 +158,12 @@ def load_network(model: nn.Module, path: Path, head: str, name: str) -> None:
     wanted = model.state_dict()
     state = _without_prefix(read_state(path), wanted, path)
     for key, value in wanted.items():
-        if key.startswith(f"{head}.") and key in state and state[key].shape != value.shape:
-            found = state[key].shape[0] if state[key].ndim else 0
+        found, shape = tuple(state[key].shape) if key in state else (), tuple(value.shape)
+        # A layer that differs in this number alone is the classification head.
+        if found[1:] == shape[1:] and found[:1] != shape[:1] == (num_classes,):
             raise InputError(
-                f"weights {path}: do not fit the data: {key} has shape {tuple(state[key].shape)}, "
-                f"for {found} classes, where {tuple(value.shape)} is wanted, for {len(value)}"
+                f"weights {path}: do not fit the data: {key} has shape {found}, for {found[0]} "
+                f"classes, where {shape} is wanted, for {num_classes}"
             )
     _fill(model, state, path, name)
 
@@ -161,7 +173,7 @@ def _fill(
     state: Mapping[str, Tensor],
     path: Path,
     name: str,
-    without: str | None = None,
+    without: tuple[str, ...] = (),
 ) -> None:
     """Copy a state dict into a model, whose keys it must have; those under `without` may lack."""
     wanted = model.state_dict()
@@ -174,7 +186,7 @@ def _fill(
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"{source}: {reason}") from None
-    missing = [key for key in missing if without is None or not key.startswith(without)]
+    missing = [key for key in missing if not key.startswith(without)]
     problems = {"lacks": missing, "has unknown": unexpected}
     said = [f"{problem} {_shown(keys)}" for problem, keys in problems.items() if keys]
     if said:

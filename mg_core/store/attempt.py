@@ -109,6 +109,7 @@ class Attempt:
         rows: Sequence[dict[str, Any]],
         weights: Callable[[], bytes],
         state: Callable[[], bytes],
+        is_stopped: bool = False,
     ) -> Progress:
         """Write the results of one epoch: weights, resume state and metrics, in this order.
 
@@ -118,6 +119,7 @@ class Attempt:
             weights: serialises the model; called if the epoch is non-dominated so far.
             state: serialises model and optimiser; called after the last epoch only if that state
                 is kept.
+            is_stopped: whether training stops after this epoch, early or not.
 
         Raises:
             SupersededError: a later attempt of the trial has begun.
@@ -136,10 +138,12 @@ class Attempt:
             old,
             attempt=str(self.key),
             epoch=epoch,
+            is_stopped=is_stopped and epoch < old.epochs,
             checkpoints=checkpoints,
             state=None,
             front=front_values(self.rows, front, self.objectives),
             seconds=old.seconds + _seconds(rows),
+            zero_maps=zero_maps(rows),
             code=self._code_since(epoch, old),
         )
         if self.keeps_state or not progress.is_complete:
@@ -235,6 +239,15 @@ class Attempt:
         if self._is_superseded():  # After the listing: see above.
             raise SupersededError(f"trial {self.trial_id} goes on in another attempt")
         self.store.files.delete(garbage)
+
+
+def zero_maps(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the share of maps that are zero everywhere, of each evaluated pair that has any."""
+    return {
+        f"{row['attribution']}@{row['layer']}": row["val_n_zero_map"] / row["val_n_pairs"]
+        for row in rows
+        if row.get("val_n_zero_map") and row.get("val_n_pairs")
+    }
 
 
 def garbage_of(store: ResultStore, trial_id: str, progress: Progress) -> list[str]:

@@ -20,16 +20,18 @@ from mg_core.store.attempt import Attempt
 from mg_core.store.code import changes, newest, read_accepted
 from mg_core.store.progress import Progress
 
+LENGTHLESS = ("constant", "step")
+"""Schedules whose rate after some epochs does not depend on how many are still to come."""
+
 
 def lineage(config: TrialConfig) -> str | None:
     """Return what trials have in common that share their epochs up to the end of the shorter one.
 
     They differ in the number of epochs alone. Here it is decided whether a trial's epochs may be
-    another's: training that depends on its own length, such as a schedule of the learning rate,
-    must return none, since it shares its epochs with no other trial. A trained network that is
-    judged once has no epochs to share.
+    another's. Training that depends on its own length, as most schedules of the learning rate do,
+    shares its epochs with no other trial. A trained network that is judged once has none to share.
     """
-    if config.origin is not None:
+    if config.origin is not None or config.schedule.name not in LENGTHLESS:
         return None
     return digest(config.model_copy(update={"epochs": 1}).canonical)
 

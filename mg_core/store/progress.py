@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -32,6 +33,9 @@ class Progress:
         state: key of the newest state to resume from; a complete trial may have kept none.
         front: objectives of the kept epochs, one entry for each evaluated pair.
         seconds: training and validation time of all attempts.
+        is_stopped: whether training stopped early, so that the trial is complete before `epochs`.
+        zero_maps: share of the maps that were zero everywhere in the last epoch, by (attribution,
+            layer) as in "gradcam@final"; pairs without any are left out.
         digests: SHA-256 of each object in `references`; older versions recorded none.
         code: versions of the user's own modules by the first epoch that they computed, see
             `mg_core.store.code`; trials without such modules, and older versions, have none.
@@ -46,14 +50,16 @@ class Progress:
     state: str | None = None
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    is_stopped: bool = False
+    zero_maps: dict[str, float] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
     code: dict[int, dict[str, str]] = field(default_factory=dict)
     format: int = FORMAT_VERSION
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch is committed."""
-        return self.epoch >= self.epochs
+        """Whether every epoch is committed, or training stopped early."""
+        return self.is_stopped or self.epoch >= self.epochs
 
     @property
     def references(self) -> set[str]:
@@ -91,6 +97,12 @@ class Progress:
             values[name] = {int(k): v for k, v in values.get(name, {}).items()}
         known = {item.name for item in fields(cls)}
         return cls(**{name: value for name, value in values.items() if name in known})
+
+
+def zero_maps_in_words(shares: Mapping[str, float]) -> str:
+    """Return a sentence about maps that are zero everywhere; an empty one if there are none."""
+    parts = [f"{100 * share:.3g} % of the maps of {pair}" for pair, share in shares.items()]
+    return f"{', '.join(parts)} are zero everywhere" if parts else ""
 
 
 def _crc(values: dict[str, Any]) -> int:

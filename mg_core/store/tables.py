@@ -77,7 +77,8 @@ def with_usual(table: pa.Table, names: Sequence[str], is_guided: bool) -> pa.Tab
     """Add axes that a file is too old to have; its trial has their usual values."""
     for name in names:
         axis = COLUMNS[name]
-        if is_guided and name not in table.column_names and axis.usual not in (..., None):
+        is_own = is_guided or not axis.is_of_guidance
+        if is_own and name not in table.column_names and axis.usual not in (..., None):
             values = pa.array([axis.usual] * table.num_rows, TYPES[axis.type])
             table = table.append_column(name, values)
     return table

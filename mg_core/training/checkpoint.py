@@ -14,13 +14,14 @@ from mg_core.config import TrialConfig
 from mg_core.counter import digest as hashed
 from mg_core.data.cache import cache_folder
 from mg_core.errors import InputError, StorageError
-from mg_core.models import MODELS, build_model
+from mg_core.models import build_model
 from mg_core.models.weights import find_weights, load_network
 from mg_core.store import ResultStore
 from mg_core.store.tables import damaged
 
 if TYPE_CHECKING:
     from mg_core.store.progress import Progress
+    from mg_core.training.recipe import Recipe
 
 SEED_BITS = 63
 
@@ -40,10 +41,10 @@ def initial_model(
     """
     with torch.random.fork_rng(devices=[]):
         seed_torch(config.seed, "initialisation")
-        model = build_model(config.model, num_classes, config.weights)
+        model = build_model(config.model, num_classes, config.weights, config.data.image_size)
     if config.origin is not None:
         path = find_weights(_local(config.origin, cache), {})
-        load_network(model, path, MODELS[config.model].head, config.model)
+        load_network(model, path, num_classes, config.model)
     return model
 
 
@@ -69,17 +70,17 @@ def weights_bytes(model: torch.nn.Module) -> bytes:
     return data
 
 
-def state_bytes(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
-    """Serialise model and optimiser; random numbers are counter-based and have no state."""
+def state_bytes(model: torch.nn.Module, recipe: Recipe) -> bytes:
+    """Serialise model and recipe; random numbers are counter-based and have no state."""
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
+    torch.save({"model": model.state_dict(), **recipe.state_dict()}, buffer)
     return buffer.getvalue()
 
 
 def load_state(
-    store: ResultStore, progress: Progress, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    store: ResultStore, progress: Progress, model: torch.nn.Module, recipe: Recipe
 ) -> None:
-    """Restore a model and its optimiser as they were after the last committed epoch.
+    """Restore a model and its recipe as they were after the last committed epoch.
 
     Raises:
         StorageError: the state is missing or damaged.
@@ -89,7 +90,7 @@ def load_state(
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        recipe.load_state_dict(state)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # Damaged bytes may raise anything in PyTorch's unpickler.

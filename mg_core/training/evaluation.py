@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from mg_core.attributions import explain, upsample
+from mg_core.attributions.network import classify
 from mg_core.columns import BY_METRIC
 from mg_core.config import EvaluationPair
 from mg_core.metrics import localization
@@ -116,7 +117,7 @@ def evaluate(
             targets = np.nonzero(split.located[indices])[1].reshape(len(indices), -1)
             if not (named and targets.shape[1]):
                 with torch.no_grad():
-                    found = model(inputs)
+                    found = classify(model, inputs)
             else:
                 explanation = explain(model, inputs, [(p.attribution, p.layer) for p in named])
                 for classes in targets.T:
@@ -195,6 +196,7 @@ def _score(
         "epg": localization.epg(attributions, masks),
         "iou_by_threshold": localization.iou(attributions, masks, IOU_THRESHOLDS),
         "n_without_energy": ~localization.has_energy(attributions),
+        "n_zero_map": ~localization.is_anywhere(attributions),
         "n_empty_mask": area == 0,
         "box_area": area,
         "on_object": on_object,

@@ -17,6 +17,7 @@ from mg_core.store.attempt import Attempt, SupersededError, own_version
 from mg_core.store.files import PATIENCE
 from mg_core.store.history import adopt
 from mg_core.store.ledger import FailureKind
+from mg_core.store.progress import Progress, zero_maps_in_words
 from mg_core.training.failures import Failure
 from mg_core.training.log import TAIL_LINES, TrialLog
 from mg_core.training.own_code import code_of
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from mg_core.training.trial import Report, Trial
 
 State = Literal["running", "complete", "failed", "superseded"]
+
+
+FROM_PROGRESS = ("epoch", "front", "seconds", "zero_maps")
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Outcome:
         epoch: last committed epoch; -1 before the first.
         front: objectives of the epochs kept so far.
         seconds: training and validation time of all attempts.
+        zero_maps: share of maps that were zero everywhere in the last epoch, by pair.
         error: kind and message of the failure, in one line; none unless it failed.
         kind: kind of the failure; none unless it failed.
         signature: equal for failures with the same cause.
@@ -47,6 +52,7 @@ class Outcome:
     epoch: int = -1
     front: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
+    zero_maps: dict[str, float] = field(default_factory=dict)
     error: str | None = None
     kind: FailureKind | None = None
     signature: str = ""
@@ -86,7 +92,7 @@ def run_trial(
             log.write(attempt.damage)
         while not trial.is_complete:
             progress = trial.step()
-            log.write(_epoch_line(attempt))
+            log.write("\n".join(_epoch_lines(attempt, progress)))
             if not progress.is_complete:
                 yield _outcome(config, attempt, "running")
     except SupersededError:
@@ -212,19 +218,23 @@ def _outcome(
 ) -> Outcome:
     values: dict[str, Any] = {}
     if attempt is not None and attempt.progress is not None:
-        values = {name: getattr(attempt.progress, name) for name in ("epoch", "front", "seconds")}
+        values = {name: getattr(attempt.progress, name) for name in FROM_PROGRESS}
     if failure is not None:
         values["error"] = f"{failure.kind}: {failure.error}"
         values |= {"kind": failure.kind, "signature": failure.signature}
     return Outcome(config.trial_id, state, **values)
 
 
-def _epoch_line(attempt: Attempt) -> str:
-    """Return a line with the main results of the last epoch; the table has all of them."""
+def _epoch_lines(attempt: Attempt, progress: Progress) -> Iterator[str]:
+    """Yield the main results of the last epoch, of which the table has all, and what to know."""
     (row,) = attempt.rows.slice(attempt.rows.num_rows - 1).to_pylist()
     values = [
         f"{name.replace('_', ' ')} {row[name]:.4g}"
         for name in ("train_loss", "val_f1", "seconds_train", "seconds_val")
         if row[name] is not None
     ]
-    return f"epoch {row['epoch']}/{row['epochs']}: {', '.join(values)}"
+    yield f"epoch {row['epoch']}/{row['epochs']}: {', '.join(values)}"
+    if progress.is_stopped:
+        yield f"training stopped early ({attempt.config.early_stop})"
+    if sentence := zero_maps_in_words(progress.zero_maps):
+        yield f"warning: {sentence}"

@@ -20,16 +20,15 @@ import torch
 from mg_core.config import Runtime, TrialConfig
 from mg_core.data import open_data
 from mg_core.errors import InputError
-from mg_core.guidance import guided_step
 from mg_core.training import checkpoint
+from mg_core.training.batches import slices, training_batches
 from mg_core.training.evaluation import batches_by_label_count, evaluate
 from mg_core.training.measured import Measured, keep
+from mg_core.training.recipe import Recipe
 from mg_core.training.trial import (
-    guidance_of,
     memory_format,
     prepare_process,
-    slices,
-    training_batches,
+    train_step,
 )
 
 if TYPE_CHECKING:
@@ -98,10 +97,10 @@ def measure(config: TrialConfig, runtime: Runtime) -> Measured:
     train, val = data.split("train", task), data.split("val", task)
     model = checkpoint.initial_model(config, len(data.classes)).to(device)
     model.to(memory_format=memory_format(device, config.precision))
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
-    step_seconds = _train(model, optimizer, train, config, device)
+    recipe = Recipe(config, model.parameters(), device)
+    step_seconds = _train(model, recipe, train, config, device)
     image_seconds = _validate(model, val, config, device)
-    weights, state, commit_seconds = _commit(model, optimizer)
+    weights, state, commit_seconds = _commit(model, recipe)
     return Measured(
         device=device_name(device),
         step_seconds=step_seconds,
@@ -132,19 +131,21 @@ def peak_memory(device: torch.device) -> int:
 
 def _train(
     model: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
+    recipe: Recipe,
     split: Split,
     config: TrialConfig,
     device: torch.device,
 ) -> float:
     model.train()
-    guidance, times = guidance_of(config), []
+    times: list[float] = []
+    length = 1 / len(slices(torch.arange(len(split)).numpy(), config.batch_size))
     batches = itertools.chain.from_iterable(
         training_batches(model, split, config, epoch, device) for epoch in itertools.count(1)
     )
     start = begin = time.perf_counter()
     for number, batch in enumerate(batches):
-        guided_step(model, optimizer, batch, guidance, config.precision)
+        done = min(number * length, config.epochs - length)
+        train_step(model, recipe, batch, config, done, length)
         _finish(device)
         now = time.perf_counter()
         times.append(now - start)
@@ -179,10 +180,10 @@ def _validate(
     return seconds / len(split)
 
 
-def _commit(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, int, float]:
+def _commit(model: torch.nn.Module, recipe: Recipe) -> tuple[int, int, float]:
     start = time.perf_counter()
     weights = checkpoint.weights_bytes(model)
-    state = checkpoint.state_bytes(model, optimizer)
+    state = checkpoint.state_bytes(model, recipe)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in (("weights", weights), ("state", state)):
             with (Path(folder) / name).open("wb") as file:

@@ -11,25 +11,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
-from mg_core.counter import permutation, uniforms
 from mg_core.data import open_data
-from mg_core.data.boxes import annotated_indices
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
-from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
-from mg_core.models import encode
+from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss
+from mg_core.guidance.preflight import check_guidance
+from mg_core.models.study import STUDY_MODELS
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
+from mg_core.training.batches import batch_ids, slices, training_batches
+from mg_core.training.checks import check_labels
 from mg_core.training.evaluation import Evaluation, averages, evaluate
+from mg_core.training.recipe import Recipe
+from mg_core.training.stopping import is_stopped
 
 if TYPE_CHECKING:
     from mg_core.data import Data, Split
 
 Report = Callable[[str, int, int], None]
+_checked: set[tuple[object, ...]] = set()
 
 
 class Trial:
@@ -71,14 +74,14 @@ class Trial:
         self._start(runtime.cache)
         if self.attempt.progress is not None:
             try:
-                checkpoint.load_state(store, self.attempt.progress, self.model, self.optimizer)
+                checkpoint.load_state(store, self.attempt.progress, self.model, self.recipe)
             except DamagedError as error:
                 self.attempt.start_over(error)
                 self._start(runtime.cache)
 
     @property
     def is_complete(self) -> bool:
-        """Whether every epoch is committed."""
+        """Whether every epoch is committed, or training stopped early."""
         return self.attempt.is_complete
 
     def step(self) -> Progress:
@@ -103,11 +106,14 @@ class Trial:
         if not np.isfinite(evaluation.classification["bce"]):
             raise NumericalError(f"epoch {epoch}: the validation logits are not finite")
         times = {"seconds_train": middle - start, "seconds_val": time.perf_counter() - middle}
+        rows = [trained | times | row for row in validation_rows(evaluation)]
+        before = self.attempt.rows.to_pylist() if self.config.early_stop else []
         return self.attempt.commit(
             epoch,
-            [trained | times | row for row in validation_rows(evaluation)],
+            rows,
             weights=lambda: checkpoint.weights_bytes(self.model),
-            state=lambda: checkpoint.state_bytes(self.model, self.optimizer),
+            state=lambda: checkpoint.state_bytes(self.model, self.recipe),
+            is_stopped=is_stopped(self.config, [*before, *({"epoch": epoch} | r for r in rows)]),
         )
 
     def _split(self, name: str) -> Split:
@@ -119,34 +125,41 @@ class Trial:
             raise NodeError(f"node {socket.gethostname()}: {error}") from None
 
     def _start(self, cache: str | None) -> None:
-        """Build model and optimiser as they are before the first epoch."""
+        """Build model and recipe as they are before the first epoch."""
         config = self.config
         model = checkpoint.initial_model(config, len(self.data.classes), cache)
         if config.baseline and self.attempt.progress is None:
             checkpoint.load_baseline(model, self.attempt.store, config.baseline, cache)
         self.model: torch.nn.Module = model.to(self.device)
         self.model.to(memory_format=memory_format(self.device, config.precision))
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.learning_rate)
+        _check_once(self.model, config, len(self.data.classes))
+        self.recipe = Recipe(config, self.model.parameters(), self.device)
 
     def _train(self, epoch: int) -> dict[str, Any]:
         start = time.perf_counter()
-        checkpoint.seed_torch(self.config.seed, "stochastic layers", epoch)
+        config, recipe = self.config, self.recipe
+        checkpoint.seed_torch(config.seed, "stochastic layers", epoch)
         self.model.train()
-        guidance = guidance_of(self.config)
         split = self._split("train")
+        check_labels(split, config)
         counted = self._counted("train", len(split))
         losses: list[StepLosses] = []
-        n_annotated = 0
-        for batch in training_batches(self.model, split, self.config, epoch, self.device):
-            losses.append(
-                guided_step(self.model, self.optimizer, batch, guidance, self.config.precision)
-            )
+        n_annotated = n_skipped = 0
+        length = 1 / len(slices(np.arange(len(split)), config.batch_size))
+        for batch in training_batches(self.model, split, config, epoch, self.device):
+            done = epoch - 1 + len(losses) * length
+            terms, is_taken = train_step(self.model, recipe, batch, config, done, length)
+            n_skipped += not is_taken
+            losses.append(terms)
             n_annotated += len(batch.annotated) if batch.annotated is not None else 0
             counted(len(batch.inputs))
-        ids = partial(batch_ids, split, self.config, epoch)
+        ids = partial(batch_ids, split, config, epoch)
+        means = _epoch_means(losses, epoch, ids, is_guided=config.guidance is not None)
+        recipe.check_scale(epoch)
         return {
-            **_epoch_means(losses, epoch, ids, is_guided=guidance is not None),
+            **means,
             "n_annotated": n_annotated,
+            "n_skipped_steps": n_skipped if config.precision == "fp16" else None,
             "seconds_step": (time.perf_counter() - start) / len(losses),
         }
 
@@ -182,6 +195,21 @@ def _check_numerics(config: TrialConfig) -> None:
         )
 
 
+def _check_once(model: torch.nn.Module, config: TrialConfig, n_classes: int) -> None:
+    """Refuse a trial whose maps cannot be guided; a process tries each kind of trial once.
+
+    Tests do this for the models of the study.
+    """
+    if config.guidance is None or config.model in STUDY_MODELS:
+        return
+    guided = [(config.guidance.attribution, config.guidance.layer)]
+    evaluated = [(pair.attribution, pair.layer) for pair in config.evaluate]
+    key = (config.model, n_classes, config.data.image_size, *guided, *evaluated)
+    if key not in _checked:
+        check_guidance(model, guided, evaluated, config.data.image_size)
+        _checked.add(key)
+
+
 def validation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return one row for each evaluated pair, or a single row if no pair is evaluated."""
     common = {f"val_{name}": value for name, value in evaluation.classification.items()}
@@ -194,80 +222,28 @@ def validation_rows(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows or [common]
 
 
-def training_batches(
-    model: torch.nn.Module, split: Split, config: TrialConfig, epoch: int, device: torch.device
-) -> Iterator[Batch]:
-    """Yield the batches of one epoch.
-
-    Order, drawn classes and flips depend only on (seed, epoch, sample). Images without boxes, or
-    outside the annotated subset, are not guided.
-    """
-    n_images, seed, g = len(split), config.seed, config.guidance
-    annotated = np.zeros(n_images, dtype=bool)
-    if g is not None:
-        annotated[annotated_indices(split.located, g.annotated_fraction, seed)] = True
-        annotated &= split.located.any(axis=1)
-    targets = drawn_classes(split.located, uniforms(n_images, seed, "class", epoch))
-    flips = uniforms(n_images, seed, "flip", epoch) < (0.5 if config.data.horizontal_flip else 0)
-    for indices in slices(permutation(n_images, seed, "shuffle", epoch), config.batch_size):
-        images = flipped(split.images(indices), flips[indices])
-        inputs = encode(model, _to(images, device))
-        labels = _to(torch.from_numpy(split.labels[indices]), device)
-        if g is None:
-            yield Batch(inputs, labels)
-            continue
-        rows = np.flatnonzero(annotated[indices])
-        shown = indices[rows]
-        masks = flipped(split.masks(shown, targets[shown], g.box_dilation), flips[shown])
-        yield Batch(
-            inputs,
-            labels,
-            target_classes=_to(torch.from_numpy(targets[shown]), device),
-            masks=_to(masks, device),
-            annotated=_to(torch.from_numpy(rows), device),
-        )
-
-
-def batch_ids(split: Split, config: TrialConfig, epoch: int, number: int) -> list[str]:
-    """Return the ids of the images in batch `number` of an epoch."""
-    order = permutation(len(split), config.seed, "shuffle", epoch)
-    return [str(split.ids[index]) for index in slices(order, config.batch_size)[number]]
-
-
-def flipped(images: torch.Tensor, is_flipped: NDArray[np.bool_]) -> torch.Tensor:
-    """Mirror images or masks (B, …, W) horizontally where (B,) `is_flipped` is true."""
-    if not is_flipped.any():
-        return images
-    rows = torch.from_numpy(np.flatnonzero(is_flipped))
-    return images.index_copy(0, rows, images[rows].flip(-1))
-
-
-def drawn_classes(labels: NDArray[np.bool_], draws: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Draw one ground-truth class for each image uniformly (Sec. 3.5).
-
-    Args:
-        labels: (N, K) bool.
-        draws: (N,) uniform numbers in [0, 1).
+def train_step(
+    model: torch.nn.Module,
+    recipe: Recipe,
+    batch: Batch,
+    config: TrialConfig,
+    done: float,
+    step_length: float,
+) -> tuple[StepLosses, bool]:
+    """Take one step of a trial; the last arguments are those of `Recipe.update`.
 
     Returns:
-        (N,) class indices; 0 for an image without labels.
+        The terms of the loss, and whether the step was taken.
     """
-    counts = labels.sum(axis=1)
-    rank = np.floor(draws * counts).astype(np.int64)
-    # The drawn class is the first whose running label count exceeds the rank.
-    picked: NDArray[np.int64] = (labels.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
-    return picked
-
-
-def slices(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.int64]]:
-    """Split an order into batches; a single last image is added to the batch before it.
-
-    Batch norm in training mode cannot normalise a single value per channel.
-    """
-    cuts = list(range(batch_size, len(order), batch_size))
-    if cuts and len(order) - cuts[-1] == 1 and batch_size > 1:
-        cuts.pop()
-    return np.split(order, cuts)
+    loss, terms = guided_loss(
+        model,
+        batch,
+        guidance_of(config),
+        config.precision,
+        config.classification_loss,
+        config.label_smoothing,
+    )
+    return terms, recipe.update(loss, done, step_length)
 
 
 def guidance_of(config: TrialConfig) -> Guidance | None:
@@ -301,10 +277,10 @@ def prepare_process(runtime: Runtime) -> torch.device:
 def memory_format(device: torch.device, precision: str) -> torch.memory_format:
     """Return the memory format of the weights, which features of convolutions follow.
 
-    Tensor cores compute bfloat16 convolutions in channels-last format and transpose other formats
-    first. On other devices and in other precisions, no gain is known.
+    Tensor cores compute half-precision convolutions in channels-last format and transpose other
+    formats first. On other devices and in other precisions, no gain is known.
     """
-    pays = device.type == "cuda" and precision == "bf16"
+    pays = device.type == "cuda" and precision != "fp32"
     return torch.channels_last if pays else torch.contiguous_format
 
 
@@ -312,12 +288,6 @@ def memory_format(device: torch.device, precision: str) -> torch.memory_format:
 def _open_data(config: str, root: str | None, cache: str | None) -> Data:
     # Cached: a process runs many trials on the same data, and computes its fingerprint once.
     return open_data(DataConfig.model_validate_json(config), root, cache)
-
-
-def _to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor
 
 
 def _epoch_means(

@@ -46,6 +46,12 @@ def test_what_was_recorded_reads_as_the_store_does(tested, tmp_path):
     assert all((a.map == b.map).all() for a, b in zip(*maps, strict=True))
 
 
+def test_axes_that_were_not_known_when_it_was_recorded_are_at_their_usual_values():
+    rows = recorded_study().rows
+    assert set(rows["optimizer"]) == {"adam"}
+    assert rows["augment"].isna().all()
+
+
 def test_the_recorded_study_is_reported_without_any_store(tmp_path):
     command = ["-c", "from analysis.cli import main; main()", "report", "--example"]
     subprocess.run([sys.executable, *command], cwd=tmp_path, check=True)

@@ -291,3 +291,30 @@ def test_pairs_are_checked_without_building_a_model():
         check_pair("vanila_tiny", "gradcam", "final")
     with pytest.raises(InputError, match="unknown attribution"):
         check_pair("vanilla_tiny", "lrp", "final")
+
+
+def test_fp16_needs_a_scaled_loss_and_then_is_close_to_fp32():
+    torch.manual_seed(0)
+    model = build_model("vanilla_tiny", 4).train()
+    batch, guidance = make_batch(model), settings("ixg", "input")
+    with pytest.raises(InputError, match=r"fp16 needs a scaled loss: scale guided_loss by torch"):
+        guided_step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, guidance, "fp16")
+    gradients = []
+    for precision in ("fp32", "fp16"):
+        twin = copy.deepcopy(model)
+        loss, losses = guided_loss(twin, batch, guidance, precision)
+        assert loss.dtype == losses.localization.dtype == torch.float32
+        scale = 2.0**10 if precision == "fp16" else 1.0
+        (scale * loss).backward()
+        gradients.append(torch.cat([p.grad.flatten() / scale for p in twin.parameters()]))
+    assert float(F.cosine_similarity(*gradients, dim=0)) > 0.95
+
+
+def test_another_classification_loss_takes_the_place_of_bce(model):
+    batch, guidance = make_batch(model), settings("gradcam", "final")
+    total, terms = guided_loss(model, batch, guidance, "fp32", "cross_entropy", 0.1)
+    logits = model(batch.inputs).detach()
+    smooth = 0.9 * batch.labels.float() + 0.1 / logits.shape[1]
+    expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(terms.bce, expected)
+    torch.testing.assert_close(total.detach(), expected + 0.5 * terms.localization)

@@ -158,7 +158,7 @@ def test_settings_and_store_override_the_file(sweep, write):
     sweep["grid"] = [sweep["grid"]]
     settings = ["guided.epochs=7", "grid.0.layer=[mid1]"]
     spec = load_spec(write(sweep), settings, store="elsewhere")
-    assert (spec.guided.epochs, spec.grid[0].layer) == (7, ("mid1",))
+    assert (spec.guided.epochs, spec.grid[0].layer) == ((7,), ("mid1",))
     assert spec.store == str(Path("elsewhere").absolute())
 
 

@@ -13,8 +13,9 @@ from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt
+from mg_core.training.batches import drawn_classes, slices, training_batches
 from mg_core.training.execution import run_trial
-from mg_core.training.trial import Trial, drawn_classes, slices, training_batches
+from mg_core.training.trial import Trial
 
 OPTIONS = {"train": 40, "val": 24, "test": 8, "size": 24}
 TIMES = ["attempt", "seconds_train", "seconds_val", "seconds_step"]

@@ -1,0 +1,190 @@
+"""Where the features of a layer keep images, channels and places.
+
+Libraries disagree: (B, C, h, w), (B, h, w, C), (B, N, C) with or without class and register tokens,
+(N, B, C). A shape alone does not tell them apart, and a wrong guess gives a wrong map without a
+word. So the layout is found: a part of an image is changed, and the features that move most are
+those of that place.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mg_core.errors import InputError
+
+LATTICE = 4
+"""Each side of an image is cut into so many parts, which are changed one after another."""
+LEAST_LIFT = 1.2
+"""How many times as much as an average place the changed place must move."""
+LEAST_LEAD = 1.02
+"""By what factor the best layout must be ahead of the next."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The axes of a layer's features.
+
+    Attributes:
+        batch: axis of the images.
+        channels: axis of the channels.
+        places: the two axes of the grid, or the one axis of the tokens.
+        grid: height and width of the grid.
+        first: number of class and register tokens before those of the grid.
+    """
+
+    batch: int
+    channels: int
+    places: tuple[int, ...]
+    grid: tuple[int, int]
+    first: int = 0
+
+    def to_grid(self, values: Tensor) -> Tensor:
+        """Return features or gradients as (B, C, h, w)."""
+        values = values.permute(self.batch, self.channels, *self.places)
+        if len(self.places) == 1:
+            values = values[:, :, self.first : self.first + math.prod(self.grid)]
+        grid: Tensor = values.reshape(*values.shape[:2], *self.grid)
+        return grid
+
+
+def certain(shape: torch.Size, n_images: int, size: tuple[int, int]) -> Layout | None:
+    """Return (B, C, h, w) if the shape allows nothing else; none if features must be asked."""
+    if len(shape) != 4 or shape[0] != n_images:
+        return None
+    _, first, second, third = shape
+    is_last = _fits((first, second), size) and (second, third) != (1, 1)
+    if is_last or not _fits((second, third), size):
+        return None
+    return Layout(0, 1, (2, 3), (second, third))
+
+
+def find(
+    features: Callable[[Tensor], Tensor], inputs: Tensor, shape: torch.Size, layer: str
+) -> Layout:
+    """Return the layout of a layer, from how its features follow changes of an image.
+
+    Args:
+        features: runs the model, without changing it, on inputs and returns the layer's features.
+        inputs: (B, C, H, W), which gives size, type and device of the trial inputs.
+        shape: the layer's features for these inputs.
+        layer: name for messages.
+
+    Raises:
+        InputError: no layout fits, or several do.
+    """
+    size = (inputs.shape[-2], inputs.shape[-1])
+    trials = _changed_images(inputs, avoiding={*shape, len(inputs)})
+    moved = features(trials).detach().double()
+    batch = _batch_axis(shape, moved.shape, len(inputs), len(trials), layer)
+    differences = (moved - moved.select(batch, 0).unsqueeze(batch)).abs()
+    rest = [axis for axis in range(len(shape)) if axis != batch]
+    scored = sorted(
+        ((_lift(candidate.to_grid(differences)), candidate)
+         for candidate in _candidates(moved.shape, batch, rest, size)),
+        key=lambda found: -found[0],
+    )  # fmt: skip
+    lifts = [lift for lift, _ in scored] + [0.0, 0.0]
+    if lifts[0] < LEAST_LIFT or lifts[0] < LEAST_LEAD * lifts[1]:
+        raise InputError(
+            f"layer {layer!r} gives no map: its output has shape {tuple(shape)}, and where its "
+            f"places are cannot be told from how it follows changes of an image; choose a layer "
+            f"with (B, C, h, w), (B, h, w, C) or (B, N, C) features"
+        )
+    return scored[0][1]
+
+
+def _batch_axis(shape: torch.Size, moved: torch.Size, n: int, n_trials: int, layer: str) -> int:
+    """Return the axis whose length is the number of images, whatever that is."""
+    axes = [
+        axis
+        for axis, (length, other) in enumerate(zip(shape, moved, strict=True))
+        if length == n and other == n_trials
+    ]
+    others = [
+        a == b for axis, (a, b) in enumerate(zip(shape, moved, strict=True)) if axis not in axes
+    ]
+    if len(axes) != 1 or not all(others):
+        raise InputError(
+            f"layer {layer!r} gives no map: its output has shape {tuple(shape)}, {shape[0]} rows "
+            f"for {n} images, as windows of an image do; choose the block around it"
+        )
+    return axes[0]
+
+
+def _candidates(
+    shape: torch.Size, batch: int, rest: list[int], size: tuple[int, int]
+) -> Iterator[Layout]:
+    if len(rest) == 3:
+        for channels, places in ((rest[0], rest[1:]), (rest[2], rest[:2])):
+            grid = (shape[places[0]], shape[places[1]])
+            if channels == rest[0] or _fits(grid, size):
+                yield Layout(batch, channels, tuple(places), grid)
+        return
+    for tokens, channels in (rest, rest[::-1]):
+        for grid in _grids(shape[tokens], size):
+            more = shape[tokens] - math.prod(grid)
+            for first in {0, more}:
+                yield Layout(batch, channels, (tokens,), grid, first)
+
+
+def _grids(n_tokens: int, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Yield the grids with an image's aspect that at most half the tokens do not belong to."""
+    for height in range(2, n_tokens + 1):
+        for width in {height * size[1] // size[0], -(-height * size[1] // size[0])}:
+            if width > 1 and n_tokens / 2 <= height * width <= n_tokens:
+                yield height, width
+
+
+def _fits(grid: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Say whether a grid has an image's aspect, up to rounding."""
+    if size[0] == size[1]:
+        return grid[0] == grid[1] <= size[0]
+    return abs(grid[0] * size[1] - grid[1] * size[0]) <= max(size)
+
+
+def _changed_images(inputs: Tensor, avoiding: set[int]) -> Tensor:
+    """Return noise (P, C, H, W), followed by copies with another part changed in each.
+
+    P is none of the lengths to avoid, so that it tells the axis of the images.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n_parts = LATTICE**2
+    while n_parts + 1 in avoiding:
+        n_parts -= 1
+    _, channels, height, width = inputs.shape
+    draw = torch.rand(2, channels, height, width, generator=generator) * 2 - 1
+    plain, other = draw.to(inputs.device, inputs.dtype)
+    copies: Tensor = plain.repeat(n_parts + 1, 1, 1, 1)
+    for part in range(n_parts):
+        rows, columns = _part(part, height, width)
+        copies[part + 1, :, rows, columns] = other[:, rows, columns]
+    return copies
+
+
+def _part(part: int, height: int, width: int) -> tuple[slice, slice]:
+    row, column = divmod(part, LATTICE)
+    return (
+        slice(row * height // LATTICE, (row + 1) * height // LATTICE),
+        slice(column * width // LATTICE, (column + 1) * width // LATTICE),
+    )
+
+
+def _lift(differences: Tensor) -> float:
+    """Return how many times as much as on average features move at the changed place.
+
+    Args:
+        differences: (1 + parts, C, h, w) absolute changes, the first row zero.
+    """
+    moved = differences[1:].sum(1, keepdim=True)
+    moved = moved / moved.mean((2, 3), keepdim=True).clamp_min(torch.finfo(moved.dtype).tiny)
+    if min(moved.shape[-2:]) < LATTICE:
+        moved = F.interpolate(moved, scale_factor=float(LATTICE), mode="nearest")
+    by_part = F.adaptive_avg_pool2d(moved, LATTICE).flatten(1)
+    parts = torch.arange(len(by_part), device=by_part.device)
+    return float(by_part[parts, parts].mean())

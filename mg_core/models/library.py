@@ -1,0 +1,107 @@
+"""Networks of torchvision, timm and bcos by name, such as "timm/vit_small_patch16_224"."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING
+
+from mg_core.errors import InputError
+from mg_core.models.sources import DEFINITION, networks, published_weights
+
+if TYPE_CHECKING:
+    from mg_core.models.base import Model
+    from mg_core.models.weights import WeightFile
+
+LAYERS = ("mid1", "mid2", "mid3", "final")
+"""The study's names of guidance layers, from the first to the last."""
+STANDARD = "standard_"
+"""How the names of networks in the `bcos` package begin that are not B-cos networks."""
+
+
+@dataclass(frozen=True)
+class LibraryModel:
+    """A network of a library, with the attributes of a declared model.
+
+    Its guidance layers are found when it is built, see `mg_core.models.stages`; any submodule's
+    dotted name is a layer, too.
+
+    Attributes:
+        library: "torchvision", "timm" or "bcos".
+        network: its name there.
+    """
+
+    library: str
+    network: str
+
+    gflops = 4.0
+    """As for a ResNet-50; measured times replace the estimate once there are any."""
+
+    @property
+    def name(self) -> str:
+        """Name in a sweep file."""
+        return f"{self.library}/{self.network}"
+
+    @property
+    def family(self) -> str:
+        """The family, which decides which attributions mean something."""
+        is_bcos = self.library == "bcos" and not self.network.startswith(STANDARD)
+        return "bcos" if is_bcos else "vanilla"
+
+    @property
+    def guidance_layers(self) -> Mapping[str, str]:
+        """The names of the guidance layers; their modules are known when the network is built."""
+        return dict.fromkeys(LAYERS, "")
+
+    @cached_property
+    def pretrained(self) -> Mapping[str, WeightFile]:
+        """Published weights by the library's names; "imagenet" is the library's default."""
+        return published_weights(self.library, self.network)
+
+    def __call__(self, num_classes: int, image_size: int | None = None) -> Model:
+        """Build the network with a new head.
+
+        Args:
+            num_classes: number K of logits.
+            image_size: side of the images, for networks that are built for one size.
+        """
+        build = resolve_name("mg_core.models.networks:build")
+        model: Model = build(self, num_classes, image_size)
+        return model
+
+
+def is_of_library(name: str) -> bool:
+    """Say whether a model's name is that of a library's network."""
+    return "/" in name
+
+
+def library_model(name: str) -> LibraryModel:
+    """Return the network of a library by its name, without importing the library.
+
+    Raises:
+        InputError: the library or the network is unknown, or the library is not installed.
+    """
+    library, _, network = name.partition("/")
+    if library not in DEFINITION:
+        raise InputError(
+            f"unknown model {name!r}: {library!r} is no library of networks; choose from "
+            f"{', '.join(DEFINITION)}"
+        )
+    known = networks(library)
+    if network in known:
+        return LibraryModel(library, network)
+    plain, _, tag = network.partition(".")
+    if plain in known and tag:
+        raise InputError(
+            f"model {name!r}: {tag!r} names weights; write model: {library}/{plain} and "
+            f"weights: {tag}"
+        )
+    close = difflib.get_close_matches(network, known, n=3)
+    hint = f"did you mean {' or '.join(f'{library}/{other}' for other in close)}?"
+    raise InputError(
+        f"unknown model {name!r}: {library} has no network {network!r}"
+        + (f"; {hint}" if close else f" among its {len(known)}")
+    )
