@@ -233,7 +233,7 @@ def test_a_store_without_a_fitting_baseline_says_which_it_has(short, desk, write
     ):
         make_plan(load_spec(write(short), ["seed=7"]))
     with pytest.raises(
-        InputError, match="are vanilla_tiny baseline .*s0, of other data; STORE#trial"
+        InputError, match=r"are vanilla_tiny baseline .*s0, of other data; STORE#trial"
     ):
         make_plan(load_spec(write(short), ["data.image_size=32"]))
 
