@@ -155,11 +155,16 @@ class Check:
 
     @property
     def store_bytes(self) -> tuple[int, int]:
-        """Least and most bytes of weights: one epoch kept of each trial, or every one."""
+        """Least and most bytes of weights: one epoch kept of each trial, or every one.
+
+        Where states are kept, both count that of each trial: its weights and Adam's two moments.
+        """
         least = most = 0
         for number, found in self.measured.items():
             place = self.places[number]
-            least += place.n_trials * found.weights_bytes
+            n_states = 3 * place.n_trials if self.spec.keep_states and place.config.epochs else 0
+            least += (place.n_trials + n_states) * found.weights_bytes
+            most += n_states * found.weights_bytes
             is_baseline = place.config.kind == "baseline"
             most += (place.n_trials if is_baseline else place.n_epochs) * found.weights_bytes
         return least, most

@@ -309,10 +309,11 @@ def _check_recipes(
     """Raise an error for training settings that cannot be trained.
 
     Args:
-        baselines: all of them; those with equal settings are checked once.
+        baselines: all of them; those that train with equal settings are checked once.
         guided: a trial of each combination of settings, with its block and the block's place.
     """
-    distinct = {tuple(str(getattr(b.config, key)) for key in KEYS): b.config for b in baselines}
+    trained = [start.config for start in baselines if start.config.origin is None]
+    distinct = {tuple(str(getattr(config, key)) for key in KEYS): config for config in trained}
     for config in distinct.values():
         try:
             check_recipe(config)

@@ -160,7 +160,7 @@ def load_network(model: nn.Module, path: Path, num_classes: int, name: str) -> N
     for key, value in wanted.items():
         found, shape = tuple(state[key].shape) if key in state else (), tuple(value.shape)
         # A layer that differs in this number alone is the classification head.
-        if found[1:] == shape[1:] and found[:1] != shape[:1] == (num_classes,):
+        if found and found[1:] == shape[1:] and found[:1] != shape[:1] == (num_classes,):
             raise InputError(
                 f"weights {path}: do not fit the data: {key} has shape {found}, for {found[0]} "
                 f"classes, where {shape} is wanted, for {num_classes}"

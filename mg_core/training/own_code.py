@@ -10,13 +10,17 @@ from mg_core.attributions import ATTRIBUTIONS
 from mg_core.config import Runtime, TrialConfig
 from mg_core.data import DATASETS
 from mg_core.errors import InputError, NodeError
-from mg_core.losses import LOSSES
+from mg_core.losses import CLASSIFICATION_LOSSES, LOSSES
 from mg_core.models import MODELS
 from mg_core.registry import Registry, import_variants
 from mg_core.sources import loaded, members, on_disk
 from mg_core.store.code import ABSENT, SHOWN
+from mg_core.training.schedule import SCHEDULES
 
-REGISTRIES: tuple[Registry[Any], ...] = (MODELS, ATTRIBUTIONS, LOSSES, DATASETS)
+REGISTRIES: tuple[Registry[Any], ...] = (
+    *(MODELS, ATTRIBUTIONS, LOSSES, DATASETS),
+    *(CLASSIFICATION_LOSSES, SCHEDULES),
+)
 
 
 def modules_of(config: TrialConfig, imports: Sequence[str]) -> tuple[str, ...]:
@@ -28,6 +32,9 @@ def modules_of(config: TrialConfig, imports: Sequence[str]) -> tuple[str, ...]:
     if not imports:
         return ()
     used = {MODELS.home(config.model), DATASETS.home(config.data.name)}
+    used |= {SCHEDULES.home(config.schedule.name)}
+    used |= {CLASSIFICATION_LOSSES.home(config.classification_loss)}
+    used |= {config.optimizer.name.rpartition(".")[0]}
     used |= {ATTRIBUTIONS.home(pair.attribution) for pair in config.evaluate}
     if config.guidance is not None:
         used |= {ATTRIBUTIONS.home(config.guidance.attribution), LOSSES.home(config.guidance.loss)}

@@ -104,6 +104,22 @@ def test_a_longer_baseline_goes_on_and_is_guided_from_anew(run, tmp_path):
     assert weights(tmp_path / "store") == weights(tmp_path / "fresh")
 
 
+def test_trials_that_stopped_early_have_stopped_for_any_length(run, tmp_path):
+    stop = "guided.early_stop={metric: f1, patience: 1}"
+    run(stop, "guided.epochs=5")
+    run(stop, "guided.epochs=7", extend=True)
+    run(stop, "guided.epochs=7", store="fresh")
+    pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
+    assert weights(tmp_path / "store") == weights(tmp_path / "fresh")
+
+
+def test_a_schedule_that_depends_on_the_length_is_trained_from_the_start(run, tmp_path):
+    run("guided.schedule=cosine")
+    run("guided.schedule=cosine", "guided.epochs=3", extend=True)
+    run("guided.schedule=cosine", "guided.epochs=3", store="fresh")
+    pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
+
+
 def test_without_states_longer_trials_train_from_the_start(run, tmp_path, capsys):
     run("keep_states=false")
     store = ResultStore(str(tmp_path / "store"))

@@ -11,6 +11,7 @@ import pytest
 import analysis
 from analysis.frame import load_tests
 from analysis.results import read_results
+from mg_core.config import TrialConfig
 from mg_core.sources import members, version
 from mg_core.store import ResultStore
 from mg_core.store.code import changes, versions_of
@@ -18,6 +19,9 @@ from mg_core.store.layout import CODE
 from mg_core.store.progress import FOOTER
 from mg_core.store.tables import to_parquet
 from mg_core.store.verification import verify
+from mg_core.training.own_code import modules_of
+from sweeps.grid import expand
+from sweeps.spec import load_spec
 
 LOSS = """
 from mg_core.losses import LOSSES
@@ -36,6 +40,12 @@ def other(attributions, masks):
     return 2 * LOSSES["energy"](attributions, masks)
 """
 
+BUG = """
+    import os
+    if os.path.isdir("store/attempts"):  # Not in the rehearsal, before any trial has started.
+        raise RuntimeError("a bug")
+"""
+
 EDITING = """
 import os
 from pathlib import Path
@@ -43,8 +53,9 @@ from mg_core.losses import LOSSES
 
 @LOSSES.register("mine")
 def mine(attributions, masks):
-    if os.environ.get("EDIT"):
-        file = Path(__file__)
+    file = Path(__file__)
+    # Not in the rehearsal, before any trial has started.
+    if os.environ.get("EDIT") and (file.parent / "store" / "attempts").is_dir():
         file.write_text(file.read_text() + "# edited\\n")
     return LOSSES["energy"](attributions, masks)
 """
@@ -150,7 +161,7 @@ def test_changed_code_is_run_again(run, tmp_path):
 
 def test_a_trial_that_would_go_on_is_asked_about_too(run, tmp_path):
     loss = tmp_path / "other_loss.py"
-    loss.write_text(OTHER.replace("return 2", "raise RuntimeError('a bug'); return 2"))
+    loss.write_text(OTHER.replace("    return 2", f"{BUG}    return 2"))
     run(code=1)
     loss.write_text(OTHER)
     said = run(command="retry", code=2)
@@ -234,6 +245,26 @@ def test_versions_may_stand_together_by_way_of_a_third():
     assert changes({"m": "a"}, {"m": "d"}, accepted) == {("m", "a", "d")}
     assert changes({"m": "a"}, {}, accepted) == {("m", "a", "absent")}
     assert changes({}, {"m": "a"}, ()) == set()
+
+
+PARTS = """
+from mg_core import CLASSIFICATION_LOSSES, LOSSES, SCHEDULES
+
+LOSSES.register("own_map_loss")(lambda attributions, masks: attributions.sum((1, 2)))
+CLASSIFICATION_LOSSES.register("own_bce")(lambda logits, labels, label_smoothing: logits.mean())
+SCHEDULES.register("own_schedule")(lambda done, span: 1.0)
+"""
+
+
+def test_every_variant_that_a_trial_names_is_looked_at(sweep, write, tmp_path, monkeypatch):
+    (tmp_path / "own_parts.py").write_text(PARTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    sweep["imports"] = ["own_parts"]
+    (config,) = expand(load_spec(write(sweep), [])).baselines.values()
+    assert modules_of(config, ("own_parts",)) == ()
+    named = TrialConfig.model_validate({**config.model_dump(), "schedule": "own_schedule"})
+    for changed in (named, config.model_copy(update={"classification_loss": "own_bce"})):
+        assert modules_of(changed, ("own_parts",)) == ("own_parts",)
 
 
 SOURCES = {

@@ -10,6 +10,7 @@ from rich.console import Console
 from mg_core.errors import InputError
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt
+from mg_core.store.written import Written
 from sweeps.cost import Costs, static_cost
 from sweeps.fronts import current_fronts
 from sweeps.lock import StoreLock
@@ -147,8 +148,7 @@ def test_rm_deletes_what_is_the_stores_and_nothing_else(plan, store):
     (baseline,) = plan.grid.baselines.values()
     commit(store, baseline).end("complete")
     store.put("notes.txt", b"mine")
-    store.put("analysis/tables/fronts.csv", b"")
-    store.put_written("tables/fronts.csv", b"")
+    Written(store.files, "analysis").put("tables/fronts.csv", b"")
     found = removal(store, [])
     assert "9 trials and all their results" in found.description
     assert "other files in its folder stay: 1" in found.description
