@@ -114,6 +114,18 @@ def test_finding_a_layout_leaves_the_network_as_it_is(inputs):
     assert [module.training for module in model] == [True, True, False, True, True, True]
 
 
+def test_tokens_in_another_order_than_rows_are_refused(inputs):
+    """As in networks that gather the tokens of each window, whose number is a square too."""
+
+    def gathered(x):
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 4, 5, 1).flatten(1, 4)
+
+    model = Arranged(gathered, lambda f: f).double()
+    model.patches = nn.Conv2d(3, 6, 2, 2).double()
+    with pytest.raises(InputError, match=r"'mid' gives no map.*where its places are"):
+        attribute(model, inputs, CLASSES, "ixg", "mid")
+
+
 def test_windows_are_refused(inputs):
     class Windows(nn.Module):
         def __init__(self):
