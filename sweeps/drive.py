@@ -155,7 +155,7 @@ def check_networks(todo: dict[str, TrialConfig]) -> None:
                 guided[config.guidance.attribution, config.guidance.layer] = None
     for (name, size), (guided, evaluated) in wanted.items():
         # Imported here, because it takes seconds.
-        from mg_core.guidance.preflight import check_guidance
+        from mg_core.guidance import check_guidance
 
         model = build_model(name, num_classes=2, image_size=size)
         try:

@@ -21,8 +21,8 @@ from mg_core.errors import InputError
 LATTICE = 4
 """Each side of an image is cut into so many parts, which are changed one after another."""
 LEAST_CORRELATION = 0.8
-"""Between the place of a change and the place where features move. Of a right layout it was found
-above 0.85 in untrained networks of forty families, of a wrong one below 0.3 on one axis at least."""
+"""Between the place of a change and the place where features move. In untrained networks of forty
+families it was above 0.85 for the right layout, and below 0.3 on one axis for wrong ones."""
 LEAST_LEAD = 1.02
 """By what factor the best layout must be ahead of the next."""
 

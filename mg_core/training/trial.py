@@ -18,8 +18,7 @@ from mg_core.counter import permutation, uniforms
 from mg_core.data import open_data
 from mg_core.data.boxes import annotated_indices
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
-from mg_core.guidance import Batch, Guidance, StepLosses, guided_step
-from mg_core.guidance.preflight import check_guidance
+from mg_core.guidance import Batch, Guidance, StepLosses, check_guidance, guided_step
 from mg_core.models import encode
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt

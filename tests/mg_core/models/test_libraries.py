@@ -12,7 +12,7 @@ from zoo import FAMILIES, PLACES, QUICK, SIZES, image_size, prepared, verdict
 
 from mg_core.attributions import attribute
 from mg_core.errors import InputError
-from mg_core.guidance.preflight import check_guidance
+from mg_core.guidance import check_guidance
 from mg_core.models import MODELS, build_model
 from mg_core.models.sources import networks, published_weights
 
