@@ -141,7 +141,7 @@ def _places(chosen: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row per (model, attribution, layer), the paper's first."""
 
     def rank(row: Mapping[str, Any]) -> tuple[int, str]:
-        own = (str(row["model"]).split("_")[0], row["attribution"], row["layer"])
+        own = (family_of(str(row["model"])), row["attribution"], row["layer"])
         return PLACES.index(own) if own in PLACES else len(PLACES), " ".join(map(str, own))
 
     rows = records(chosen.drop_duplicates(style.PLACE))

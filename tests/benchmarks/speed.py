@@ -37,7 +37,7 @@ from mg_core.models import Model, build_model
 
 CLASSES = 20
 METHODS = {"vanilla_resnet50": "ixg", "xdnn_resnet50": "intgrad", "bcos_resnet50": "bcos"}
-TRANSFORMER = "torchvision/vit_b_32"
+TRANSFORMER = "timm/vit_tiny_patch16_224"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def attention_rows(options: argparse.Namespace):
     for layer in ("input", "mid3"):
         guided, other = (step(TRANSFORMER, layer, "fp32", options) for _ in range(2))
         what = f"{TRANSFORMER}, guided at {layer} / unguided"
-        yield compare(what, guided, plain, "", options.rounds, count_flops=True)
+        yield compare(what, guided, plain, "", options.rounds)
         what = f"{TRANSFORMER}, guided at {layer}, all written out / ours"
         yield compare(what, partial(written_out, other), guided, "", options.rounds)
 

@@ -14,6 +14,7 @@ from mg_core.attributions import attribute
 from mg_core.errors import InputError
 from mg_core.guidance import check_guidance
 from mg_core.models import MODELS, build_model
+from mg_core.models.library import family_of
 from mg_core.models.sources import networks, published_weights
 
 timm = pytest.importorskip("timm")
@@ -190,3 +191,8 @@ def test_no_network_is_wrong(name):
     for layer, method in PLACES:
         found = verdict(model, inputs, layer, method)
         assert found == "exact" or found.startswith("refused"), (layer, method)
+
+
+@pytest.mark.parametrize("name", ["vanilla_tiny", "bcos_vit_s", "bcos/resnet18", "timm/resnet10t"])
+def test_family_follows_from_the_name(name):
+    assert family_of(name) == MODELS[name].family
