@@ -13,6 +13,7 @@ from analysis.plots.drawing import FIGURES, Drawing, file_name
 from analysis.results import Results
 from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import by_setting
+from mg_core.models.library import family_of
 
 PLACES = (("bcos", "bcos", "input"), ("vanilla", "gradcam", "final"), ("xdnn", "intgrad", "input"))
 """Family, attribution and layer that are shown first, as in the paper."""

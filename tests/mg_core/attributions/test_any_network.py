@@ -324,3 +324,30 @@ def test_auxiliary_logits_are_left_out(inputs):
     torch.testing.assert_close(found, expected)
     with pytest.raises(InputError, match=r"Sequential returns \(3, 4, 4, 4\), not logits"):
         attribute(nn.Sequential(*layers[:2]), inputs, CLASSES, "ixg")
+
+
+def test_what_a_network_keeps_in_evaluation_mode_does_not_grow_old(inputs):
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias, self.kept = nn.Parameter(torch.zeros(16, 1)), None
+
+        def train(self, mode=True):
+            self.kept = None if mode else self.kept
+            return super().train(mode)
+
+        def forward(self, x):
+            if self.training:
+                return x + self.bias
+            self.kept = self.bias.tanh() if self.kept is None else self.kept
+            return x + self.kept
+
+    model = Arranged(*ARRANGEMENTS["tokens"])
+    model.mid = Keeping()
+    model = model.double().train()
+    attribute(model, inputs, CLASSES, "ixg", "mid")
+    with torch.no_grad():
+        model.mid.bias.fill_(1.0)
+    model.eval()
+    found = model.mid(torch.zeros(16, 6, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.ones(16, 6, dtype=torch.float64).tanh())
