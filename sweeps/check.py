@@ -322,7 +322,7 @@ def _problems_of(
     evaluated: Sequence[tuple[str, str]],
 ) -> list[str]:
     """Try a model on noise: each guided pair with its losses, and the pairs that are evaluated."""
-    from mg_core.guidance.preflight import check_guidance
+    from mg_core.guidance import check_guidance
     from mg_core.guidance.rehearsal import noise_batch, rehearse
     from mg_core.models import build_model
 

@@ -16,6 +16,7 @@ from analysis.claims.statistics import (
 )
 from analysis.claims.verdict import Condition, Finding
 from mg_core.columns import PAIR
+from mg_core.models.library import family_of
 
 
 def r4(measures: Measures) -> Finding:
@@ -25,7 +26,7 @@ def r4(measures: Measures) -> Finding:
     rows = rows[(rows["layer"] == "input") & (rows["attribution"] != "gradcam")]
     for metric in ("epg", "iou"):
         chosen = measures.chosen(rows, by=metric)
-        family = chosen["model"].str.split("_").str[0]
+        family = chosen["model"].map(family_of)
         # A model goes with an attribution of its own, so neither is shared by what is compared.
         same = chosen.assign(model=family, attribution="own", guided_attribution="own")
         table = paired(same, "model", [metric])

@@ -13,6 +13,7 @@ from analysis.plots.drawing import FIGURES, Drawing, file_name
 from analysis.results import Results
 from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
 from analysis.settings import by_setting
+from mg_core.models.library import family_of
 
 PLACES = (("bcos", "bcos", "input"), ("vanilla", "gradcam", "final"), ("xdnn", "intgrad", "input"))
 """Family, attribution and layer that are shown first, as in the paper."""
@@ -141,7 +142,7 @@ def _places(chosen: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row per (model, attribution, layer), the paper's first."""
 
     def rank(row: Mapping[str, Any]) -> tuple[int, str]:
-        own = (str(row["model"]).split("_")[0], row["attribution"], row["layer"])
+        own = (family_of(str(row["model"])), row["attribution"], row["layer"])
         return PLACES.index(own) if own in PLACES else len(PLACES), " ".join(map(str, own))
 
     rows = records(chosen.drop_duplicates(style.PLACE))

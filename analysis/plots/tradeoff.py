@@ -17,6 +17,7 @@ from analysis.results import Results
 from analysis.selection import guided_there
 from analysis.settings import by_setting
 from mg_core.columns import BY_METRIC
+from mg_core.models.library import family_of
 
 COLUMN = ["model", "attribution"]
 PANEL = [*COLUMN, "layer"]
@@ -60,15 +61,15 @@ def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
 
 def _columns(data: pd.DataFrame) -> list[tuple[str, str]]:
     """Return (model, attribution) in the paper's order: its models, own attributions first."""
-    models = style.in_order({m.split("_")[0] for m in data["model"]}, style.MODELS)
+    models = style.in_order({family_of(m) for m in data["model"]}, style.MODELS)
     backbones, methods = list(style.BACKBONES), list(style.ATTRIBUTIONS)
 
     def rank(column: tuple[str, str]) -> tuple[int, int, int, str]:
         model, method = column
-        family, _, backbone = model.partition("_")
+        backbone = model.partition("_")[2]
         place = backbones.index(backbone) if backbone in backbones else len(backbones)
         which = methods.index(method) if method in methods else len(methods)
-        return place, models.index(family), which, f"{model} {method}"
+        return place, models.index(family_of(model)), which, f"{model} {method}"
 
     found = data[COLUMN].drop_duplicates().itertuples(index=False, name=None)
     return sorted(((str(model), str(method)) for model, method in found), key=rank)

@@ -53,10 +53,11 @@ def layout_of(model: nn.Module, layer: str, shape: torch.Size, inputs: Tensor) -
         return Layout(0, 1, (2, 3), size)
     if sure := certain(shape, len(inputs), size):
         return sure
+    module = find_layer(model, layer)
     known = _layouts.setdefault(model, {})
-    key = (layer, tuple(inputs.shape[1:]))
+    # The module too, since a user may put another one in its place.
+    key = (layer, id(module), tuple(inputs.shape[1:]))
     if key not in known or shape[known[key].batch] != len(inputs):
-        module = find_layer(model, layer)
         known[key] = find(
             lambda trials: features_of(model, module, layer, trials), inputs, shape, layer
         )

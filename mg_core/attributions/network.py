@@ -133,6 +133,9 @@ def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
     try:
         yield
     finally:
+        # Some networks keep what they compute in evaluation mode until they are trained again.
+        model.train(True)
+        model.train(before[0][1])
         for module, mode in before:
             module.training = mode
 

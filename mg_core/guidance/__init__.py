@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 from mg_core.lazy import importing
 
 if TYPE_CHECKING:
+    from mg_core.guidance.preflight import check_guidance
     from mg_core.guidance.step import Batch, Guidance, StepLosses, guided_loss, guided_step
 
-__all__ = ["Batch", "Guidance", "StepLosses", "guided_loss", "guided_step"]
-__getattr__ = importing(__name__, dict.fromkeys(__all__, "mg_core.guidance.step"))
+__all__ = ["Batch", "Guidance", "StepLosses", "check_guidance", "guided_loss", "guided_step"]
+_PLACES = dict.fromkeys(__all__, "mg_core.guidance.step")
+__getattr__ = importing(__name__, _PLACES | {"check_guidance": "mg_core.guidance.preflight"})

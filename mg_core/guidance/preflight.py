@@ -35,7 +35,7 @@ def check_guidance(
 
     Example:
         >>> import torchvision
-        >>> from mg_core.guidance.preflight import check_guidance
+        >>> from mg_core.guidance import check_guidance
         >>> network = torchvision.models.resnet18()
         >>> check_guidance(network, [("ixg", "input")], [("gradcam", "layer4")], image_size=64)
     """

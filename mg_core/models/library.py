@@ -73,6 +73,12 @@ class LibraryModel:
         return model
 
 
+def family_of(name: str) -> str:
+    """Return the family of a model, by its name alone."""
+    library, _, network = name.partition("/")
+    return LibraryModel(library, network).family if network else name.split("_")[0]
+
+
 def is_of_library(name: str) -> bool:
     """Say whether a model's name is that of a library's network."""
     return "/" in name

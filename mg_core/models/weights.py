@@ -16,7 +16,7 @@ from urllib.request import url2pathname
 import numpy as np
 
 from mg_core.download import ADDRESS, fetch, verify
-from mg_core.errors import InputError
+from mg_core.errors import InputError, NodeError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -78,7 +78,14 @@ def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
     checksum = file.sha256 and f"sha256={file.sha256}"
     if ADDRESS.match(file.url):
         path = _cached(file)
-        fetch(file.url, path, checksum)
+        try:
+            fetch(file.url, path, checksum)
+        except NodeError:
+            raise
+        except InputError as error:
+            raise InputError(
+                f"weights {weights!r}: {error}; where there is no network, give the path of a file"
+            ) from None
         return path
     is_uri = file.url.startswith("file://")
     path = Path(url2pathname(file.url[len("file://") :]) if is_uri else file.url)

@@ -15,8 +15,7 @@ import torch
 from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
 from mg_core.data import open_data
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
-from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss
-from mg_core.guidance.preflight import check_guidance
+from mg_core.guidance import Batch, Guidance, StepLosses, check_guidance, guided_loss
 from mg_core.models.study import STUDY_MODELS
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt

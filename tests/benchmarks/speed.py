@@ -26,6 +26,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from mg_core.attributions import explain, upsample
@@ -36,6 +37,7 @@ from mg_core.models import Model, build_model
 
 CLASSES = 20
 METHODS = {"vanilla_resnet50": "ixg", "xdnn_resnet50": "intgrad", "bcos_resnet50": "bcos"}
+TRANSFORMER = "timm/vit_tiny_patch16_224"
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,9 @@ def make_batch(model: Model, size: int, batch_size: int) -> Batch:
 def step(name: str, layer: str | None, precision: str, options: argparse.Namespace):
     """Return a training step of a freshly built model, guided at a layer or not at all."""
     torch.manual_seed(0)
-    model = build_model(name, CLASSES).train()
+    model = build_model(name, CLASSES, image_size=options.size).train()
     batch = make_batch(model, options.size, options.batch)
-    guidance = Guidance(METHODS[name], layer, "energy", 1e-3) if layer else None
+    guidance = Guidance(METHODS.get(name, "ixg"), layer, "energy", 1e-3) if layer else None
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
     return partial(guided_step, model, optimizer, batch, guidance, precision)
 
@@ -124,6 +126,24 @@ def training_rows(options: argparse.Namespace):
     sides = (step("vanilla_resnet50", "input", p, options) for p in ("bf16", "fp32"))
     what = "vanilla_resnet50, guided at input, bf16 / fp32 (AVX512-BF16)"
     yield compare(what, *sides, "≤ 0.7", options.rounds)
+
+
+def attention_rows(options: argparse.Namespace):
+    """Compare fused attention below a guided layer with attention written out everywhere."""
+
+    def written_out(run: Callable[[], object]) -> object:
+        with sdpa_kernel(SDPBackend.MATH):
+            return run()
+
+    plain, other = (step(TRANSFORMER, None, "fp32", options) for _ in range(2))
+    what = f"{TRANSFORMER}, unguided, written out / fused"
+    yield compare(what, partial(written_out, other), plain, "", options.rounds)
+    for layer in ("input", "mid3"):
+        guided, other = (step(TRANSFORMER, layer, "fp32", options) for _ in range(2))
+        what = f"{TRANSFORMER}, guided at {layer} / unguided"
+        yield compare(what, guided, plain, "", options.rounds)
+        what = f"{TRANSFORMER}, guided at {layer}, all written out / ours"
+        yield compare(what, partial(written_out, other), guided, "", options.rounds)
 
 
 def evaluation_rows(options: argparse.Namespace):
@@ -210,9 +230,17 @@ def profile(options: argparse.Namespace) -> Iterator[str]:
             yield found.table(sort_by="self_cpu_time_total", row_limit=12, max_name_column_width=40)
 
 
+PARTS = {
+    "training": training_rows,
+    "attention": attention_rows,
+    "evaluation": evaluation_rows,
+    "memory": memory_rows,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", choices=("training", "evaluation", "memory", "profile"))
+    parser.add_argument("--only", choices=(*PARTS, "profile"))
     parser.add_argument("--rounds", type=int, default=7, help="repetitions of every pair")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=128, help="pixels on each side")
@@ -230,8 +258,7 @@ def main() -> None:
             print(text, flush=True)
         return
     print(f"{'ratio':58} {'median':>7}   {'spread':15} {'bound':>9} {'FLOPs':>7}")
-    parts = {"training": training_rows, "evaluation": evaluation_rows, "memory": memory_rows}
-    for name, rows in parts.items():
+    for name, rows in PARTS.items():
         if options.only in (None, name):
             for row in rows(options):
                 print(row, flush=True)

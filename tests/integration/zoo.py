@@ -119,7 +119,7 @@ def prepared(name: str) -> tuple[nn.Module, torch.Tensor]:
     model = build_model(name, 5, image_size=size).double().train()
     for module in model.modules():
         if any(word in type(module).__name__.lower() for word in ("drop", "stochastic")):
-            module.eval()
+            module.training = False
     for parameter in model.parameters():  # A head of zeros would hide every mistake.
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)

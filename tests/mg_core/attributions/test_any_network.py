@@ -114,6 +114,18 @@ def test_finding_a_layout_leaves_the_network_as_it_is(inputs):
     assert [module.training for module in model] == [True, True, False, True, True, True]
 
 
+def test_tokens_in_another_order_than_rows_are_refused(inputs):
+    """As in networks that gather the tokens of each window, whose number is a square too."""
+
+    def gathered(x):
+        return x.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 4, 5, 1).flatten(1, 4)
+
+    model = Arranged(gathered, lambda f: f).double()
+    model.patches = nn.Conv2d(3, 6, 2, 2).double()
+    with pytest.raises(InputError, match=r"'mid' gives no map.*where its places are"):
+        attribute(model, inputs, CLASSES, "ixg", "mid")
+
+
 def test_windows_are_refused(inputs):
     class Windows(nn.Module):
         def __init__(self):
@@ -312,3 +324,30 @@ def test_auxiliary_logits_are_left_out(inputs):
     torch.testing.assert_close(found, expected)
     with pytest.raises(InputError, match=r"Sequential returns \(3, 4, 4, 4\), not logits"):
         attribute(nn.Sequential(*layers[:2]), inputs, CLASSES, "ixg")
+
+
+def test_what_a_network_keeps_in_evaluation_mode_does_not_grow_old(inputs):
+    class Keeping(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias, self.kept = nn.Parameter(torch.zeros(16, 1)), None
+
+        def train(self, mode=True):
+            self.kept = None if mode else self.kept
+            return super().train(mode)
+
+        def forward(self, x):
+            if self.training:
+                return x + self.bias
+            self.kept = self.bias.tanh() if self.kept is None else self.kept
+            return x + self.kept
+
+    model = Arranged(*ARRANGEMENTS["tokens"])
+    model.mid = Keeping()
+    model = model.double().train()
+    attribute(model, inputs, CLASSES, "ixg", "mid")
+    with torch.no_grad():
+        model.mid.bias.fill_(1.0)
+    model.eval()
+    found = model.mid(torch.zeros(16, 6, dtype=torch.float64))
+    torch.testing.assert_close(found, torch.ones(16, 6, dtype=torch.float64).tanh())
