@@ -115,7 +115,7 @@ def test_what_is_measured_is_what_a_run_takes(sweep, write, tmp_path):
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert found.memory_bytes == pytest.approx(int(done.stdout.splitlines()[-1]), rel=0.15)
     seconds = sum(p.seconds for p in sweeps.plan(spec).ledger.progress.values())
-    # A busy machine may slow either; the benchmark compares them closely.
+    # A busy machine may slow either; tests/benchmarks/check_accuracy.py compares them closely.
     assert 0.3 < found.trial_seconds / seconds < 3
 
 

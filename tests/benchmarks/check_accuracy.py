@@ -1,0 +1,92 @@
+"""What `mg-sweep check` expects and what a run takes: `python tests/benchmarks/check_accuracy.py`.
+
+Each trial runs by itself, in a process of its own as a Ray worker is. Ratios are of the run over
+the check.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from mg_core.store import ResultStore
+from sweeps.check import check
+from sweeps.planning import admit, make_plan
+from sweeps.spec import load_spec
+from tests.conftest import SWEEP
+
+MODELS = {"vanilla_tiny": 64, "bcos_tiny": 64, "vanilla_resnet18": 96}
+"""Models with the side of their images."""
+TRIAL = """
+import json, resource, sys
+from mg_core.config import Runtime, TrialConfig
+from mg_core.training.execution import run_trial
+config, runtime = map(json.dumps, json.load(sys.stdin))
+trial = TrialConfig.model_validate_json(json.loads(config))
+*_, end = run_trial(trial, Runtime.model_validate_json(json.loads(runtime)))
+print(json.dumps([end.state, end.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+"""
+
+
+def sweep_of(model: str, size: int) -> dict[str, object]:
+    """Return a sweep of one baseline and one guided trial that take some minutes at most."""
+    content = copy.deepcopy(SWEEP)
+    content["data"] = {
+        "name": "shapes",
+        "image_size": size,
+        "options": {"train": 200, "val": 100, "test": 8, "size": size},
+    }
+    content["baseline"] |= {"batch_size": 16}
+    content["guided"] |= {"batch_size": 16}
+    content["grid"] |= {"model": model, "attribution": "gradcam", "layer": "input"}
+    content["grid"] |= {"loss": {"energy": 0.01}}
+    return content
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", action="append", choices=MODELS, help="only these; repeatable")
+    arguments = parser.parse_args()
+    print(f"{'trial':48} {'seconds':>8} {'ratio':>6} {'MB':>6} {'ratio':>6}")
+    for model in arguments.model or MODELS:
+        with tempfile.TemporaryDirectory() as folder:
+            measure(model, Path(folder))
+
+
+def measure(model: str, folder: Path) -> None:
+    """Check a sweep, run its trials one by one, and print both sides."""
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump(sweep_of(model, MODELS[model])))
+    spec = load_spec(file, (), str(folder / "store"))
+    found = check(spec)
+    admit(make_plan(spec), ResultStore(spec.store))
+    for place, measured in zip(found.places, found.measured.values(), strict=True):
+        config = place.config
+        expected = config.epochs * measured.epoch_seconds
+        expected += measured.validation_seconds if config.guidance else 0.0
+        request = json.dumps([config.model_dump_json(), spec.runtime().model_dump_json()])
+        done = subprocess.run(
+            [sys.executable, "-c", TRIAL], input=request, capture_output=True, text=True, check=True
+        )
+        state, seconds, kilobytes = json.loads(done.stdout.splitlines()[-1])
+        assert state == "complete", done.stderr
+        memory = kilobytes * 1024
+        print(
+            f"{place.name:48} {seconds:8.1f} {seconds / expected:6.2f} {memory / 1e6:6.0f} "
+            f"{memory / measured.memory_bytes:6.2f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
