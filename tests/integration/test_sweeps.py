@@ -25,26 +25,25 @@ class Broken(TinyResNet):
         raise RuntimeError("a model of the user's own")
 """
 
-
 VARIANTS = """
 import os, signal
 from mg_core.losses import LOSSES
-
+BEGUN = os.path.dirname(__file__) + "/store/attempts"  # Nothing goes wrong where it is rehearsed.
 @LOSSES.register("broken")
 def broken(attributions, masks):
-    raise RuntimeError("a bug of the user's own")
-
+    if os.path.isdir(BEGUN): raise RuntimeError("a bug of the user's own")
+    return attributions.sum((1, 2))
 @LOSSES.register("deadly_once")
 def deadly_once(attributions, masks):
     marker = os.environ["MARKER"]
-    if not os.path.exists(marker):
+    if os.path.isdir(BEGUN) and not os.path.exists(marker):
         open(marker, "w").close()
         os.kill(os.getpid(), signal.SIGKILL)
     return LOSSES["energy"](attributions, masks)
 
 @LOSSES.register("diverging")
 def diverging(attributions, masks):
-    return LOSSES["energy"](attributions, masks) * float("nan")
+    return LOSSES["energy"](attributions, masks) * (float("nan") if os.path.isdir(BEGUN) else 1)
 """
 
 
@@ -194,7 +193,7 @@ def test_failures_are_classified_recorded_and_contained(sweep, write, mg_sweep, 
     assert failures["numerical"]["error"].startswith("epoch 1, batch 0: the loss is nan")
     # The very images of that batch, and what the trial had logged until then.
     assert len(set(failures["numerical"]["images"])) == 8
-    assert failures["numerical"]["log"][-1].split(": ")[0].endswith("epoch 0/2")
+    assert any("epoch 0/2: " in line for line in failures["numerical"]["log"])
     assert found["failures"] == {"bug": 1, "numerical": 1}
     assert "RuntimeError: a bug of the user's own" in mg_sweep("status", "store").stdout
     (broken,) = [t for t, v in found["trials"].items() if v["failure"] == failures["bug"]]
