@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ RUN_AGAIN = "--repair sets the trial's files aside; mg-sweep run trains it again
 TEST_AGAIN = "--repair sets it aside; mg-analysis test computes it again"
 WRITE_AGAIN = "--repair sets it aside; mg-sweep run with the sweep's file writes it again"
 UPDATE = "update the package; if this version wrote the file, remove it and run the sweep again"
+ONLY_TO_GO_ON = "--repair sets it aside; with more epochs the trial then begins anew"
 NOT_NEEDED = "--repair sets it aside; no result depends on it"
 
 Step = Callable[[str, int, int], None]
@@ -117,7 +119,12 @@ def _check_trial(store: ResultStore, key: str) -> Iterator[Damage]:
                 store.referenced(reference, progress.digests.get(reference))
         except StorageError as error:
             keys = tuple(results_of(store, progress.trial_id))
-            yield Damage(reference, _said(error), RUN_AGAIN, keys)
+            if progress.is_complete and reference == progress.state:
+                if error.errno == errno.ENOENT:
+                    continue  # It was set aside before.
+                yield Damage(reference, _said(error), ONLY_TO_GO_ON, (reference,))
+            else:
+                yield Damage(reference, _said(error), RUN_AGAIN, keys)
 
 
 def mend(store: ResultStore, trial_ids: set[str]) -> list[str]:

@@ -107,7 +107,7 @@ def test_maps_that_are_not_finite_are_said_and_not_stored(untested):
     bench = Bench(runtime_of(results), 3)
     jobs = plan_tests(results).jobs
     # The gradient of a root at zero is infinite, and the logits stay finite.
-    model = bench._model("vanilla_tiny", 3)
+    model = bench._model(jobs[0].config, 3)
     model.conv1.register_forward_pre_hook(lambda conv, x: ((x[0].abs() - x[0]).sqrt(),))
     said = [bench.test(job) for job in jobs]
     (at_input,) = {str(pair) for job in jobs for pair in job.shown if pair.layer == "input"}

@@ -134,7 +134,8 @@ def test_every_configuration_column_separates():
 
 def test_the_configuration_covers_every_swept_column():
     swept = {column.name for column in CONFIGURATION_COLUMNS}
-    assert swept == {*CONFIGURATION, "trial_id", "kind", "seed", "baseline", "localization_weight"}
+    others = {"trial_id", "kind", "seed", "baseline", "origin", "localization_weight"}
+    assert swept == {*CONFIGURATION, *others}
 
 
 def test_an_unknown_objective_is_a_sentence():

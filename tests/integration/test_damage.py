@@ -95,17 +95,12 @@ def refusal(store, right):
     """Return the sentence by which a store is refused; its numbers are right where it is not."""
     try:
         assert numbers(store) == right
-        for job in _checkpoints(store):
-            ResultStore(str(store)).weights(*job)
+        for progress in ResultStore(str(store)).progress().values():
+            for key in progress.references:
+                ResultStore(str(store)).referenced(key, progress.digests[key])
     except (InputError, StorageError) as error:
         return str(error)
     return ""
-
-
-def _checkpoints(store):
-    for progress in ResultStore(str(store)).progress().values():
-        for key in progress.checkpoints.values():
-            yield key, progress.digests[key]
 
 
 def test_verify_finds_each_kind_of_damage_and_the_next_run_repairs_it(
