@@ -35,7 +35,8 @@ class Rehearsal:
         errors: by loss, the relative error of the gradient against finite differences, where it
             was asked for.
         has_no_positive: whether no map of these images has a positive value, so that no loss could
-            be tried. Trained weights may have some, since features have gradients there.
+            be tried. Later weights may give some: a layer without influence on the logits is a
+            problem, see `explain`.
     """
 
     map_size: tuple[int, int] | None = None
@@ -85,7 +86,7 @@ def _rehearse(
     except Exception as error:
         return Rehearsal(problems=dict.fromkeys(losses, in_words(error)))
     size = (int(maps.shape[1]), int(maps.shape[2]))
-    if flaw := _flaw_of_maps(maps) or _flaw_of_layer(model, batch, layer):
+    if flaw := _flaw_of_maps(maps):
         return Rehearsal(size, dict.fromkeys(losses, flaw))
     if not bool((maps > 0).any()):
         return Rehearsal(size, has_no_positive=True)
@@ -218,12 +219,6 @@ def _flaw_of_maps(maps: Tensor) -> str:
     if not maps.requires_grad:
         return "the maps do not depend on any weight that is trained"
     return ""
-
-
-def _flaw_of_layer(model: nn.Module, batch: Batch, layer: str) -> str:
-    explanation = _explained(model, batch, "ixg", layer, "fp32")
-    (maps,) = explanation.maps(_targets(batch))
-    return "" if bool(maps.any()) else "no path leads from this layer to the logits"
 
 
 def _flaw_of_loss(model: nn.Module, maps: Tensor, batch: Batch, loss: str) -> str:

@@ -22,7 +22,8 @@ from mg_core.models.resnet import TinyResNet
 @MODELS.register("broken_tiny")
 class Broken(TinyResNet):
     def forward(self, inputs):
-        raise RuntimeError("a model of the user's own")
+        if len(inputs) > 4: raise RuntimeError("a model of the user's own")  # not in a rehearsal
+        return super().forward(inputs)
 """
 
 VARIANTS = """

@@ -78,11 +78,12 @@ def test_combinations_that_cannot_work_are_named_and_a_run_refuses_them(
         "loss": {"energy": 0.1, "no_gradient": 0.1},
     }
     said = " ".join(mg_sweep("check", write(sweep), code=1, **own).stdout.split())
-    assert "cannot work: aside gradcam@mid1, energy: no path leads from this layer" in said
+    problem = "aside gradcam@mid1, energy: layer 'mid1' of Aside has no influence on the logits"
+    assert f"cannot work: {problem}" in said
     assert "vanilla_tiny gradcam@final, no_gradient: the loss does not depend on the maps" in said
     assert "aside gradcam@final, energy" not in said
     said = " ".join(mg_sweep("run", write(sweep), code=2, **own).stderr.split())
-    assert "error: grid: aside gradcam@mid1, energy: no path leads from this layer" in said
+    assert f"error: grid: {problem}" in said
     assert not (tmp_path / "store" / "attempts").exists()
     sweep["grid"] |= {"model": "aside", "layer": "final", "loss": {"energy": 0.1}}
     assert "2 complete" in mg_sweep("run", write(sweep), "--runner", "inline", **own).stdout
@@ -92,7 +93,7 @@ def test_contracts_of_ones_own_variants(sweep, write, mg_sweep, own):
     said = mg_sweep("check", "--contracts", "own_variants", code=1, **own).stdout
     assert "loss 'no_gradient'" in said
     assert "loss 'root' of ordinary maps is not finite" in said
-    assert "model 'aside' at layer 'mid1' has maps that are zero" in said
+    assert "model 'aside': layer 'mid1' of Aside has no influence on the logits" in said
     with pytest.raises(Exception, match="module 'json' registers no loss"):
         check_module("json")
 
