@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Generic, TypeVar
 
@@ -23,12 +24,25 @@ def import_variants(modules: Sequence[str], source: str = "imports") -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except (ImportError, TypeError, ValueError) as error:
+        except (ImportError, TypeError) as error:
             raise InputError(
                 f"{source}: module {module!r} cannot be imported ({error}); "
                 "install it on every node or put it on PYTHONPATH"
             ) from None
+        except Exception as error:  # A module of the user's may raise anything.
+            raise InputError(
+                f"{source}: module {module!r} fails when it is imported: {_located(error)}"
+            ) from error
         note_loaded(module)
+
+
+def _located(error: Exception) -> str:
+    """Return what an error says, with its type and the line that raised it."""
+    text = f"{type(error).__name__}: {error}"
+    frames = traceback.extract_tb(error.__traceback__)
+    if isinstance(error, SyntaxError) or not frames:  # Its message has file and line.
+        return text
+    return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})"
 
 
 class Registry(Mapping[str, Variant], Generic[Variant]):

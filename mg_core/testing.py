@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from mg_core.attributions import ATTRIBUTIONS, INPUT, attribute
 from mg_core.errors import InputError
 from mg_core.guidance.rehearsal import gradient_error, in_words, noise_batch, rehearse
-from mg_core.losses import LOSSES, localization_loss
+from mg_core.losses import LOSSES
 from mg_core.models import MODELS, build_model, encode
 from mg_core.registry import Registry, import_variants
 
@@ -227,7 +227,7 @@ def _odd_maps(maps: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _value(name: str, maps: Tensor, masks: Tensor) -> Tensor:
-    return localization_loss(name, maps, masks)
+    return LOSSES[name](maps, masks)
 
 
 def _check_slope(function: Callable[[Tensor], Tensor], point: Tensor, what: str) -> None:

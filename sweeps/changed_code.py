@@ -19,7 +19,9 @@ Answer = Literal["ask", "accept", "rerun"]
 ANSWERS: tuple[Answer, ...] = get_args(Answer)
 
 
-def outdated(plan: Plan, code: Mapping[str, str], store: ResultStore) -> dict[str, set[Change]]:
+def outdated(
+    plan: Plan, code: Mapping[str, str], accepted: Collection[Change]
+) -> dict[str, set[Change]]:
     """Return the trials whose epochs another version of the user's modules computed.
 
     Those that go on and those that are complete count alike. A trial that would begin with the
@@ -28,12 +30,11 @@ def outdated(plan: Plan, code: Mapping[str, str], store: ResultStore) -> dict[st
     Args:
         plan: the trials and how far they are.
         code: version of each module under `imports`.
-        store: their store.
+        accepted: changes that the user lets stand.
     """
     begun = {**plan.edit.begun, **plan.ledger.progress}
     if not any(progress.code for progress in begun.values()):
         return {}
-    accepted = read_accepted(store)
     found = {}
     for trial_id, progress in begun.items():
         modules = modules_of(plan.grid.trials[trial_id], tuple(code))
@@ -53,7 +54,9 @@ def settle_code(
             version.
     """
     with reading(store):
-        found = outdated(plan, code, store)
+        # Who wants them trained again takes back what was accepted.
+        accepted = read_accepted(store) if answer != "rerun" else frozenset()
+        found = outdated(plan, code, accepted)
         if not found:
             return None
         if answer == "accept":

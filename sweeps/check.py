@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from mg_core.losses import LOSSES
 from mg_core.models.study import STUDY_MODELS
 from mg_core.training.measured import known, shape
 from sweeps.grid import Grid, expand
+from sweeps.machine import Machine
 from sweeps.spec import ResourceSpec, SweepSpec
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 FEW_IMAGES = 4
 """Images on which a combination is rehearsed."""
-SPARE = 0.9
-"""Share of a device's memory that trials may fill."""
 
 Say = Callable[[str, int, int], None]
 
@@ -52,58 +50,9 @@ class Place:
     @property
     def name(self) -> str:
         """The model, and what is guided where."""
-        g = self.config.guidance
-        return f"{self.config.model} {g.attribution}@{g.layer}" if g else f"{self.config.model}"
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a machine has.
-
-    Attributes:
-        cpus: CPUs that this process may use.
-        memory: bytes of memory.
-        gpus: bytes of memory of each GPU; empty where trials use none.
-    """
-
-    cpus: int
-    memory: int
-    gpus: tuple[int, ...] = ()
-
-    @classmethod
-    def this(cls, has_gpus: bool) -> Machine:
-        """Return this machine, with its GPUs where trials use them."""
-        gpus: tuple[int, ...] = ()
-        if has_gpus:
-            import torch
-
-            count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-            gpus = tuple(torch.cuda.get_device_properties(n).total_memory for n in range(count))
-        affinity = getattr(os, "sched_getaffinity", None)
-        cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        return cls(cpus, memory, gpus)
-
-    def fitting(self, memory: int, threads: int) -> int:
-        """Return how many trials fit side by side on a GPU, or on the CPUs of a machine without."""
-        share = self.cpus // threads // max(1, len(self.gpus))
-        by_memory = int(SPARE * (min(self.gpus) if self.gpus else self.memory) // max(1, memory))
-        return max(1, min(share, by_memory))
-
-    def resources(self, memory: int, threads: int) -> ResourceSpec:
-        """Return what a trial should reserve, so that as many as fit run side by side."""
-        n = self.fitting(memory, threads)
-        if self.gpus:
-            # Rounded down, since n shares must fit into one GPU.
-            return ResourceSpec(cpu=threads, gpu=int(1000 / n) / 1000)
-        return ResourceSpec(cpu=threads, memory_gb=round(memory / 1e9 / SPARE + 0.05, 1))
-
-    def room(self, wanted: ResourceSpec, most: int | None) -> int:
-        """Return how many trials with these resources run at a time."""
-        counts = [self.cpus / wanted.cpu]
-        counts += [len(self.gpus) / wanted.gpu] if wanted.gpu and self.gpus else []
-        counts += [self.memory / 1e9 / wanted.memory_gb] if wanted.memory_gb else []
-        return max(1, min(int(min(counts)), most or 10**9))
+        g, seed = self.config.guidance, f" s{self.config.seed}"
+        label = self.config.front_label.removesuffix(seed)
+        return label.replace(f" {g.loss}", "", 1) if g else label
 
 
 @dataclass
@@ -149,6 +98,17 @@ class Check:
         return total
 
     @property
+    def sweep_seconds(self) -> float:
+        """Expected time of the sweep here, where guided trials wait for their baselines."""
+        longest = dict.fromkeys(("baseline", "guided"), 0.0)
+        for number, found in self.measured.items():
+            config = self.places[number].config
+            seconds = config.epochs * found.epoch_seconds
+            seconds += found.validation_seconds if config.kind == "guided" else 0.0
+            longest[config.kind] = max(longest[config.kind], seconds)
+        return max(self.trial_seconds / self.at_a_time, sum(longest.values()))
+
+    @property
     def memory_bytes(self) -> int:
         """Memory of the largest trial."""
         return max((found.memory_bytes for found in self.measured.values()), default=0)
@@ -157,14 +117,14 @@ class Check:
     def store_bytes(self) -> tuple[int, int]:
         """Least and most bytes of weights: one epoch kept of each trial, or every one.
 
-        Where states are kept, both count that of each trial: its weights and Adam's two moments.
+        Where states are kept, both count that of each trial.
         """
         least = most = 0
         for number, found in self.measured.items():
             place = self.places[number]
-            n_states = 3 * place.n_trials if self.spec.keep_states and place.config.epochs else 0
-            least += (place.n_trials + n_states) * found.weights_bytes
-            most += n_states * found.weights_bytes
+            n_states = place.n_trials if self.spec.keep_states and place.config.epochs else 0
+            least += place.n_trials * found.weights_bytes + n_states * found.state_bytes
+            most += n_states * found.state_bytes
             is_baseline = place.config.kind == "baseline"
             most += (place.n_trials if is_baseline else place.n_epochs) * found.weights_bytes
         return least, most

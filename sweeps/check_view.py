@@ -47,13 +47,13 @@ def _totals(found: Check) -> list[str]:
     if not found.measured:
         return lines
     least, most = found.store_bytes
-    seconds, n = found.trial_seconds, found.at_a_time
+    n = found.at_a_time
     devices = ", ".join(sorted({measured.device for measured in found.measured.values()}))
     lines += [
         f"store: {gigabytes(least)} if each trial keeps the weights of one epoch, "
         f"{gigabytes(most)} if of all",
-        f"time: about {duration(seconds / n)} on {devices} with {n} trials at a time "
-        f"({duration(seconds)} one by one)",
+        f"time: about {duration(found.sweep_seconds)} on {devices} with {n} trials at a time "
+        f"({duration(found.trial_seconds)} one by one), besides the start of Ray",
     ]
     wanted = found.resources.model_dump(exclude_none=True, exclude_defaults=True)
     shown = ", ".join(f"{key}: {value:g}" for key, value in {"cpu": 1, **wanted}.items())
@@ -70,7 +70,7 @@ def recalled_line(found: Check) -> str:
     devices = ", ".join(sorted({measured.device for measured in found.measured.values()}))
     return (
         f"as measured on {devices}: all trials take about "
-        f"{duration(found.trial_seconds / found.at_a_time)} with {found.at_a_time} at a time, and "
+        f"{duration(found.sweep_seconds)} with {found.at_a_time} at a time, and "
         f"{gigabytes(least)} to {gigabytes(most)} of the store"
     )
 

@@ -192,7 +192,7 @@ def table(
     """
     found = Table(title=title, title_justify="left", box=None)
     for name in texts:
-        found.add_column(name)
+        found.add_column(name, overflow="fold")
     for name in numbers:
         found.add_column(name, no_wrap=True, justify="right")
     for row in rows[:limit]:

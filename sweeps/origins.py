@@ -144,6 +144,7 @@ def _choose(spec: SweepSpec, origin: str, model: str, seed: int) -> str:
             (config,) = candidates.values()
             if config.model != model:
                 raise InputError(f"{KEY}: trial {name} of {uri} is a {config.model}, no {model}")
+            _check_classes(spec, config, f"trial {name} of {uri}")
         else:
             options = spec.data.model_dump(exclude={"root", "cache"})
             data = data_config(**options, source="data")
@@ -156,6 +157,28 @@ def _choose(spec: SweepSpec, origin: str, model: str, seed: int) -> str:
             state = "kept no weights yet" if name else "is not complete"
             raise InputError(f"{KEY}: {what} {state}")
         return _file(store, progress, candidates)
+
+
+def _check_classes(spec: SweepSpec, config: TrialConfig, what: str) -> None:
+    """Refuse a network whose logits stand for other classes, or in another order.
+
+    Raises:
+        InputError: says both.
+    """
+    from mg_core.data import class_names
+
+    place = (spec.data.root, spec.data.cache)
+    options = spec.data.model_dump(exclude={"root", "cache"})
+    own = class_names(data_config(**options, source="data"), *place)
+    try:
+        theirs = class_names(config.data, *place)
+    except InputError:
+        return  # Its data are not here; that their number fits is checked when it is loaded.
+    if theirs != own:
+        raise InputError(
+            f"{KEY}: the classes of {what} are {', '.join(theirs)}, those of this sweep are "
+            f"{', '.join(own)}; name the same ones in the same order"
+        )
 
 
 def _baselines(

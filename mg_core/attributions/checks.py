@@ -15,7 +15,13 @@ from torch.autograd.function import once_differentiable
 
 from mg_core.attributions.layout import Layout, certain, find
 from mg_core.attributions.methods import INPUT
-from mg_core.attributions.network import features_of, find_layer, hooked, run_apart
+from mg_core.attributions.network import (
+    features_of,
+    find_layer,
+    hooked,
+    run_apart,
+    with_small_weights,
+)
 from mg_core.errors import InputError
 
 NO_DERIVATIVE = re.compile(
@@ -53,15 +59,28 @@ def layout_of(model: nn.Module, layer: str, shape: torch.Size, inputs: Tensor) -
         return Layout(0, 1, (2, 3), size)
     if sure := certain(shape, len(inputs), size):
         return sure
-    module = find_layer(model, layer)
     known = _layouts.setdefault(model, {})
     # The module too, since a user may put another one in its place.
-    key = (layer, id(module), tuple(inputs.shape[1:]))
+    key = (layer, id(find_layer(model, layer)), tuple(inputs.shape[1:]))
     if key not in known or shape[known[key].batch] != len(inputs):
-        known[key] = find(
-            lambda trials: features_of(model, module, layer, trials), inputs, shape, layer
-        )
+        known[key] = _found(model, layer, shape, inputs)
     return known[key]
+
+
+def _found(model: nn.Module, layer: str, shape: torch.Size, inputs: Tensor) -> Layout:
+    """Find a layout, with the weights that there are or, if they hide it, with small ones.
+
+    Attention that is trained mixes places. The layout is the network's, whatever its weights.
+    """
+
+    def features(network: nn.Module) -> Callable[[Tensor], Tensor]:
+        module = find_layer(network, layer)
+        return lambda trials: features_of(network, module, layer, trials)
+
+    try:
+        return find(features(model), inputs, shape, layer)
+    except InputError:
+        return find(features(with_small_weights(model)), inputs, shape, layer)
 
 
 def check_influence(

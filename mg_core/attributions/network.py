@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -151,6 +152,20 @@ def run_apart(
         return logits_of(
             functional_call(model, {**buffers, **(parameters or {})}, (inputs,)), model
         )
+
+
+def with_small_weights(model: nn.Module) -> nn.Module:
+    """Return a copy of a network whose matrices and kernels are small and random.
+
+    In a network with residual branches every place then keeps to itself, as before any training.
+    """
+    twin = copy.deepcopy(plain(model))
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in twin.parameters():
+            if weight.ndim >= 2:
+                weight.copy_(0.02 * torch.randn(weight.shape, generator=generator))
+    return twin
 
 
 def features_of(model: nn.Module, module: nn.Module, layer: str, inputs: Tensor) -> Tensor:

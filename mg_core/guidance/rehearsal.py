@@ -222,16 +222,22 @@ def _flaw_of_maps(maps: Tensor) -> str:
 
 
 def _flaw_of_loss(model: nn.Module, maps: Tensor, batch: Batch, loss: str) -> str:
+    assert batch.masks is not None
     value = _loss(maps, batch, loss)
     if not bool(value.isfinite()):
         return "the loss is not finite"
     if not value.requires_grad:
         return "the loss does not depend on the maps"
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
-    gradients = [gradient for gradient in found if gradient is not None]
-    if not all(bool(gradient.isfinite().all()) for gradient in gradients):
-        return "the gradient of the loss is not finite"
-    if not any(bool(gradient.any()) for gradient in gradients):
-        return "the loss has no gradient with respect to any weight: nothing would be guided"
-    return ""
+    # Boxes that no positive value lies in may give no gradient, as with Energy; halves hold some.
+    left = torch.zeros_like(batch.masks)
+    left[..., : left.shape[-1] // 2] = True
+    for masks in (batch.masks, left, ~left):
+        value = _loss(maps, replace(batch, masks=masks), loss)
+        found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
+        gradients = [gradient for gradient in found if gradient is not None]
+        if not all(bool(gradient.isfinite().all()) for gradient in gradients):
+            return "the gradient of the loss is not finite"
+        if any(bool(gradient.any()) for gradient in gradients):
+            return ""
+    return "the loss has no gradient with respect to any weight: nothing would be guided"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from mg_core.errors import check_shapes
+from mg_core.errors import InputError, check_shapes
 from mg_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -36,13 +36,17 @@ def localization_loss(name: str, attributions: Tensor, masks: Tensor) -> Tensor:
         (B,) at least float32, differentiable with respect to the attributions.
 
     Raises:
-        InputError: unknown loss, or maps and masks of different shapes.
+        InputError: unknown loss, maps and masks of different shapes, or a loss that does not give
+            one value a map.
     """
     loss = LOSSES[name]
     check_shapes("(B, H, W)", attributions=attributions, masks=masks)
     if attributions.dtype.itemsize < 8:
         attributions = attributions.float()
-    return loss(attributions, masks.bool())
+    found = loss(attributions, masks.bool())
+    if found.shape != attributions.shape[:1]:
+        raise InputError(f"loss {name!r} gives {tuple(found.shape)}, not one value a map")
+    return found
 
 
 @LOSSES.register("energy")

@@ -11,6 +11,8 @@ from mg_core.config import Frozen, Runtime, TrialConfig, digest
 from mg_core.data.cache import cache_folder
 
 FOLDER = "measured"
+RATES = ("weight_decay", "schedule", "warmup_epochs", "label_smoothing", "early_stop")
+"""Settings of training that change no time of an epoch."""
 
 
 class Measured(Frozen):
@@ -50,10 +52,11 @@ class Measured(Frozen):
 
 
 def shape(config: TrialConfig) -> TrialConfig:
-    """Return a configuration without what changes no time: loss, λ, seed, epochs and weights."""
+    """Return a configuration without what changes no time: loss, λ, seed, rates and weights."""
     g = config.guidance
     same = g.model_copy(update={"loss": "", "localization_weight": 0.0}) if g else None
-    update = {"guidance": same, "seed": 0, "epochs": 1, "weights": None}
+    update = {"guidance": same, "seed": 0, "epochs": 1, "weights": None, "learning_rate": 1.0}
+    update |= {name: type(config).model_fields[name].default for name in RATES}
     return config.model_copy(update=update | {"baseline": "" if g else None})
 
 

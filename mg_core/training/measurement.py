@@ -81,6 +81,7 @@ def measure_apart(config: TrialConfig, runtime: Runtime) -> Measured:
 
 def main(config: str, runtime: str) -> None:
     """Measure a trial and print what was measured as JSON."""
+    forget_peak()
     found = measure(TrialConfig.model_validate_json(config), Runtime.model_validate_json(runtime))
     print(found.model_dump_json())
 
@@ -126,7 +127,17 @@ def peak_memory(device: torch.device) -> int:
         # What PyTorch does not count, such as the context of the driver, is held all the time.
         uncounted = total - free - torch.cuda.memory_reserved(device)
         return int(torch.cuda.max_memory_reserved(device) + max(0, uncounted))
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNITS
+
+
+def forget_peak() -> None:
+    """Begin to count this process's memory: it starts with the largest of its parent's."""
+    with contextlib.suppress(OSError):  # Systems without it, such as macOS, do not hand it down.
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _train(

@@ -9,7 +9,7 @@ import pytest
 
 from mg_core.counter import permutation, uniforms
 from mg_core.errors import InputError
-from mg_core.registry import Registry
+from mg_core.registry import Registry, import_variants
 
 
 def test_an_unknown_name_lists_the_choices():
@@ -79,3 +79,23 @@ def test_help_is_quick(program):
         seconds.append(time.perf_counter() - start)
     # What matters is that nothing heavy is imported (torch alone takes seconds).
     assert min(seconds) < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("SCALE = ", "fails when it is imported: SyntaxError: "),
+        ("x = 1 / 0", r"ZeroDivisionError: division by zero \(.*faulty_module.py, line 1\)"),
+        ("import nowhere_to_be_found", "cannot be imported .*PYTHONPATH"),
+        (
+            "from mg_core.losses import LOSSES\nLOSSES.register('energy')(print)",
+            "there is already a loss called 'energy'",
+        ),
+    ],
+)
+def test_a_module_of_the_users_that_fails_is_a_sentence(text, said, tmp_path, monkeypatch):
+    (tmp_path / "faulty_module.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    with pytest.raises(InputError, match=f"imports: module 'faulty_module' {said}|{said}"):
+        import_variants(["faulty_module"])

@@ -175,3 +175,10 @@ def test_errors_name_the_choices_and_the_shapes(maps, masks):
         localization_loss("enrgy", maps, masks)
     with pytest.raises(InputError, match=r"\(4, 5, 7\) and \(4, 5, 6\)"):
         localization_loss("energy", maps, masks[:, :, 1:])
+
+
+def test_a_loss_of_ones_own_gives_one_value_a_map(maps, masks, monkeypatch):
+    monkeypatch.setattr(LOSSES, "_variants", dict(LOSSES))
+    LOSSES.register("scalar")(lambda attributions, masks: attributions.sum())
+    with pytest.raises(InputError, match=r"loss 'scalar' gives \(\), not one value a map"):
+        localization_loss("scalar", maps, masks)

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +12,10 @@ import sweeps
 from mg_core.guidance.rehearsal import noise_batch, rehearse
 from mg_core.models import build_model
 from mg_core.testing import check_module
-from sweeps.check import Machine, check, places_of
+from mg_core.training.measured import Measured
+from sweeps.check import Check, check, places_of
 from sweeps.grid import expand
+from sweeps.machine import Machine
 from sweeps.spec import ResourceSpec, load_spec
 
 OWN = '''
@@ -78,12 +81,12 @@ def test_combinations_that_cannot_work_are_named_and_a_run_refuses_them(
         "loss": {"energy": 0.1, "no_gradient": 0.1},
     }
     said = " ".join(mg_sweep("check", write(sweep), code=1, **own).stdout.split())
-    problem = "aside gradcam@mid1, energy: layer 'mid1' of Aside has no influence on the logits"
-    assert f"cannot work: {problem}" in said
-    assert "vanilla_tiny gradcam@final, no_gradient: the loss does not depend on the maps" in said
-    assert "aside gradcam@final, energy" not in said
+    problem = "energy: layer 'mid1' of Aside has no influence on the logits"
+    assert f"cannot work: aside gradcam@mid1 lr0.001 b8, {problem}" in said
+    assert "gradcam@final lr0.001 b8, no_gradient: the loss does not depend on the maps" in said
+    assert "aside gradcam@final lr0.001 b8, energy" not in said
     said = " ".join(mg_sweep("run", write(sweep), code=2, **own).stderr.split())
-    assert f"error: grid: {problem}" in said
+    assert f"error: grid: aside gradcam@mid1, {problem}" in said
     assert not (tmp_path / "store" / "attempts").exists()
     sweep["grid"] |= {"model": "aside", "layer": "final", "loss": {"energy": 0.1}}
     assert "2 complete" in mg_sweep("run", write(sweep), "--runner", "inline", **own).stdout
@@ -151,6 +154,49 @@ def test_places_hold_all_trials_and_epochs(sweep, write):
     assert sum(place.n_trials for place in places) == len(grid.trials)
     assert sum(place.n_epochs for place in places) == sum(c.epochs for c in grid.trials.values())
     assert [len(place.losses) for place in places] == [0, 1, 1, 1, 1]
+
+
+def test_guided_trials_wait_for_their_baselines(sweep, write):
+    spec = load_spec(write(sweep), ())
+    grid = expand(spec)
+    found = Check(spec, places_of(grid), Machine(cpus=8, memory=64 * 10**9))
+    for number, _ in enumerate(found.places):
+        found.measured[number] = Measured(
+            device="cpu",
+            step_seconds=1.0,
+            image_seconds=0.0,
+            commit_seconds=2.0,
+            n_steps=3,
+            n_images=12,
+            memory_bytes=10**9,
+            weights_bytes=100,
+            state_bytes=300,
+        )
+    # Two epochs of five seconds each, and of a guided trial also epoch 0.
+    assert found.trial_seconds == 10 + 8 * 12
+    assert found.sweep_seconds == max((10 + 8 * 12) / 8, 10 + 12)
+    assert found.store_bytes == (9 * 400, 9 * 300 + 100 + 16 * 100)
+
+
+def test_a_box_without_energy_is_no_hopeless_loss():
+    torch.manual_seed(0)
+    network = build_model("vanilla_tiny", 3)
+    batch = noise_batch(network, 32, 3)
+    nowhere = replace(batch, masks=torch.zeros_like(batch.masks))
+    assert not rehearse(network, nowhere, "gradcam", "input", ["energy", "l1"]).problems
+
+
+def test_memory_is_counted_without_that_of_the_parent():
+    program = (
+        "from mg_core.training.measurement import forget_peak, peak_memory; import torch;"
+        "forget_peak(); print(peak_memory(torch.device('cpu')))"
+    )
+    parent = (
+        "import subprocess, sys; kept = bytearray(3 * 10**9);"
+        f"subprocess.run([sys.executable, '-c', {program!r}], check=True)"
+    )
+    found = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True)
+    assert 10**8 < int(found.stdout) < 2 * 10**9, found.stderr
 
 
 def test_a_rehearsal_changes_nothing_of_the_network():

@@ -131,6 +131,24 @@ def test_a_trial_of_a_store_by_its_name(short, desk, write, tmp_path):
     assert f"/checkpoints/{guided}/" in config.origin
 
 
+@pytest.mark.parametrize("classes", [["ring", "star"], ["star", "ring", "cross"]])
+def test_a_trial_of_other_classes_is_refused(short, desk, write, tmp_path, classes):
+    short["data"] = {"name": "voc2007", "root": str(tmp_path), "image_size": 24}
+    short["data"]["options"] = {"classes": classes}
+    short["baseline"] = {"epochs": 1}
+    store = ResultStore(str(tmp_path / "other"))
+    (trained,) = expand(load_spec(write(short), [])).baselines.values()
+    options = {**trained.data.options, "classes": "star,ring"}
+    config = trained.model_copy(
+        update={"data": trained.data.model_copy(update={"options": options})}
+    )
+    store.put_trials({config.trial_id: config})
+    store.put_spec("name: other\n")
+    short["baseline"] = {"from": f"{store.uri}#trial={config.trial_id}"}
+    with pytest.raises(InputError, match="are star, ring, those of this sweep are "):
+        expand(load_spec(write(short), []))
+
+
 def test_by_model_and_by_seed(short, write, tmp_path):
     names = [tmp_path / f"{name}.pt" for name in ("a", "b", "c")]
     for number, name in enumerate(names):

@@ -147,6 +147,10 @@ def test_changed_code_is_asked_about_and_accepted_once(run, own, mg_sweep, tmp_p
     told = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "fronts with rows from different versions of your own code: 1" in told.stderr
 
+    # Who wants them trained again after all takes the acceptance back.
+    assert "2 trials are trained again" in run("--set", more, "--rerun-code")
+    assert read_results(store).mixed_code is None
+
 
 def test_changed_code_is_run_again(run, tmp_path):
     run()

@@ -8,8 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from mg_core.attributions import attribute
+from mg_core.attributions.checks import layout_of
+from mg_core.attributions.layout import find
+from mg_core.attributions.network import features_of, find_layer
 from mg_core.errors import InputError
 from mg_core.guidance import Batch, Guidance, guided_step
+from mg_core.models import build_model
 
 CLASSES = torch.tensor([2, 0, 1])
 SIZE = 16
@@ -351,3 +355,19 @@ def test_what_a_network_keeps_in_evaluation_mode_does_not_grow_old(inputs):
     model.eval()
     found = model.mid(torch.zeros(16, 6, dtype=torch.float64))
     torch.testing.assert_close(found, torch.ones(16, 6, dtype=torch.float64).tanh())
+
+
+def test_trained_attention_hides_no_layout():
+    torch.manual_seed(0)
+    network = build_model("timm/vit_tiny_patch16_224", 3, image_size=64)
+    with torch.no_grad():  # Sharp attention to a few places mixes all others up, as training does.
+        for name, weight in network.named_parameters():
+            if "attn" in name and weight.ndim == 2:
+                weight.mul_(12)
+    inputs = torch.rand(2, 3, 64, 64)
+    module = find_layer(network, "final")
+    shape = features_of(network, module, "final", inputs).shape
+    with pytest.raises(InputError, match="where its places are cannot be told"):
+        find(lambda trials: features_of(network, module, "final", trials), inputs, shape, "final")
+    found = layout_of(network, "final", shape, inputs)
+    assert (found.grid, found.first, found.channels) == ((4, 4), 1, 2)
