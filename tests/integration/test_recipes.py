@@ -70,7 +70,7 @@ def test_more_learning_rates_extend_a_store(recipes, write, mg_sweep, tmp_path):
     recipes["grid"]["learning_rate"] = [1e-3, 1e-4, 1e-5]
     path = write(recipes)
     said = mg_sweep("run", path, "--runner", "inline", code=2).stderr
-    assert "--extend adds what is new" in " ".join(said.split())
+    assert "--extend takes the change: new trials: " in " ".join(said.split())
     mg_sweep("run", path, "--runner", "inline", "--extend")
     after = analysis.load(str(tmp_path / "store"))
     kept = after[after["trial_id"].isin(before["trial_id"])].reset_index(drop=True)
