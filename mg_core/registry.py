@@ -6,8 +6,8 @@ import difflib
 import importlib
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, TypeVar
 
 from mg_core.errors import InputError
 from mg_core.sources import note_loaded
@@ -43,6 +43,25 @@ def _located(error: Exception) -> str:
     if isinstance(error, SyntaxError) or not frames:  # Its message has file and line.
         return text
     return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})"
+
+
+def named_object(name: str) -> Any:
+    """Return what a dotted name stands for; None if its module has no such thing.
+
+    Raises:
+        InputError: the module cannot be imported.
+    """
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute, None)
+    except ImportError as error:
+        raise InputError(f"{name} cannot be imported: {error}") from None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is closest to one; empty if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 class Registry(Mapping[str, Variant], Generic[Variant]):
@@ -97,8 +116,7 @@ class Registry(Mapping[str, Variant], Generic[Variant]):
         return len(self._variants)
 
     def _unknown(self, name: str) -> str:
-        close = difflib.get_close_matches(str(name), self._variants, n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
+        hint = did_you_mean(str(name), self._variants)
         return f"unknown {self.kind} {name!r}{hint}; choose from {', '.join(self._variants)}"
 
 

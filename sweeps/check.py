@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mg_core.attributions import ATTRIBUTIONS
+from mg_core.columns import AXES, configured
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError
 from mg_core.losses import LOSSES
@@ -33,26 +34,51 @@ Say = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Trials that take the same time: they differ in loss, λ and seed alone.
+    """Trials whose epochs take the same time, see `mg_core.training.measured.shape`."""
 
-    Attributes:
-        config: one of the trials.
-        losses: localization losses of all of them; empty for baselines.
-        n_epochs: epochs of all of them, epoch 0 not counted.
-        n_trials: how many there are.
-    """
+    configs: tuple[TrialConfig, ...]
 
-    config: TrialConfig
-    losses: tuple[str, ...]
-    n_epochs: int
-    n_trials: int
+    @property
+    def config(self) -> TrialConfig:
+        """One of the trials."""
+        return self.configs[0]
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Localization losses of all of them; empty for baselines."""
+        return tuple(dict.fromkeys(c.guidance.loss for c in self.configs if c.guidance))
+
+    @property
+    def n_trials(self) -> int:
+        """How many there are."""
+        return len(self.configs)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of all of them, epoch 0 not counted."""
+        return sum(config.epochs for config in self.configs)
 
     @property
     def name(self) -> str:
-        """The model, and what is guided where."""
-        g, seed = self.config.guidance, f" s{self.config.seed}"
-        label = self.config.front_label.removesuffix(seed)
-        return label.replace(f" {g.loss}", "", 1) if g else label
+        """The model, what is guided where, and the unusual settings that all of them share."""
+        g = self.config.guidance
+        shared = []
+        for axis in AXES:
+            value = configured(self.config, axis)
+            is_own = axis.usual is not ... and (g or not axis.is_of_guidance)
+            if (
+                is_own
+                and value != axis.usual
+                and all(configured(c, axis) == value for c in self.configs)
+            ):
+                shared.append(axis.brief.format(value))
+        place = f"{g.attribution}@{g.layer}" if g else "baseline"
+        return " ".join([self.config.model, place, *shared])
+
+    def longest(self, measured: Measured) -> float:
+        """Return the expected time of the longest of them."""
+        seconds = max(config.epochs for config in self.configs) * measured.epoch_seconds
+        return seconds + (measured.validation_seconds if self.config.guidance else 0.0)
 
 
 @dataclass
@@ -102,10 +128,9 @@ class Check:
         """Expected time of the sweep here, where guided trials wait for their baselines."""
         longest = dict.fromkeys(("baseline", "guided"), 0.0)
         for number, found in self.measured.items():
-            config = self.places[number].config
-            seconds = config.epochs * found.epoch_seconds
-            seconds += found.validation_seconds if config.kind == "guided" else 0.0
-            longest[config.kind] = max(longest[config.kind], seconds)
+            place = self.places[number]
+            kind = place.config.kind
+            longest[kind] = max(longest[kind], place.longest(found))
         return max(self.trial_seconds / self.at_a_time, sum(longest.values()))
 
     @property
@@ -150,15 +175,7 @@ def places_of(grid: Grid) -> list[Place]:
     groups: dict[str, list[TrialConfig]] = {}
     for config in grid.trials.values():
         groups.setdefault(shape(config).canonical, []).append(config)
-    return [
-        Place(
-            config=members[0],
-            losses=tuple(dict.fromkeys(c.guidance.loss for c in members if c.guidance)),
-            n_epochs=sum(c.epochs for c in members),
-            n_trials=len(members),
-        )
-        for members in groups.values()
-    ]
+    return [Place(tuple(members)) for members in groups.values()]
 
 
 def check(spec: SweepSpec, exact: bool = False, say: Say | None = None) -> Check:

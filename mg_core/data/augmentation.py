@@ -8,7 +8,6 @@ has no box at that step. Labels stay those of the image.
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,6 +25,7 @@ from torchvision.transforms import v2
 from mg_core.counter import digest
 from mg_core.errors import InputError
 from mg_core.recipe import Named, Transform
+from mg_core.registry import named_object
 
 Guard = Callable[[str], AbstractContextManager[Any]]
 """A context for a transform of a name."""
@@ -185,11 +185,7 @@ def _named(value: Any) -> Named:
 def _transform_class(name: str) -> Callable[..., v2.Transform]:
     found: Any = None
     if "." in name:
-        module, _, attribute = name.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(module), attribute, None)
-        except ImportError as error:
-            raise InputError(f"{name} cannot be imported: {error}") from None
+        found = named_object(name)
         known: Mapping[str, Any] = {}
     else:
         known = _classes()

@@ -40,7 +40,7 @@ def check_guidance(
         >>> check_guidance(network, [("ixg", "input")], [("gradcam", "layer4")], image_size=64)
     """
     parameter = next(model.parameters())
-    with _unchanged(model):
+    with unchanged(model):
         torch.manual_seed(0)
         images = torch.rand(2, 3, image_size, image_size)
         inputs = encode(model, images.to(parameter.device, parameter.dtype))
@@ -53,7 +53,7 @@ def check_guidance(
 
 
 @contextmanager
-def _unchanged(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Put buffers and random numbers back: batch norms follow the batches that they see."""
     before = {name: values.clone() for name, values in model.named_buffers()}
     devices = {p.device for p in model.parameters() if p.device.type == "cuda"}

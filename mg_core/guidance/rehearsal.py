@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,6 +13,7 @@ from mg_core.attributions import explain, upsample
 from mg_core.attributions.explanation import Explanation
 from mg_core.config import Precision
 from mg_core.errors import InputError
+from mg_core.guidance.preflight import unchanged
 from mg_core.guidance.step import AUTOCAST, Batch
 from mg_core.losses import localization_loss
 from mg_core.models import encode
@@ -68,7 +68,7 @@ def rehearse(
         exact: compare gradients with finite differences, in double precision.
     """
     model.train()
-    with _unchanged_buffers(model):
+    with unchanged(model):
         return _rehearse(model, batch, attribution, layer, losses, precision, exact)
 
 
@@ -101,17 +101,6 @@ def _rehearse(
             flaw = in_words(error)
         problems |= {loss: flaw} if flaw else {}
     return Rehearsal(size, problems, errors)
-
-
-@contextlib.contextmanager
-def _unchanged_buffers(model: nn.Module) -> Iterator[None]:
-    """Restore running statistics at the end."""
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    try:
-        yield
-    finally:
-        for name, buffer in model.named_buffers():
-            buffer.copy_(before[name])
 
 
 def noise_batch(model: nn.Module, image_size: int, num_classes: int, count: int = 2) -> Batch:

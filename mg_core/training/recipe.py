@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError, NumericalError
+from mg_core.registry import did_you_mean, named_object
 from mg_core.training.schedule import rate_factor
 
 KEYS_OF_THEIR_OWN = {"lr": "learning_rate", "weight_decay": "weight_decay"}
@@ -157,14 +156,9 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     known.pop("optimizer")
     found: Any = known.get(name)
     if "." in name:
-        module, _, attribute = name.rpartition(".")
-        try:
-            found = getattr(importlib.import_module(module), attribute, None)
-        except ImportError as error:
-            raise InputError(f"{name} cannot be imported: {error}") from None
+        found = named_object(name)
     if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
         return found
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    hint = did_you_mean(name, known)
     choices = f"{', '.join(known)}, or the dotted name of a class"
     raise InputError(f"unknown optimizer {name!r}{hint}; choose from {choices}")
