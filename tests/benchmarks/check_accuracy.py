@@ -27,13 +27,14 @@ from tests.conftest import SWEEP
 MODELS = {"vanilla_tiny": 64, "bcos_tiny": 64, "vanilla_resnet18": 96}
 """Models with the side of their images."""
 TRIAL = """
-import json, resource, sys
+import json, sys, torch
 from mg_core.config import Runtime, TrialConfig
 from mg_core.training.execution import run_trial
+from mg_core.training.measurement import peak_memory
 config, runtime = map(json.dumps, json.load(sys.stdin))
 trial = TrialConfig.model_validate_json(json.loads(config))
 *_, end = run_trial(trial, Runtime.model_validate_json(json.loads(runtime)))
-print(json.dumps([end.state, end.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]))
+print(json.dumps([end.state, end.seconds, peak_memory(torch.device('cpu'))]))
 """
 
 
@@ -78,9 +79,8 @@ def measure(model: str, folder: Path) -> None:
         done = subprocess.run(
             [sys.executable, "-c", TRIAL], input=request, capture_output=True, text=True, check=True
         )
-        state, seconds, kilobytes = json.loads(done.stdout.splitlines()[-1])
+        state, seconds, memory = json.loads(done.stdout.splitlines()[-1])
         assert state == "complete", done.stderr
-        memory = kilobytes * 1024
         print(
             f"{place.name:48} {seconds:8.1f} {seconds / expected:6.2f} {memory / 1e6:6.0f} "
             f"{memory / measured.memory_bytes:6.2f}",

@@ -111,9 +111,11 @@ def test_what_is_measured_is_what_a_run_takes(sweep, write, tmp_path):
     sweep["grid"] |= {"attribution": "ixg", "layer": "input", "loss": {"energy": 0.01}}
     spec = load_spec(write(sweep), (), str(tmp_path / "store"))
     found = check(spec)
+    # Not `ru_maxrss`, which on Linux begins at what the process held that started this one.
     program = (
-        "import sys, resource, sweeps; sweeps.run(sys.argv[1], store=sys.argv[2], runner='inline');"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)"
+        "import sys, sweeps, torch; sweeps.run(sys.argv[1], store=sys.argv[2], runner='inline');"
+        "from mg_core.training.measurement import peak_memory;"
+        "print(peak_memory(torch.device('cpu')))"
     )
     arguments = [sys.executable, "-c", program, str(write(sweep)), str(tmp_path / "store")]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
