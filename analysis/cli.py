@@ -186,17 +186,23 @@ def report(
     ] = True,
     example: Annotated[
         bool,
-        typer.Option("--example", help="Report the recorded study, by default into ./example."),
+        typer.Option(
+            "--example",
+            help="Report a recorded study, of the name given or the paper's, by default "
+            "into ./example.",
+        ),
     ] = False,
 ) -> None:
     """Test what is left to test, draw everything, and write one HTML page."""
-    from analysis.example import recorded_study
+    from analysis.example import recorded_study, studies
     from analysis.pipeline import Testing
     from analysis.pipeline import report as written
 
-    if bool(stores) == example:
+    if not stores and not example:
         raise InputError("name the stores to report on, or --example for the recorded study")
-    sources = recorded_study() if example else stores or []
+    if example and len(stores or []) > 1:
+        raise InputError(f"--example reports one study; choose from {', '.join(studies())}")
+    sources = recorded_study(*(stores or [])) if example else stores or []
     place = out or (Path("example") if example else None)
     testing = Testing(data, device, runner, address, heatmaps) if test and not example else None
     named = _names(objectives)

@@ -134,18 +134,48 @@ def refused(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture(scope="session")
+def warm():
+    """Return a process that runs command lines without importing PyTorch again."""
+    from warm import Warm
+
+    process = Warm()
+    yield process
+    process.close()
+
+
 @pytest.fixture
-def mg_sweep(tmp_path, command):
-    """Run the command line, and check its exit code."""
+def mg_sweep(tmp_path, command, warm):
+    """Run the command line, and check its exit code.
+
+    One with an environment of its own runs in a fresh process, unless it is a place to import from.
+    """
 
     def run(*arguments, code=0, **environment):
-        found = subprocess.run(
-            [*command, *map(str, arguments)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environment},
-        )
+        own = {**os.environ, **environment}
+        if environment.keys() <= {"PYTHONPATH"}:
+            found = warm.run("mg-sweep", arguments, tmp_path, own)
+        else:
+            found = subprocess.run(
+                [*command, *map(str, arguments)],
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                env=own,
+            )
+        assert found.returncode == code, found.stdout + found.stderr
+        return found
+
+    return run
+
+
+@pytest.fixture
+def mg_analysis(tmp_path, warm):
+    """Run the command line of the analysis where own modules are found, and check its exit code."""
+
+    def run(*arguments, code=0):
+        own = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        found = warm.run("mg-analysis", arguments, tmp_path, own)
         assert found.returncode == code, found.stdout + found.stderr
         return found
 

@@ -1,7 +1,8 @@
-"""The recorded study: what `sweeps/study*.yaml` measured once, without its checkpoints.
+"""Recorded studies: what sweeps of this project measured once, without their checkpoints.
 
-`record` writes the files of this package from finished and tested stores, `recorded_study` reads
-them back as `analysis.results.Results`, so that a report needs no training.
+Each folder here is one: `study` is that of `sweeps/study*.yaml`, and others have the name of their
+sweep file. `record` writes a folder from finished and tested stores, `recorded_study` reads one
+back as `analysis.results.Results`, so that a report needs no training.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from analysis.plots import drawings
 from analysis.plots.cells import key_of, records
 from analysis.results import Results
 from mg_core.config import EvaluationPair, TrialConfig
+from mg_core.errors import InputError
 from mg_core.store import tables as schema
 from mg_core.store.layout import heatmaps_name
 from mg_core.store.ledger import Ledger
 from mg_core.store.progress import Progress
 
 ROWS, TESTS, HEATMAPS, SWEEP = "rows.parquet", "tests.parquet", "heatmaps.parquet", "sweep.json.gz"
+STUDY = "study"
 IMAGES = 3
 """Heat maps kept of each checkpoint that a figure may show."""
 UNREAD = ["val_iou_by_threshold"]
@@ -42,7 +45,7 @@ def record(results: Results, folder: Path, commit: str) -> None:
     _write(_shown_maps(results), schema.HEATMAPS, folder / HEATMAPS)
     content = {
         "commit": commit,
-        "spec": dict(results.spec) | {"name": "recorded study", "store": None},
+        "spec": dict(results.spec) | {"name": f"recorded {folder.name}", "store": None},
         "trials": [config.model_dump(mode="json") for config in results.trials.values()],
         "progress": [
             {name: value for name, value in asdict(found).items() if name != "front"}
@@ -55,11 +58,27 @@ def record(results: Results, folder: Path, commit: str) -> None:
     (folder / SWEEP).write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
-def recorded_study(folder: Path | None = None) -> Results:
-    """Return the study that comes with this package, or one that `record` wrote to a folder."""
-    if folder is None:
-        with as_file(files("analysis.example")) as own:
-            return recorded_study(own)
+def studies() -> list[str]:
+    """Return the names of the studies that come with this package, the study of the paper first."""
+    found = (place.name for place in files(__name__).iterdir() if (place / SWEEP).is_file())
+    return sorted(found, key=lambda name: (name != STUDY, name))
+
+
+def recorded_study(study: str | Path = STUDY) -> Results:
+    """Return a study that comes with this package, by name, or one that `record` wrote to a folder.
+
+    Raises:
+        InputError: no study of that name comes with this package.
+    """
+    if isinstance(study, Path):
+        return _read_study(study)
+    if study not in studies():
+        raise InputError(f"no recorded study {study!r}; choose from {', '.join(studies())}")
+    with as_file(files(__name__) / study) as folder:
+        return _read_study(folder)
+
+
+def _read_study(folder: Path) -> Results:
     content = json.loads(gzip.decompress((folder / SWEEP).read_bytes()))
     maps = _heatmaps(folder / HEATMAPS)
     progress = [Progress.read(json.dumps(found).encode(), SWEEP) for found in content["progress"]]

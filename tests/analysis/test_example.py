@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis.claims import judge
-from analysis.example import record, recorded_study
+from analysis.example import record, recorded_study, studies
 from analysis.plots import drawings
 from analysis.results import read_results
 
@@ -50,6 +50,16 @@ def test_axes_that_were_not_known_when_it_was_recorded_are_at_their_usual_values
     rows = recorded_study().rows
     assert set(rows["optimizer"]) == {"adam"}
     assert rows["augment"].isna().all()
+
+
+def test_a_study_is_named_or_refused(mg_analysis):
+    assert studies()[0] == "study"
+    code, _, said = mg_analysis("report", "--example", "stduy")
+    assert code == 2
+    assert "no recorded study 'stduy'; choose from study" in said
+    code, _, said = mg_analysis("report", "--example", "study", "study")
+    assert code == 2
+    assert "--example reports one study; choose from study" in said
 
 
 def test_the_recorded_study_is_reported_without_any_store(tmp_path):

@@ -1,8 +1,5 @@
 """Two models on every data set, with few and with coarse boxes, from files to tested rows."""
 
-import subprocess
-import sys
-
 import pytest
 
 import analysis
@@ -30,7 +27,7 @@ def roots(tmp_path_factory, real_data):
 
 @pytest.mark.parametrize("name", ["shapes", "voc2007", "coco2014", "waterbirds100"])
 def test_two_models_with_few_and_with_coarse_boxes(
-    name, roots, sweep, write, mg_sweep, tmp_path, monkeypatch
+    name, roots, sweep, write, mg_sweep, tmp_path, monkeypatch, mg_analysis
 ):
     options = {"train": 40, "val": 20, "test": 20, "size": 32} if name == "shapes" else {}
     sweep["data"] = {"name": name, "image_size": 32, "options": options}
@@ -60,8 +57,7 @@ def test_two_models_with_few_and_with_coarse_boxes(
     fewest = guided.groupby("annotated_fraction")["n_annotated"].max()
     assert 1 <= fewest[0.01] < fewest[0.1] < fewest[1.0]
 
-    program = "import sys; sys.argv[0] = 'mg-analysis'; from analysis.cli import main; main()"
-    subprocess.run([sys.executable, "-c", program, "test", "store"], cwd=tmp_path, check=True)
+    mg_analysis("test", "store")
     tested = load_tests(str(tmp_path / "store"))
     assert tested["test_f1"].notna().all()
     if name == "waterbirds100":

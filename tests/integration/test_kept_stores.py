@@ -7,10 +7,7 @@ encode the synthetic pictures differently.
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 
@@ -35,23 +32,6 @@ def kept(request, repository, tmp_path):
     return tmp_path / "kept"
 
 
-@pytest.fixture
-def mg_analysis(tmp_path):
-    """Run `mg-analysis` where the store's own variants can be imported."""
-
-    def run(*arguments):
-        program = "import sys; sys.argv[0] = 'mg-analysis'; from analysis.cli import main; main()"
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        command = [sys.executable, "-c", program, *map(str, arguments)]
-        found = subprocess.run(
-            command, cwd=tmp_path, capture_output=True, text=True, env=environment
-        )
-        assert found.returncode == 0, found.stderr
-        return found.stdout
-
-    return run
-
-
 def test_its_table_reads_as_it_was_written(kept):
     frame = analysis.load(str(kept))
     assert len(frame) == 13
@@ -65,9 +45,9 @@ def test_its_table_reads_as_it_was_written(kept):
 
 
 def test_it_is_reported_from_its_own_tests(kept, mg_analysis):
-    said = mg_analysis("report", kept, "--no-test")
+    said = mg_analysis("report", kept, "--no-test").stdout
     assert said.startswith("report: ")
-    findings = json.loads(mg_analysis("findings", kept, "--json"))
+    findings = json.loads(mg_analysis("findings", kept, "--json").stdout)
     assert len(findings) == 10
 
 

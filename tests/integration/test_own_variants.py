@@ -1,9 +1,5 @@
 """A loss, an attribution, a model and a data set of the user's own, in a sweep on real Ray."""
 
-import os
-import subprocess
-import sys
-
 import pandas as pd
 
 import analysis
@@ -50,7 +46,7 @@ class TwoLayers(Model):
 
 
 def test_own_variants_work_in_a_sweep_without_a_change_of_this_package(
-    sweep, write, mg_sweep, tmp_path
+    sweep, write, mg_sweep, tmp_path, mg_analysis
 ):
     (tmp_path / "my_package").mkdir()
     (tmp_path / "my_package" / "__init__.py").write_text(PACKAGE)
@@ -71,9 +67,7 @@ def test_own_variants_work_in_a_sweep_without_a_change_of_this_package(
     assert set(guided["loss"]) == {"outside", "energy"}
     assert guided["val_epg"].notna().all()
 
-    program = "import sys; sys.argv[0] = 'mg-analysis'; from analysis.cli import main; main()"
-    arguments = [sys.executable, "-c", program, "test", "store"]
-    subprocess.run(arguments, cwd=tmp_path, check=True, env={**os.environ, **environment})
+    mg_analysis("test", "store")
     tested = pd.concat(
         pd.read_parquet(file) for file in (tmp_path / "store" / "test").rglob("*.parquet")
     )

@@ -1,9 +1,6 @@
 """A sweep over training settings, from its plan to its fronts, tables and report, on real Ray."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -26,7 +23,7 @@ def recipes(sweep):
 
 
 def test_learning_rates_are_configurations_with_fronts_of_their_own(
-    recipes, write, mg_sweep, tmp_path
+    recipes, write, mg_sweep, tmp_path, mg_analysis
 ):
     path = write(recipes)
     planned = mg_sweep("plan", path).stdout
@@ -49,9 +46,7 @@ def test_learning_rates_are_configurations_with_fronts_of_their_own(
     starts = analysis.tables(store)["baselines"].frame
     assert set(starts["optimizer"]) == {"adam", "sgd(momentum=0.5)"}
     assert "learning_rate" not in starts  # which the baselines share
-    program = "import sys; sys.argv[0] = 'mg-analysis'; from analysis.cli import main; main()"
-    command = [sys.executable, "-c", program, "report", store, "--no-test"]
-    subprocess.run(command, cwd=tmp_path, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    mg_analysis("report", store, "--no-test")
     page = (tmp_path / "store" / "analysis" / "report.html").read_text(encoding="utf-8")
     assert "learning rate 0.0001" in page
     status = json.loads(mg_sweep("status", store, "--json").stdout)

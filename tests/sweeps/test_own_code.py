@@ -1,7 +1,6 @@
 """The user's own code is part of what makes results: versions of it are not mixed in silence."""
 
 import json
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -115,7 +114,7 @@ def test_a_trial_records_the_modules_that_it_comes_from(run, tmp_path):
     assert found["mine", 0.1] == found["mine", 1.0] == {0: code}
 
 
-def test_changed_code_is_asked_about_and_accepted_once(run, own, mg_sweep, tmp_path):
+def test_changed_code_is_asked_about_and_accepted_once(run, own, mg_sweep, mg_analysis, tmp_path):
     run()
     before = rows(tmp_path / "store")
     (tmp_path / "helpers" / "scale.py").write_text("FACTOR = 3.0\n")
@@ -143,8 +142,7 @@ def test_changed_code_is_asked_about_and_accepted_once(run, own, mg_sweep, tmp_p
     assert read_results(store).mixed_code.startswith(
         "fronts with rows from different versions of your own code: 1 (my_loss "
     )
-    arguments = [sys.executable, "-c", "from analysis.cli import main; main()", "tables", "store"]
-    told = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=True)
+    told = mg_analysis("tables", "store")
     assert "fronts with rows from different versions of your own code: 1" in told.stderr
 
     # Who wants them trained again after all takes the acceptance back.
@@ -203,12 +201,10 @@ def test_a_module_that_changes_during_a_run_stops_it(own, mg_sweep, tmp_path, ru
     assert "module 'my_loss' has changed since it computed 1 trials" in said
 
 
-def test_checkpoints_of_another_version_are_not_tested_with_this_one(run, tmp_path):
+def test_checkpoints_of_another_version_are_not_tested_with_this_one(run, mg_analysis, tmp_path):
     run()
     (tmp_path / "helpers" / "scale.py").write_text("FACTOR = 3.0\n")
-    arguments = [sys.executable, "-c", "from analysis.cli import main; main()", "test", "store"]
-    found = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
-    assert found.returncode == 1
+    found = mg_analysis("test", "store", code=1)
     assert (
         "checkpoints that another version of your own code trained: module 'my_loss'"
         in found.stderr
