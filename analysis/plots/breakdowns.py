@@ -27,6 +27,10 @@ from mg_core.columns import BOX_SIZE_EDGES
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 
+MOST_PANELS = 6
+"""Panels on one page; of more, the figure has several."""
+WIDEST = 3
+"""Panels in a row."""
 MOST_CLASSES = 60
 """Classes that are drawn: of more, those that guidance changed most."""
 TITLES = {"epg_by_class": "EPG of each class", "epg_by_box_size": "EPG by the size of the boxes"}
@@ -62,20 +66,22 @@ def _drawings(
     results: Results, metric: str, names: Callable[[TrialConfig, int], list[str]], draw: Draw
 ) -> Iterator[Drawing]:
     for setting in by_setting(_chosen(results)):
-        for place, rows in setting.frame.groupby(style.PLACE):
-            data = breakdown_data(rows, metric, lambda trial, n: names(results.trials[trial], n))
-            if data["loss"].eq(BASELINE).all():
-                continue
-            n_seeds = data["seed"].nunique()
+        data = breakdown_data(
+            setting.frame, metric, lambda trial, n: names(results.trials[trial], n)
+        )
+        panels = list(data.loc[data["loss"] != BASELINE, "panel"].unique())
+        for page, start in enumerate(range(0, len(panels), MOST_PANELS), start=1):
+            shown = panels[start : start + MOST_PANELS]
+            part = data[data["panel"].isin(shown)].reset_index(drop=True)
+            n_seeds = part["seed"].nunique()
             caption = (
-                f"{TITLES[metric]} on the test split of "
-                f"{setting.label} for {style.place_label(place)}: the baseline, and for each loss "
-                f"the checkpoint with the highest EPG at a loss of at most {100 * SLACK:g} points "
-                f"of F1, both on validation{f'; means of {n_seeds} seeds' if n_seeds > 1 else ''}."
+                f"{TITLES[metric]} on the test split of {setting.label}: the baseline, and for "
+                f"each loss the checkpoint with the highest EPG at a loss of at most "
+                f"{100 * SLACK:g} points of F1, both on validation"
+                f"{f'; means of {n_seeds} seeds' if n_seeds > 1 else ''}."
             )
-            where = "_".join(map(str, place))
-            name = file_name(metric, setting.slug, where)
-            yield Drawing(name, caption, _alt(data), data, draw)
+            name = file_name(metric, setting.slug, str(page) if len(panels) > MOST_PANELS else "")
+            yield Drawing(name, caption, _alt(part), part, draw)
 
 
 def _chosen(results: Results) -> pd.DataFrame:
@@ -84,7 +90,8 @@ def _chosen(results: Results) -> pd.DataFrame:
     best = best_within(rows.drop(columns="is_reference")).assign(is_reference=False)
     start = rows[rows["is_reference"] & rows["trial_id"].isin(best["trial_id"])]
     parts = [part for part in (start, best[list(rows)]) if len(part)]
-    return with_tests(pd.concat(parts) if parts else rows.head(0), results.tests)
+    chosen = pd.concat(parts) if parts else rows.head(0)
+    return with_tests(chosen.sort_values(style.PLACE, kind="stable"), results.tests)
 
 
 def breakdown_data(
@@ -92,7 +99,7 @@ def breakdown_data(
 ) -> pd.DataFrame:
     """Return one row for each checkpoint and class, or bin of box sizes, in percent.
 
-    The baseline of a seed stands once, with an empty loss.
+    The baseline of a seed stands once for each model, attribution and layer, with an empty loss.
     """
     found = []
     for row in records(rows.dropna(subset=[f"test_{metric}"])):
@@ -100,57 +107,78 @@ def breakdown_data(
         levels = names(row["trial_id"], len(values))
         loss = BASELINE if row["is_reference"] else row["loss"]
         trial = row["baseline"] if row["is_reference"] else row["trial_id"]
-        common = {"loss": loss, "seed": row["seed"], "trial_id": trial, "epoch": row["epoch"]}
+        panel = style.place_label(row[name] for name in style.PLACE)
+        common = {"panel": panel, "loss": loss, "seed": row["seed"], "trial_id": trial}
+        common |= {"epoch": row["epoch"]}
         found += [
             {"level": level, "place": place, "epg": 100 * value, **common}
             for place, (level, value) in enumerate(zip(levels, values, strict=True))
         ]
-    columns = ["level", "place", "epg", "loss", "seed", "trial_id", "epoch"]
+    columns = ["panel", "level", "place", "epg", "loss", "seed", "trial_id", "epoch"]
     data = pd.DataFrame(found, columns=columns).dropna(subset=["epg"])
-    return data.drop_duplicates(["place", "loss", "seed", "trial_id"], ignore_index=True)
+    key = ["panel", "place", "loss", "seed", "trial_id"]
+    return data.drop_duplicates(key, ignore_index=True)
 
 
 def draw_by_class(data: pd.DataFrame) -> Figure:
-    """Draw a line for each class, in the order of the baseline's EPG."""
+    """Draw a line for each class, in the order of the baseline's EPG over all panels."""
     means = _means(data)
-    changes = means.drop(columns=BASELINE, errors="ignore").sub(means[BASELINE], axis=0)
-    most = changes.abs().max(axis=1).sort_values(ascending=False, kind="stable")
-    shown = means.loc[most.index[:MOST_CLASSES]].sort_values(BASELINE, kind="stable")
+    changes = means.drop(columns=BASELINE).sub(means[BASELINE], axis=0).abs().max(axis=1)
+    most = changes.sort_values(ascending=False, kind="stable").index[:MOST_CLASSES]
+    order = means.loc[most].sort_values(BASELINE, kind="stable").index
+    names = data.drop_duplicates("place").set_index("place")["level"]
     with style.house_style():
-        height = 0.95 + 0.17 * len(shown)
-        figure = Figure(figsize=(0.75 * style.TEXT_WIDTH, height), layout="constrained")
-        axes = figure.subplots()
-        places = range(len(shown))
-        axes.hlines(places, shown.min(axis=1), shown.max(axis=1), color="#bbbbbb", lw=0.8, zorder=1)
-        for loss, mark in style.marks(_losses(data)).items():
-            axes.plot(shown[loss], places, **_marker(mark), linestyle="none", zorder=3)
-        axes.plot(shown[BASELINE], places, linestyle="none", zorder=2, **style.BASELINE)
-        names = data.drop_duplicates("place").set_index("place")["level"]
-        axes.set_yticks(places, [style.label({}, str(names[place])) for place in shown.index])
-        axes.set_ylim(-0.7, len(shown) - 0.3)
-        axes.set_xlabel("EPG (%)")
-        _legend(figure, data)
+        figure, panels = _panels(data, 0.35 + 0.17 * len(order))
+        for axes, own in panels:
+            shown, places = _means(own).reindex(order), range(len(order))
+            ends = shown.min(axis=1), shown.max(axis=1)
+            axes.hlines(places, *ends, color="#bbbbbb", lw=0.8, zorder=1)
+            for loss, mark in style.marks(_losses(own)).items():
+                axes.plot(shown[loss], places, **_marker(mark), linestyle="none", zorder=3)
+            axes.plot(shown[BASELINE], places, linestyle="none", zorder=2, **style.BASELINE)
+            axes.set_yticks(places, [style.label({}, str(names[place])) for place in order])
+            axes.set_ylim(-0.7, len(order) - 0.3)
+        figure.supxlabel("EPG (%)", fontsize=8)
     return figure
 
 
 def draw_by_box_size(data: pd.DataFrame) -> Figure:
     """Draw a line for each loss over the bins of box sizes."""
-    means = _means(data)
+    names = data.drop_duplicates("place").set_index("place")["level"].sort_index()
     with style.house_style():
-        figure = Figure(figsize=(0.6 * style.TEXT_WIDTH, 2.6), layout="constrained")
-        axes = figure.subplots()
-        _draw_uniform(axes, [int(bin_) for bin_ in means.index])
-        for loss, mark in style.marks(_losses(data)).items():
-            axes.plot(means.index, means[loss], **_marker(mark), zorder=3)
-        axes.plot(means.index, means[BASELINE], zorder=2, **{"color": style.INK} | style.BASELINE)
-        names = data.drop_duplicates("place").set_index("place")["level"].sort_index()
-        axes.set_xticks(names.index, names)
-        axes.set_xlim(names.index.min() - 0.5, names.index.max() + 0.5)
-        axes.set_ylim(0, 100)
-        axes.set_xlabel("share of the image inside the boxes (%)")
-        axes.set_ylabel("EPG (%)")
-        _legend(figure, data)
+        figure, panels = _panels(data, 1.75)
+        for axes, own in panels:
+            means = _means(own)
+            _draw_uniform(axes, [int(bin_) for bin_ in names.index])
+            for loss, mark in style.marks(_losses(own)).items():
+                axes.plot(means.index, means[loss], **_marker(mark), zorder=3)
+            line = {"color": style.INK} | style.BASELINE
+            axes.plot(means.index, means[BASELINE], zorder=2, **line)
+            axes.set_xticks(names.index, names)
+            axes.set_xlim(names.index.min() - 0.5, names.index.max() + 0.5)
+            axes.set_ylim(0, 100)
+        figure.supxlabel("share of the image inside the boxes (%)", fontsize=8)
+        figure.supylabel("EPG (%)", fontsize=8)
     return figure
+
+
+def _panels(data: pd.DataFrame, height: float) -> tuple[Figure, list[tuple[Axes, pd.DataFrame]]]:
+    """Return a figure with a legend, and a panel of some inches' height for each place."""
+    labels = list(data["panel"].unique())
+    n_columns = min(len(labels), WIDEST)
+    n_rows = -(-len(labels) // n_columns)
+    width = style.TEXT_WIDTH * (0.5 + 0.5 * n_columns / WIDEST)
+    figure = Figure(figsize=(width, 0.65 + n_rows * (height + 0.2)), layout="constrained")
+    grid = figure.subplots(n_rows, n_columns, sharey=True, squeeze=False).flatten()
+    for axes, label in zip(grid, labels, strict=False):
+        axes.set_title(label.replace(", ", "\n"), fontweight="bold")
+    for axes in grid[len(labels) :]:
+        axes.remove()
+    losses = [style.loss_handle(mark) for mark in style.marks(_losses(data)).values()]
+    handles = [style.baseline_handle(), *losses]
+    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
+    shown = [data[data["panel"] == label] for label in labels]
+    return figure, list(zip(grid, shown, strict=False))
 
 
 def _draw_uniform(axes: Axes, bins: Sequence[int]) -> None:
@@ -179,19 +207,13 @@ def _marker(mark: style.Mark) -> dict[str, Any]:
     }
 
 
-def _legend(figure: Figure, data: pd.DataFrame) -> None:
-    losses = [style.loss_handle(mark) for mark in style.marks(_losses(data)).values()]
-    handles = [style.baseline_handle(), *losses]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
-
-
 def _alt(data: pd.DataFrame) -> str:
     parts = []
-    for loss, own in data.groupby("loss", sort=False):
+    for (panel, loss), own in data.groupby(["panel", "loss"], sort=False):
         means = own.groupby("level", sort=False)["epg"].mean().sort_values()
         ends = [f"{value:.1f} ({level})" for level, value in means.iloc[[0, -1]].items()]
         series = "baseline" if loss == BASELINE else str(loss)
-        parts.append(f"{series}: from {' to '.join(ends)}")
+        parts.append(f"{panel}, {series}: from {' to '.join(ends)}")
     return f"EPG in percent. {'; '.join(parts)}."
 
 

@@ -29,7 +29,7 @@ from mg_core.training.evaluation import batches_by_label_count, without_paramete
 if TYPE_CHECKING:
     from mg_core.data import Split
 
-DRAWN = 64
+DRAWN = 32
 """Images with boxes of which the classes are deleted and inserted; of fewer, all."""
 SEED = 0
 """Seed of their draw, which is the same for all trials of a data set."""

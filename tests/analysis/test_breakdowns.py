@@ -9,7 +9,7 @@ import pytest
 
 from analysis.example import recorded_study
 from analysis.frame import KEY
-from analysis.plots import drawings, render
+from analysis.plots import breakdowns, drawings, render
 from analysis.plots.breakdowns import MOST_CLASSES, draw_by_class
 from analysis.plots.panels import on_lines
 from analysis.plots.tradeoff import OF_METRIC, tradeoff_data
@@ -28,21 +28,20 @@ def names_of(results, *only):
 
 
 @pytest.mark.parametrize("name", ["epg_by_class", "epg_by_box_size"])
-def test_every_place_has_a_figure_of_the_chosen_checkpoints(name, results):
-    found = list(drawings(results, [name]))
-    assert len(found) == 2 * 2
+def test_every_place_has_a_panel_of_the_chosen_checkpoints(name, results):
+    (drawing,) = drawings(results, [name])
     chosen = best_within(guided_there(results.selected).drop(columns=["front", "is_reference"]))
     values = results.tests.set_index(KEY)[f"test_{name}"]
     shown = {}
-    for drawing in found:
-        data = drawing.data
-        assert set(data["loss"]) == {"", "energy", "l1"}
-        for (trial, epoch), own in data[data["loss"] != ""].groupby(["trial_id", "epoch"]):
-            shown[trial, epoch] = own.sort_values("place")["epg"].to_numpy() / 100
-        files = render(drawing, ["png"])
-        assert files["png"].startswith(b"\x89PNG")
-        assert "checkpoint with the highest EPG" in drawing.caption
-        assert re.search(r"baseline: from [\d.]+ \(.+\) to [\d.]+ \(.+\); energy: ", drawing.alt)
+    data = drawing.data
+    assert set(data["loss"]) == {"", "energy", "l1"}
+    assert data["panel"].nunique() == len(drawing.draw(data).axes) == 2 * 2
+    guided = data[data["loss"] != ""]
+    for (trial, epoch), own in guided.groupby(["trial_id", "epoch"]):
+        shown[trial, epoch] = own.sort_values("place")["epg"].to_numpy() / 100
+    assert render(drawing, ["png"])["png"].startswith(b"\x89PNG")
+    assert "checkpoint with the highest EPG" in drawing.caption
+    assert re.search(r"at input, energy: from [\d.]+ \(.+\) to [\d.]+ \(.+\);", drawing.alt)
     rows = chosen[KEY].itertuples(index=False, name=None)
     expected = {key[:2]: np.array(values[key]) for key in rows}
     assert shown.keys() == expected.keys()
@@ -74,7 +73,7 @@ def test_where_the_data_set_is_out_of_reach_classes_have_numbers(results):
 
 def test_of_many_classes_those_that_changed_most_are_drawn(results):
     data = next(iter(drawings(results, ["epg_by_class"]))).data
-    one = data[data["place"] == 0].assign(epg=50.0)
+    one = data[(data["place"] == 0) & (data["panel"] == data["panel"][0])]
     parts = [
         one.assign(place=k, level=f"c{k}", epg=50 - 0.1 * k * (one["loss"] == "energy"))
         for k in range(MOST_CLASSES + 5)
@@ -83,6 +82,14 @@ def test_of_many_classes_those_that_changed_most_are_drawn(results):
     (axes,) = draw_by_class(many).axes
     labels = {text.get_text() for text in axes.get_yticklabels()}
     assert labels == {f"c{k}" for k in range(5, MOST_CLASSES + 5)}
+
+
+def test_many_places_have_several_pages(results, monkeypatch):
+    monkeypatch.setattr(breakdowns, "MOST_PANELS", 3)
+    first, second = drawings(results, ["epg_by_box_size"])
+    assert (first.name, second.name) == ("epg_by_box_size-1", "epg_by_box_size-2")
+    assert (first.data["panel"].nunique(), second.data["panel"].nunique()) == (3, 1)
+    assert len(second.draw(second.data).axes) == 1
 
 
 def test_seeds_are_averaged(sweep, make_grid, tmp_path):
