@@ -129,7 +129,7 @@ def findings(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     tolerance: Tolerance = 0.0,
 ) -> None:
-    """Judge the paper's findings R1 to R9 and Table 1 on what these sweeps measured."""
+    """Judge the findings R1 to R9 and Table 1, and controls, on what these sweeps measured."""
     from analysis.claims import to_json, to_text
     from analysis.pipeline import findings as judged
 
@@ -141,7 +141,8 @@ def findings(
 def figures(
     stores: Stores,
     only: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Such as fig5; may be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Such as fig5, or a metric; may be repeated."),
     ] = None,
     objectives: Objectives = None,
     tolerance: Tolerance = 0.0,

@@ -188,5 +188,9 @@ def with_tests(rows: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_percent(rows: pd.DataFrame, split: str, metrics: Sequence[str]) -> dict[str, pd.Series]:
-    """Return metrics of one split in percent, by their names without the split."""
-    return {name: 100 * rows[f"{split}_{name}"].astype(float) for name in metrics}
+    """Return metrics of one split in percent, by their names without the split.
+
+    One that is not measured on the split is missing.
+    """
+    missing = pd.Series(np.nan, index=rows.index)
+    return {name: 100 * rows.get(f"{split}_{name}", missing).astype(float) for name in metrics}

@@ -163,7 +163,7 @@ def tables(
 
 
 def findings(store: Sources, tolerance: float = 0.0) -> list[Finding]:
-    """Judge the paper's findings R1 to R9 and Table 1 on what sweeps measured.
+    """Judge the paper's findings R1 to R9 and Table 1, and controls, on what sweeps measured.
 
     Example:
         >>> import analysis
@@ -183,7 +183,8 @@ def figures(
 ) -> list[Drawing]:
     """Return the figures that stores have results for, with their data, not drawn yet.
 
-    `only` names figures, such as `fig5`; the other arguments are those of `read`.
+    `only` names figures, such as `fig5` or `epg_by_class`, and metrics, such as `pointing_game`,
+    which are drawn against F1; the other arguments are those of `read`.
 
     Example:
         >>> import analysis

@@ -21,7 +21,7 @@ from analysis.frame import (
 )
 from analysis.heatmaps import HeatMaps, Key, Row
 from analysis.pareto import OBJECTIVES, front_ids
-from analysis.selection import select
+from analysis.selection import judged_elsewhere, select
 from mg_core.columns import BY_METRIC, KEY
 from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
@@ -110,6 +110,11 @@ class Results:
     def tested(self) -> pd.DataFrame:
         """The selected rows with their test columns, missing where not tested yet."""
         return with_tests(self.selected, self.tests)
+
+    @cached_property
+    def elsewhere(self) -> pd.DataFrame:
+        """Each front's chosen checkpoint as attributions that were not guided judge it."""
+        return judged_elsewhere(self.rows, self.selected)
 
     @cached_property
     def heatmaps(self) -> HeatMaps:

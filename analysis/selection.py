@@ -65,6 +65,26 @@ def best_within(
     return best.drop(columns="least").reset_index(drop=True)
 
 
+def judged_elsewhere(frame: pd.DataFrame, selected: pd.DataFrame) -> pd.DataFrame:
+    """Return each front's chosen checkpoint as attributions that were not guided judge it.
+
+    The checkpoint is that of `best_within` where it was guided, so that no other attribution has
+    a say in the choice; it need not be on the fronts of the others.
+
+    Args:
+        frame: all rows, with those of every judged pair.
+        selected: the rows that `select` returns for them.
+
+    Raises:
+        ValueError: a column belongs to the test split.
+    """
+    _refuse_test_columns(frame)
+    rows = guided_there(selected).drop(columns=["front", "is_reference"])
+    chosen = best_within(rows)[["trial_id", "epoch"]]
+    others = frame[frame["attribution"] != frame["guided_attribution"]]
+    return others.dropna(subset=PAIR).merge(chosen, on=["trial_id", "epoch"])
+
+
 def references(frame: pd.DataFrame) -> pd.Series:
     """Mark epoch 0 of guided trials: the baseline as each evaluated pair judges it."""
     return (frame["kind"] == "guided") & (frame["epoch"] == 0)

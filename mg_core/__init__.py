@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mg_core.errors import InputError
     from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss, guided_step
     from mg_core.losses import CLASSIFICATION_LOSSES, LOSSES
-    from mg_core.metrics import epg, iou
+    from mg_core.metrics import epg, iou, pointing_game
     from mg_core.models import MODELS, Model, build_model, encode
     from mg_core.training.evaluation import Evaluation, evaluate
     from mg_core.training.schedule import SCHEDULES
@@ -41,7 +41,7 @@ _HOMES = {
     "mg_core.errors": ("InputError",),
     "mg_core.guidance": ("Batch", "Guidance", "StepLosses", "guided_loss", "guided_step"),
     "mg_core.losses": ("CLASSIFICATION_LOSSES", "LOSSES"),
-    "mg_core.metrics": ("epg", "iou"),
+    "mg_core.metrics": ("epg", "iou", "pointing_game"),
     "mg_core.models": ("MODELS", "Model", "build_model", "encode"),
     "mg_core.training.evaluation": ("Evaluation", "evaluate"),
     "mg_core.training.schedule": ("SCHEDULES",),
@@ -52,6 +52,6 @@ __all__ = [
     "Attribution", "Batch", "Box", "Data", "Evaluation", "EvaluationPair", "Guidance",
     "InputError", "Model", "Reader", "Record", "Split", "StepLosses", "Task", "attribute",
     "boxes_to_masks", "build_model", "encode", "epg", "evaluate", "guided_loss", "guided_step",
-    "iou", "load_image", "open_data", "overlay",
+    "iou", "load_image", "open_data", "overlay", "pointing_game",
 ]  # fmt: skip
 __getattr__ = importing(__name__, {name: home for home, names in _HOMES.items() for name in names})

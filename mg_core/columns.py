@@ -15,6 +15,9 @@ Type = Literal["text", "bool", "int32", "int64", "float64", "list"]
 Role = Literal["setting", "axis", "key", "metric", "bookkeeping"]
 Part = Literal["data", "network", "guidance", "boxes", "training"]
 
+BOX_SIZE_EDGES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+"""Edges of the bins of `epg_by_box_size`, as shares of the image; upper edges are inside."""
+
 SPLITS = {"val": "validation", "test": "test"}
 """Prefix of a metric's columns, as in `val_epg` -> name of the split."""
 
@@ -197,9 +200,15 @@ METRICS: tuple[Column, ...] = (
     _share("precision", "micro precision"),
     _share("recall", "micro recall"),
     _share("map", "macro mean of average precision", "mAP"),
+    _share("macro_f1", "mean F1 of the classes that have positives", "macro F1"),
     Column("bce", "float64", "binary cross-entropy", label="BCE", better="lower"),
     Column("n_images", "int64", "images of the split"),
-    Column("n_classes_without_positives", "int64", "classes left out of map"),
+    Column("n_classes_without_positives", "int64", "classes left out of map and macro_f1"),
+    _share("f1_unswapped", "micro F1 of the images whose background is swapped, before it is",
+           "F1 before swap", splits=("test",)),
+    _share("f1_swapped", "micro F1 of the same images with the background of another one",
+           "F1 after swap", splits=("test",)),
+    Column("n_swapped", "int64", "images whose background is swapped", splits=("test",)),
     _share("accuracy", "share of images whose largest logit is their class, for data with groups",
            needs="groups"),
     _share("accuracy_group_0", "accuracy of landbirds on land", needs="groups"),
@@ -218,6 +227,8 @@ METRICS: tuple[Column, ...] = (
     _share("iou_at_0.5", "mean IoU at threshold 0.5", "IoU at 0.5", of_pair=True),
     Column("iou_by_threshold", "list", "mean IoU at every threshold of the grid", of_pair=True,
            per="threshold"),
+    _share("pointing_game", "share of pairs whose map is highest inside the boxes",
+           "pointing game", of_pair=True),
     Column("n_pairs", "int64", "(image, ground-truth class) pairs", of_pair=True),
     Column("n_without_energy", "int64", "pairs whose map has no positive value; they count 0",
            of_pair=True),
@@ -230,10 +241,22 @@ METRICS: tuple[Column, ...] = (
            long_label="on-object energy", needs="masks", of_pair=True),
     Column("n_on_object", "int64", "pairs with a segmentation mask and energy in the box",
            of_pair=True),
+    _share("mask_epg", "mean share of the energy that is on the object", "mask EPG",
+           needs="masks", of_pair=True),
+    Column("n_mask_epg", "int64", "pairs whose class has pixels in a segmentation mask",
+           of_pair=True),
+    _share("deletion", "mean area under the class's probability while the image is blurred, "
+           "highest attribution first", "deletion area", better="lower", of_pair=True,
+           splits=("test",)),
+    _share("insertion", "mean area under the class's probability while a blurred image is "
+           "restored, highest attribution first", "insertion area", of_pair=True,
+           splits=("test",)),
+    Column("n_perturbed", "int64", "pairs that deletion and insertion are means over",
+           of_pair=True, splits=("test",)),
     Column("epg_by_class", "list", "mean EPG of each class", of_pair=True, splits=("test",),
            per="class"),
     Column("epg_by_box_size", "list",
-           "mean EPG by box-area bin (mg_core.training.evaluation.BOX_SIZE_EDGES)",
+           "mean EPG by box-area bin (mg_core.columns.BOX_SIZE_EDGES)",
            of_pair=True, splits=("test",), per="box size"),
 )
 """What is measured on a split, in the order of the table; `of_split` makes the columns."""
@@ -303,14 +326,12 @@ CONFIGURATION: list[str] = [
 SCORES: list[str] = [c.name for c in METRICS if c.is_share and c.better]
 """Metrics in [0, 1] of which more, or less, is better: menus offer them, findings compare them."""
 
-OBJECTIVES: list[str] = [
-    c.name for c in METRICS if c.better == "higher" and not c.needs and c.type == "float64"
-]
+_VALIDATED = [c for c in METRICS if c.better and c.type == "float64" and "val" in c.splits]
+
+OBJECTIVES: list[str] = [c.name for c in _VALIDATED if c.better == "higher" and not c.needs]
 """Metrics that a front may be taken over: larger is better, and every data set has them."""
 
-STOPPABLE: list[str] = [
-    c.name for c in METRICS if c.better and c.type == "float64" and c.needs != "masks"
-]
+STOPPABLE: list[str] = [c.name for c in _VALIDATED if c.needs != "masks"]
 """Metrics on whose validation values training may stop early."""
 
 

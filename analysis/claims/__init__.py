@@ -1,4 +1,4 @@
-"""The paper's findings, judged on what a sweep measured.
+"""The paper's findings, and controls beside them, judged on what a sweep measured.
 
 Each finding is one or several conditions: a number with a bootstrap interval that must lie above a
 threshold. Points are percentage points. A checkpoint is always chosen on validation; its numbers
@@ -9,6 +9,9 @@ every box as it is; fewer, coarser and reversed boxes have findings of their own
 points of F1 against the baseline, both on validation. Where guidance left no such checkpoint in a
 finished sweep, the baseline is taken, which has gained nothing. Table 1 allows a loss of 1 point of
 accuracy instead; R6 has a choice of its own.
+
+R1 to R9 and Table 1 are the paper's. C2, C3 and C5 ask whether guidance worked at all; their
+thresholds were fixed before the sweep that judges them (`sweeps/controls.yaml`).
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from math import isfinite
 
 from analysis.claims.bootstrap import Interval
 from analysis.claims.boxes import r7, r8
+from analysis.claims.controls import c2, c3, c5
 from analysis.claims.groups import table_1
 from analysis.claims.losses import r1, r2, r3
 from analysis.claims.measures import Measures
@@ -30,7 +34,10 @@ from analysis.results import Results
 __all__ = ["FAILS", "FINDINGS", "HOLDS", "UNKNOWN", "Condition", "Finding", "judge", "to_json"]
 __all__ += ["to_text"]
 
-FINDINGS: tuple[Callable[[Measures], Finding], ...] = (r1, r2, r3, r4, r5, r6, r7, r8, r9, table_1)
+FINDINGS: tuple[Callable[[Measures], Finding], ...] = (
+    *(r1, r2, r3, r4, r5, r6, r7, r8, r9, table_1),
+    *(c2, c3, c5),
+)
 
 
 def judge(results: Results) -> list[Finding]:
@@ -47,7 +54,8 @@ def to_text(findings: Sequence[Finding]) -> str:
         lines += [f"{'':8}{condition}" for condition in finding.conditions]
         if finding.needs:
             lines.append(f"{'':8}needs {finding.needs}")
-        lines.append(f"{'':8}paper: {finding.published}; see {finding.figure}")
+        if finding.reference:
+            lines.append(f"{'':8}{finding.reference}")
         blocks.append("\n".join(lines))
     counts = {v: sum(f.verdict == v for f in findings) for v in (HOLDS, FAILS, UNKNOWN)}
     blocks.append(", ".join(f"{verdict}: {number}" for verdict, number in counts.items()))

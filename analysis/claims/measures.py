@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analysis.frame import in_percent
+from analysis.frame import in_percent, with_tests
 from analysis.indicators import hypervolume, reference_point
 from analysis.pareto import numbered
 from analysis.results import Results
@@ -31,22 +31,29 @@ class Measures:
             `VALUES` on test (on validation where nothing was tested) under their own names.
         step_seconds: median time of a training step of each trial.
         is_finished: whether no trial is missing, and no test of a selected checkpoint.
+        elsewhere: chosen checkpoints as attributions that were not guided judge them, with the
+            same columns; see `analysis.selection.judged_elsewhere`.
     """
 
     rows: pd.DataFrame
     step_seconds: pd.Series
     is_finished: bool
+    elsewhere: pd.DataFrame
 
     @classmethod
     def of(cls, results: Results) -> Measures:
         """Take them from results; see `tested_rows`."""
         shown, split = tested_rows(results)
         rows = shown[list(results.selected)].assign(**in_percent(shown, split, VALUES))
+        elsewhere = with_tests(results.elsewhere, results.tests)
+        elsewhere = elsewhere.assign(**in_percent(elsewhere, split, VALUES))
         trained = results.rows[(results.rows["kind"] == "guided") & (results.rows["epoch"] >= 1)]
         seconds = trained.groupby("trial_id")["seconds_step"].median()
         is_run = results.states["complete"] == len(results.trials)
         is_finished = is_run and (split == "val" or len(shown) == len(results.selected))
-        return cls(rows.reset_index(drop=True), seconds, is_finished)
+        known = elsewhere[elsewhere[f"{split}_f1"].notna()].assign(is_reference=False)
+        kept = [name for name in rows if name in known]
+        return cls(rows.reset_index(drop=True), seconds, is_finished, known[kept])
 
     @property
     def guided_there(self) -> pd.DataFrame:
@@ -94,7 +101,12 @@ def gained(chosen: pd.DataFrame, is_whole: pd.Series) -> pd.Series:
 
 def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows guided by every box as it is, on a data set without groups."""
-    is_usual = rows["task"].isna()
+    return with_usual_boxes(rows[rows["task"].isna()])
+
+
+def with_usual_boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows guided by every box as it is."""
+    is_usual = pd.Series(True, index=rows.index)
     for column in TABLE:
         if column.part == "boxes":
             is_usual &= rows[column.name] == column.usual

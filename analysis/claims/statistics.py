@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from analysis.claims.bootstrap import Interval, Statistic, interval
 from analysis.claims.measures import PANEL
@@ -33,7 +34,12 @@ def kept_share(table: pd.DataFrame, part: object, whole: object) -> Interval | N
     return estimate(both, lambda means: 100 * means[:, 0] / means[:, 1])
 
 
-def estimate(table: pd.DataFrame, statistic: Statistic) -> Interval | None:
+def first_column(means: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the mean of a table's only value column."""
+    return means[:, 0]
+
+
+def estimate(table: pd.DataFrame, statistic: Statistic = first_column) -> Interval | None:
     """Return a statistic of the columns' means with its interval, none where nothing is known."""
     values = table.drop(columns="configuration")
     return interval(table[values.notna().any(axis=1)], statistic) if values.shape[1] else None

@@ -57,13 +57,13 @@ class Condition:
 
 @dataclass(frozen=True)
 class Finding:
-    """One claim of the paper beside what a sweep says of it.
+    """One claim beside what a sweep says of it.
 
     Attributes:
-        name: R1 to R9, or Table 1.
-        claim: what the paper says, in a sentence.
-        published: what the paper reports for it.
-        figure: name of the figure that shows it.
+        name: R1 to R9 or Table 1, claims of the paper; C and a number, controls beside it.
+        claim: what is claimed, in a sentence.
+        published: what the paper reports for it; nothing for a control.
+        figure: name of the figure that shows it, if there is one.
         missing: trials that a sweep needs for this finding.
         conditions: conditions all of which must hold.
         detail: the numbers behind, one row per configuration, model or setting.
@@ -71,8 +71,8 @@ class Finding:
 
     name: str
     claim: str
-    published: str
-    figure: str
+    published: str = ""
+    figure: str = ""
     missing: str = ""
     conditions: tuple[Condition, ...] = ()
     detail: pd.DataFrame = field(default_factory=pd.DataFrame)
@@ -84,6 +84,15 @@ class Finding:
         if FAILS in verdicts:
             return FAILS
         return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNKNOWN
+
+    @property
+    def reference(self) -> str:
+        """What the paper reports and which figure shows it, in words; empty for a control."""
+        shown = [
+            f"paper: {self.published}" if self.published else "",
+            f"see {self.figure}" if self.figure else "",
+        ]
+        return "; ".join(filter(None, shown))
 
     @property
     def needs(self) -> str:

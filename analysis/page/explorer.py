@@ -33,7 +33,8 @@ def explorer_data(results: Results) -> dict[str, Any]:
     """Return what the explorer shows: selected checkpoints, baselines, and heat maps.
 
     Values are percent, rounded to hundredths; categories are numbers of their levels. `strips`
-    holds pictures by key, and `maps` for each point the keys of its baseline's and its own.
+    holds pictures by key, and `maps` for each point the keys of its baseline's and its own;
+    `lower` names the metrics of which less is better.
     """
     points = _points(results)
     strips, keys = strips_of(results, points)
@@ -54,6 +55,7 @@ def explorer_data(results: Results) -> dict[str, Any]:
         "categories": {name: _levels(points, name) for name in categories},
         "labels": categories,
         "metrics": metrics,
+        "lower": [name for name in metrics if BY_METRIC[name].better == "lower"],
         "marks": {
             loss: {"colour": mark.colour, "symbol": SYMBOLS.get(mark.marker, "circle")}
             for loss, mark in style.marks(points["loss"].dropna().astype(str)).items()

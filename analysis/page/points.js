@@ -29,11 +29,14 @@ const explorer = ((data) => {
     });
   };
 
-  // The points of one group that no other one of it beats in both axes, the largest x first.
-  const frontier = (members, x, y) => {
-    const order = [...members].sort((a, b) => x[b] - x[a] || y[b] - y[a]);
+  // The points of one group that no other one of it beats in both axes, the best x first. A sign
+  // is -1 where less of a metric is better.
+  const sign = (metric) => (data.lower.includes(metric) ? -1 : 1);
+  const frontier = (members, x, y, choice) => {
+    const [right, up] = [sign(choice.x), sign(choice.y)];
+    const order = [...members].sort((a, b) => right * (x[b] - x[a]) || up * (y[b] - y[a]));
     let best = -Infinity;
-    return order.filter((i) => y[i] > best && ((best = y[i]), true));
+    return order.filter((i) => up * y[i] > best && ((best = up * y[i]), true));
   };
   const grouped = (members, key) => {
     const groups = new Map();
@@ -72,7 +75,7 @@ const explorer = ((data) => {
       const key = (i) => [panelOf(i), level("loss", i), level("setting", i), points.start[i],
         level("guided_layer", i), codes[i]].join("|");
       for (const members of grouped(guided, key).values()) {
-        const front = frontier(members, x, y);
+        const front = frontier(members, x, y, choice);
         found.push({
           type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false,
           x: front.map((i) => x[i]), y: front.map((i) => y[i]),
@@ -104,7 +107,8 @@ const explorer = ((data) => {
 
   const layout = (choice) => {
     const axis = (metric) => ({
-      title: { text: `${data.metrics[metric]} (%)` }, gridcolor: css("--line"),
+      title: { text: `${data.metrics[metric]} (%${sign(metric) < 0 ? ", less is better" : ""})` },
+      gridcolor: css("--line"),
       zeroline: false, linecolor: css("--soft"),
     });
     return {

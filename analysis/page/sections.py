@@ -116,9 +116,10 @@ def verdicts(findings: Sequence[Finding]) -> str:
     counts = {v: sum(f.verdict == v for f in findings) for v in (HOLDS, FAILS, UNKNOWN)}
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
     return (
-        f"<p>What the paper claims, and what these results say: {summary}. A finding holds where "
-        "the whole 95 % bootstrap interval over configurations and seeds is above its threshold, "
-        "and does not hold where none of it is.</p>" + "".join(map(_finding, findings))
+        "<p>What the paper claims (R1 to R9, Table 1), controls of what guidance did (C), and what "
+        f"these results say: {summary}. A finding holds where the whole 95 % bootstrap interval "
+        "over configurations and seeds is above its threshold, and does not hold where none of it "
+        "is.</p>" + "".join(map(_finding, findings))
     )
 
 
@@ -129,11 +130,13 @@ def _finding(finding: Finding) -> str:
     needs = f"<p>Needs {escaped(finding.needs)}.</p>" if finding.needs else ""
     table = Table(finding.name, f"The numbers behind {finding.name}.", finding.detail)
     detail = _scrolling(table) if len(finding.detail) else ""
+    paper = f"Paper: {escaped(finding.published)}. " if finding.published else ""
+    shown = f"Shown in {finding.figure}." if finding.figure else ""
+    reference = f'<p class="soft">{paper}{shown}</p>' if paper or shown else ""
     return (
         f'<details class="finding"><summary><strong>{finding.name}</strong> '
         f'<span class="verdict {kind}">{verdict}</span> {escaped(finding.claim)}</summary>'
-        f'<ul>{conditions}</ul>{needs}<p class="soft">Paper: '
-        f"{escaped(finding.published)}. Shown in {finding.figure}.</p>{detail}</details>"
+        f"<ul>{conditions}</ul>{needs}{reference}{detail}</details>"
     )
 
 

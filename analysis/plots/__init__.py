@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from analysis.plots import qualitative, tradeoff, variations  # noqa: F401  register
+from analysis.plots import breakdowns, qualitative, variations  # noqa: F401  register
 from analysis.plots.drawing import FIGURES, FORMATS, Drawing, render
+from analysis.plots.tradeoff import OF_METRIC
 from analysis.results import Results
 
 __all__ = ["FIGURES", "FORMATS", "Drawing", "drawings", "render"]
@@ -18,12 +19,14 @@ __all__ = ["FIGURES", "FORMATS", "Drawing", "drawings", "render"]
 def drawings(results: Results, only: Sequence[str] = ()) -> Iterator[Drawing]:
     """Yield the figures that a store has results for, the paper's in the order of their numbers.
 
-    `only` names figures; all are drawn where none are named.
+    `only` names figures. Where none are named, all are drawn but those of single metrics that are
+    no objectives.
 
     Raises:
         InputError: a name is unknown.
     """
-    figures = [FIGURES[name] for name in only or sorted(FIGURES, key=_number)]
+    usual = [n for n in FIGURES if n not in OF_METRIC or n in results.objectives]
+    figures = [FIGURES[name] for name in only or sorted(usual, key=_number)]
     if results.selected.empty and results.published.empty:
         return
     names: Counter[str] = Counter()

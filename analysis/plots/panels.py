@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.plots import style
 from analysis.plots.style import Handle
+from mg_core.columns import BY_METRIC
 from mg_core.pareto import non_dominated
 
 MARGIN = 0.08
@@ -22,11 +23,20 @@ LEAST_RANGE = 4.0
 """Percentage points that an axis covers at least: differences of one point stay small."""
 
 
+def is_lower_better(metric: str) -> bool:
+    """Say whether less of a metric is better."""
+    return metric in BY_METRIC and BY_METRIC[metric].better == "lower"
+
+
 def on_lines(points: pd.DataFrame, groups: list[str], axes: list[str]) -> pd.Series:
-    """Mark the points that a line joins: those non-dominated in two axes within their group."""
+    """Mark the points that a line joins: those non-dominated in two axes within their group.
+
+    An axis is named as its metric where less of that is better.
+    """
     marked = pd.Series(False, index=points.index)
+    signs = [-1.0 if is_lower_better(name) else 1.0 for name in axes]
     for _, group in points.groupby(groups, dropna=False):
-        marked.loc[group.index] = non_dominated(group[axes].to_numpy(dtype=np.float64))
+        marked.loc[group.index] = non_dominated(signs * group[axes].to_numpy(dtype=np.float64))
     return marked
 
 
@@ -60,6 +70,7 @@ def draw_panels(
     columns: Mapping[str, str],
     marks: Mapping[str, style.Mark],
     y_label: str | Mapping[str, str],
+    is_lower: bool = False,
 ) -> Figure:
     """Draw points, fronts and baselines.
 
@@ -69,7 +80,8 @@ def draw_panels(
 
     `data` has `row, column, series, start, f1, value, is_reference, is_on_line`, in percent, and
     `is_hollow` where some points are of another source. `rows` and `columns` give the label of
-    each panel in order, `y_label` is one for the figure or one for each row.
+    each panel in order, `y_label` is one for the figure or one for each row. Where less is better
+    (`is_lower`), values fall upwards, so that better is up all the same.
     """
     with style.house_style():
         figure = Figure(figsize=_size(len(columns), len(rows)), layout="constrained")
@@ -78,7 +90,7 @@ def draw_panels(
             in_row = data[data["row"] == row]
             for column, axes in zip(columns, line, strict=True):
                 here = in_row[in_row["column"] == column]
-                _draw_panel(axes, here, marks, _limits(in_row["value"]))
+                _draw_panel(axes, here, marks, _limits(in_row["value"]), is_lower)
             if len(rows) > 1 or label:
                 _row_title(line[-1], label)
             if not isinstance(y_label, str):
@@ -111,9 +123,13 @@ def _limits(values: pd.Series) -> tuple[float, float]:
 
 
 def _draw_panel(
-    axes: Axes, data: pd.DataFrame, marks: Mapping[str, style.Mark], y_limits: tuple[float, float]
+    axes: Axes,
+    data: pd.DataFrame,
+    marks: Mapping[str, style.Mark],
+    y_limits: tuple[float, float],
+    is_lower: bool,
 ) -> None:
-    axes.set_ylim(y_limits)
+    axes.set_ylim(y_limits[::-1] if is_lower else y_limits)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
     if data.empty:
         axes.set_xticks([])
@@ -122,7 +138,7 @@ def _draw_panel(
     axes.set_xlim(_limits(data["f1"]))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10], min_n_ticks=2))
     crosses = data[data["is_reference"]]
-    _draw_regions(axes, crosses["f1"], crosses["value"])
+    _draw_regions(axes, crosses["f1"], crosses["value"], is_lower)
     hollow = data["is_hollow"] if "is_hollow" in data else pd.Series(False, index=data.index)
     for series, mark in marks.items():
         for _, front in data[data["series"] == series].groupby("start", dropna=False):
@@ -152,13 +168,14 @@ def _scatter(
     )
 
 
-def _draw_regions(axes: Axes, x: pd.Series, y: pd.Series) -> None:
+def _draw_regions(axes: Axes, x: pd.Series, y: pd.Series, is_lower: bool) -> None:
     if x.empty:
         return
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    x0, y0 = float(x.max()), float(y.max())
+    worst, best = sorted([float(y.min()), float(y.max())], reverse=is_lower)
+    x0, y0 = float(x.max()), best
     axes.add_patch(Rectangle((x0, y0), right - x0, top - y0, color=style.BETTER, lw=0, zorder=0))
-    wide, high = float(x.min()) - left, float(y.min()) - bottom
+    wide, high = float(x.min()) - left, worst - bottom
     axes.add_patch(Rectangle((left, bottom), wide, high, color=style.WORSE, lw=0, zorder=0))
 
 

@@ -1,4 +1,4 @@
-"""Localisation against classification (Fig. 5, 6, 7): one panel per model and layer."""
+"""A metric against F1: one panel per model and layer (Fig. 5, 6, 7, and any other metric)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from analysis.published import beside
 from analysis.results import Results
 from analysis.selection import guided_there
 from analysis.settings import by_setting
-from mg_core.columns import BY_METRIC
+from mg_core.columns import BY_METRIC, SCORES
 from mg_core.models.library import family_of
 
 COLUMN = ["model", "attribution"]
@@ -26,7 +26,7 @@ MOST_COLUMNS = 5
 
 
 def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> pd.DataFrame:
-    """Return the points of one figure: a localisation metric against F1, in percent.
+    """Return the points of one figure: a metric against F1, in percent.
 
     Only rows judged where they were guided are shown, and all of them that validation chose and
     that have values on `split`.
@@ -55,8 +55,10 @@ def draw_tradeoff(data: pd.DataFrame, metric: str) -> Figure:
     if "source" in data and data["source"].isna().any():
         long["is_hollow"] = data["source"].notna()
     rows = {layer: style.label(style.LAYERS, layer) for layer in layers}
-    y_label = f"{BY_METRIC[metric].menu} (%)"
-    return draw_panels(long, rows, columns, style.marks(data["loss"].dropna()), y_label)
+    is_lower = BY_METRIC[metric].better == "lower"
+    y_label = f"{BY_METRIC[metric].menu} (%{', less is better' if is_lower else ''})"
+    marks = style.marks(data["loss"].dropna())
+    return draw_panels(long, rows, columns, marks, y_label, is_lower)
 
 
 def _columns(data: pd.DataFrame) -> list[tuple[str, str]]:
@@ -75,15 +77,19 @@ def _columns(data: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(((str(model), str(method)) for model, method in found), key=rank)
 
 
-def _drawings(results: Results, name: str, metric: str, is_main: bool = True) -> Iterator[Drawing]:
+def _drawings(
+    results: Results, name: str, metric: str, is_main: bool | None = True
+) -> Iterator[Drawing]:
+    """Draw the main backbone's models, all others, or every one where `is_main` is none."""
     for setting in by_setting(beside(results.tested, results.published)):
         main = style.main_backbone(setting.frame["model"].unique())
         belongs = setting.frame["model"].map(lambda model, main=main: style.is_of(model, main))
-        data = tradeoff_data(setting.frame[belongs == is_main], metric)
+        shown = setting.frame if is_main is None else setting.frame[belongs == is_main]
+        data = tradeoff_data(shown, metric)
         for page, part in _pages(data):
             yield Drawing(
                 name=file_name(name, setting.slug, page),
-                caption=_caption(name.removeprefix("fig"), setting.label, metric, part),
+                caption=_caption(name, setting.label, metric, part),
                 alt=_alt(metric, part),
                 data=part,
                 draw=partial(draw_tradeoff, metric=metric),
@@ -108,6 +114,20 @@ def epg_of_other_backbones(results: Results) -> Iterator[Drawing]:
     return _drawings(results, "fig7", "epg", is_main=False)
 
 
+def _of_metric(metric: str) -> None:
+    @FIGURES.register(metric)
+    def against_f1(results: Results) -> Iterator[Drawing]:
+        return _drawings(results, metric, metric, is_main=None)
+
+    against_f1.__doc__ = f"{BY_METRIC[metric].menu} against F1 on test."
+
+
+OF_METRIC = tuple(name for name in SCORES if name not in ("f1", "epg", "iou"))
+"""Metrics that have a figure of their own name; it is drawn where it is named, or an objective."""
+for _metric in OF_METRIC:
+    _of_metric(_metric)
+
+
 def _pages(data: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Split what is too wide for a page by attribution, GradCAM apart from the models' own."""
     if data.empty:
@@ -121,7 +141,7 @@ def _pages(data: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
             yield page, part.reset_index(drop=True)
 
 
-def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
+def _caption(name: str, label: str, metric: str, data: pd.DataFrame) -> str:
     guided = data[~data["is_reference"]]
     n_points, n_line = len(guided), int(guided["is_on_line"].sum())
     crosses = data[data["is_reference"]]
@@ -131,8 +151,9 @@ def _caption(number: str, label: str, metric: str, data: pd.DataFrame) -> str:
         if n_starts < 2
         else "Each seed has its own front and its own cross, the baseline before guidance"
     )
+    numbered = f"Fig. {name.removeprefix('fig')}: " if name.startswith("fig") else ""
     return (
-        f"Fig. {number}: {BY_METRIC[metric].menu} against F1 on the test split of {label}, guided "
+        f"{numbered}{BY_METRIC[metric].menu} against F1 on the test split of {label}, guided "
         f"and judged at the same attribution and layer. The {n_points} points are the checkpoints "
         f"that are non-dominated on validation; a line joins the {n_line} that are also "
         f"non-dominated in the two axes shown, per loss. {starts}; green is better on both axes, "
@@ -145,8 +166,10 @@ def _alt(metric: str, data: pd.DataFrame) -> str:
     panels = []
     for (model, method, layer), panel in data.groupby(PANEL, sort=False):
         start = panel[panel["is_reference"]][metric].mean()
-        best = panel[~panel["is_reference"]].groupby("loss")[metric].max()
-        reached = ", ".join(f"{loss} up to {value:.1f}" for loss, value in best.items())
+        reached_by = panel[~panel["is_reference"]].groupby("loss")[metric]
+        is_lower = BY_METRIC[metric].better == "lower"
+        best, words = (reached_by.min(), "down") if is_lower else (reached_by.max(), "up")
+        reached = ", ".join(f"{loss} {words} to {value:.1f}" for loss, value in best.items())
         before = f"baseline {name} {start:.1f} %" if start == start else "no baseline"
         panels.append(f"{model} {method} at {layer}: {before}; {reached or 'no points'}")
     return f"Scatter plots of {name} against F1. " + ". ".join(panels) + "."

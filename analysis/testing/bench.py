@@ -25,6 +25,7 @@ from mg_core.store import ResultStore
 from mg_core.store.layout import SPEC, heatmaps_name
 from mg_core.training.evaluation import Evaluation, averages, breakdown, evaluate
 from mg_core.training.heatmaps import heat_maps, shown_images
+from mg_core.training.interventions import Interventions, intervene
 from mg_core.training.trial import prepare_process
 
 if TYPE_CHECKING:
@@ -133,9 +134,10 @@ class Bench:
         found = evaluate(model, split, job.pairs, job.config.batch_size, self._device)
         if not math.isfinite(found.classification["bce"]):
             return f"checkpoint {job.weights} gives logits that are not finite"
+        changed = intervene(model, split, job.pairs, job.config.batch_size, self._device)
         by_trial: dict[tuple[str, int], list[dict[str, Any]]] = defaultdict(list)
         for target in job.targets:
-            row = result_row(target, found, len(data.classes))
+            row = result_row(target, found, changed, len(data.classes))
             by_trial[target.trial_id, target.epoch].append(row)
         for (trial_id, epoch), rows in by_trial.items():
             self._store.put_test(trial_id, epoch, rows)
@@ -176,11 +178,14 @@ class Bench:
         return self._models[key]
 
 
-def result_row(target: Target, evaluation: Evaluation, n_classes: int) -> dict[str, Any]:
+def result_row(
+    target: Target, evaluation: Evaluation, changed: Interventions, n_classes: int
+) -> dict[str, Any]:
     """Return one row of the test table."""
-    values = dict(evaluation.classification)
+    values = evaluation.classification | changed.swapped
     if target.pair is not None:
         scores = evaluation.scores[target.pair]
         values |= averages(scores, target.iou_threshold) | breakdown(scores, n_classes)
+        values |= changed.perturbed[target.pair]
     row = dict(zip(KEY, target.key, strict=True))
     return row | {f"test_{name}": value for name, value in values.items()}

@@ -130,8 +130,14 @@ def _baseline_targets(results: Results) -> list[Target]:
 
 
 def _selected_targets(results: Results) -> list[Target]:
-    selected = results.selected.sort_values(["epoch", "trial_id"], kind="stable")
-    rows = selected[[*KEY, "val_iou_threshold"]].itertuples(index=False, name=None)
+    columns = [*KEY, "val_iou_threshold"]
+    parts = [part[columns] for part in (results.selected, results.elsewhere) if len(part)]
+    if not parts:
+        return []
+    # On its front where it was not guided, too, a checkpoint is chosen twice.
+    selected = pd.concat(parts).drop_duplicates(KEY)
+    selected = selected.sort_values(["epoch", "trial_id"], kind="stable")
+    rows = selected.itertuples(index=False, name=None)
     return [
         Target(trial, epoch, EvaluationPair(attribution=attribution, layer=layer), threshold)
         for trial, epoch, attribution, layer, threshold in rows

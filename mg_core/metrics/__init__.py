@@ -2,7 +2,14 @@
 
 from mg_core.metrics.classification import classification
 from mg_core.metrics.groups import group_accuracy
-from mg_core.metrics.localization import IOU_THRESHOLDS, epg, has_energy, iou, on_object
+from mg_core.metrics.localization import (
+    IOU_THRESHOLDS,
+    epg,
+    has_energy,
+    iou,
+    on_object,
+    pointing_game,
+)
 
 __all__ = [
     "IOU_THRESHOLDS",
@@ -12,4 +19,5 @@ __all__ = [
     "has_energy",
     "iou",
     "on_object",
+    "pointing_game",
 ]

@@ -11,18 +11,19 @@ from mg_core.errors import check_shapes
 
 @torch.no_grad()
 def classification(logits: Tensor, labels: Tensor) -> dict[str, float | int]:
-    """Return F1, precision and recall over all decisions, mean average precision and BCE.
+    """Return F1, precision and recall over all decisions, macro F1, mean AP and BCE.
 
     A class is predicted at logit ≥ 0. F1, precision and recall are micro averages over all (image,
-    class) pairs, from integer counts; 0/0 is 0. If a logit is NaN, so is every float.
+    class) pairs, from integer counts; 0/0 is 0. `macro_f1` is the mean of the classes' own F1, in
+    which rare classes count as much as frequent ones. If a logit is NaN, so is every float.
 
     Args:
         logits: (N, K).
         labels: (N, K), bool or 0/1.
 
     Returns:
-        `f1`, `precision`, `recall`, `map`, `bce` and the counts `n_images` and
-        `n_classes_without_positives`; `map` leaves the latter classes out.
+        `f1`, `precision`, `recall`, `map`, `macro_f1`, `bce` and the counts `n_images` and
+        `n_classes_without_positives`; `map` and `macro_f1` leave the latter classes out.
 
     Raises:
         InputError: logits and labels of different shapes.
@@ -30,14 +31,17 @@ def classification(logits: Tensor, labels: Tensor) -> dict[str, float | int]:
     check_shapes("(N, K)", logits=logits, labels=labels)
     logits, labels = logits.double(), labels.to(logits.device) != 0
     predicted = logits >= 0
-    hits = int((predicted & labels).sum())
-    n_predicted, n_positive = int(predicted.sum()), int(labels.sum())
+    class_hits = (predicted & labels).sum(0)
+    class_decisions = predicted.sum(0) + labels.sum(0)
+    hits, n_predicted, n_positive = map(int, (class_hits.sum(), predicted.sum(), labels.sum()))
     precisions, has_positives = average_precision(logits, labels)
+    f1_by_class = 2 * class_hits.double() / class_decisions.clamp_min(1)
     scores = {
         "f1": _ratio(2 * hits, n_predicted + n_positive),
         "precision": _ratio(hits, n_predicted),
         "recall": _ratio(hits, n_positive),
         "map": float(precisions[has_positives].mean()) if has_positives.any() else 0.0,
+        "macro_f1": float(f1_by_class[has_positives].mean()) if has_positives.any() else 0.0,
         "bce": float(F.binary_cross_entropy_with_logits(logits, labels.double()))
         if logits.numel()
         else 0.0,

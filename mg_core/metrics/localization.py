@@ -20,6 +20,13 @@ IOU_THRESHOLDS = (
 """Thresholds at which IoU is computed; maps at the input are sparse and need the small ones."""
 
 
+TIE = 1e-6
+"""Share of a map's maximum by which a pixel may be lower and still be the highest, too.
+
+Upsampling gives equal neighbours values that differ by rounding.
+"""
+
+
 def has_energy(attributions: Tensor) -> Tensor:
     """Return (B,) bool, which of the maps (B, H, W) have positive energy; others score 0."""
     # A NaN counts as energy, so that a diverged model scores NaN and never enters a front.
@@ -95,6 +102,39 @@ def iou(attributions: Tensor, masks: Tensor, thresholds: Sequence[float] | Tenso
     result = torch.zeros_like(inside, dtype=_at_least_float32(attributions))
     result[:, order] = (inside / union.clamp_min(1)).to(result.dtype)
     return result.masked_fill_(positive.flatten(1)[:, :1].isnan(), float("nan"))
+
+
+@torch.no_grad()
+def pointing_game(attributions: Tensor, masks: Tensor) -> Tensor:
+    """Return the pointing game (Zhang et al., 2016): whether the map is highest in the mask.
+
+    Where several pixels share the maximum, up to rounding (`TIE`), this is the share of them that
+    lie in the mask: the chance of a hit if one of them is drawn. There is no tolerance around the
+    mask: the original one of 15 pixels belongs to images of one size.
+
+    Args:
+        attributions: (B, H, W) raw maps at input resolution.
+        masks: (B, H, W) union of the boxes, bool or 0/1.
+
+    Returns:
+        (B,) in [0, 1]; 0 without positive energy and for an empty mask.
+
+    Raises:
+        InputError: maps and masks of different shapes.
+
+    Example:
+        >>> import torch, mg_core
+        >>> maps = torch.tensor([[[3.0, 1.0], [3.0, 0.0]], [[1.0, 2.0], [0.0, 0.0]]])
+        >>> masks = torch.tensor([[[True, False], [False, False]]]).expand(2, 2, 2)
+        >>> mg_core.pointing_game(maps, masks)
+        tensor([0.5000, 0.0000])
+    """
+    positive, masks = _normalised(attributions, masks)
+    # The maximum of a map with energy is 1.
+    highest = positive >= 1 - TIE
+    hits, chosen = (highest & masks).sum((1, 2)), highest.sum((1, 2))
+    share = (hits / chosen.clamp_min(1)).to(_at_least_float32(attributions))
+    return share.masked_fill(positive.flatten(1)[:, 0].isnan(), float("nan"))
 
 
 @torch.no_grad()

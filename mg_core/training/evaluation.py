@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mg_core.attributions import explain, upsample
 from mg_core.attributions.network import classify
-from mg_core.columns import BY_METRIC
+from mg_core.columns import BOX_SIZE_EDGES, BY_METRIC
 from mg_core.config import EvaluationPair
 from mg_core.metrics import localization
 from mg_core.metrics.classification import classification
@@ -22,9 +22,6 @@ from mg_core.models import encode
 
 if TYPE_CHECKING:
     from mg_core.data import Split
-
-BOX_SIZE_EDGES = (0.0, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
-"""Edges of the bins of `epg_by_box_size`, as shares of the image; upper edges are inside."""
 
 IOU_THRESHOLDS = localization.IOU_THRESHOLDS
 
@@ -111,7 +108,7 @@ def evaluate(
     logits = np.zeros(split.labels.shape, dtype=np.float32)
     scored: list[list[dict[str, torch.Tensor]]] = []
     keys: list[NDArray[np.int64]] = []
-    with _without_parameter_gradients(model):
+    with without_parameter_gradients(model):
         for indices in batches_by_label_count(split.located, batch_size):
             inputs = encode(model, split.images(indices).to(device, non_blocking=True))
             targets = np.nonzero(split.located[indices])[1].reshape(len(indices), -1)
@@ -132,7 +129,7 @@ def evaluate(
 
 
 @contextmanager
-def _without_parameter_gradients(model: torch.nn.Module) -> Iterator[None]:
+def without_parameter_gradients(model: torch.nn.Module) -> Iterator[None]:
     """Keep autograd from recording a graph below the lowest evaluated layer."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)
@@ -188,19 +185,25 @@ def _score(
 ) -> dict[str, torch.Tensor]:
     """Return the score of each map in every metric, by name; integer metrics count true scores."""
     area = masks.mean((1, 2), dtype=torch.float32)
-    on_object = torch.full_like(area, torch.nan)
+    on_object = mask_epg = torch.full_like(area, torch.nan)
     if objects is not None and segmented is not None:
         share = localization.on_object(attributions, masks, objects)
         on_object = torch.where(segmented, share, torch.nan)
+        # A class without a pixel in the mask, such as one that others hide, is nowhere to look.
+        own = localization.epg(attributions, objects)
+        mask_epg = torch.where(objects.any(2).any(1), own, torch.nan)
     return {
         "epg": localization.epg(attributions, masks),
         "iou_by_threshold": localization.iou(attributions, masks, IOU_THRESHOLDS),
+        "pointing_game": localization.pointing_game(attributions, masks),
         "n_without_energy": ~localization.has_energy(attributions),
         "n_zero_map": ~localization.is_anywhere(attributions),
         "n_empty_mask": area == 0,
         "box_area": area,
         "on_object": on_object,
         "n_on_object": ~on_object.isnan(),
+        "mask_epg": mask_epg,
+        "n_mask_epg": ~mask_epg.isnan(),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shutil
 import sys
 import warnings
@@ -135,12 +136,14 @@ def made_up_rows(config: TrialConfig, epochs: int | None = None) -> list[dict[st
 
 def _classification(split: str, f1: float) -> dict[str, Any]:
     values = {"f1": f1, "precision": f1, "recall": f1, "map": f1 + 0.02, "bce": 0.2}
+    values["macro_f1"] = f1 - 0.03
     values |= {"n_images": 100, "n_classes_without_positives": 0}
     return {f"{split}_{name}": float(value) for name, value in values.items()}
 
 
 def localization_columns(split: str, epg: float, iou: float) -> dict[str, Any]:
     values: dict[str, Any] = {"epg": epg, "iou": iou, "iou_threshold": 0.1, "iou_at_0.5": 0.1}
+    values |= {"pointing_game": 0.8 * epg}
     values |= {"iou_by_threshold": [iou, 0.1], "n_pairs": 150, "n_without_energy": 0}
     values |= {"n_empty_mask": 0, "box_area": 0.2, "on_object": None, "n_on_object": 0}
     return {f"{split}_{name}": value for name, value in values.items()}
@@ -156,11 +159,24 @@ def made_up_tests(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             if name.startswith("val_"):
                 test["test_" + name.removeprefix("val_")] = value
         shift = rng.normal(-0.01, 0.003, 3) if row["epoch"] else np.full(3, -0.01)
+        if test.get("test_epg") is not None:
+            test |= made_up_breakdown(test["test_epg"])
         for name, by in zip(("f1", "epg", "iou"), shift, strict=True):
             if test.get(f"test_{name}") is not None:
                 test[f"test_{name}"] += by
         tests.append(test)
     return tests
+
+
+def made_up_breakdown(epg: float) -> dict[str, Any]:
+    """What is measured on test alone, for a checkpoint with this EPG; no box is of the last bin."""
+    return {
+        "test_epg_by_class": [epg + 0.01 * (k - 2.5) for k in range(6)],
+        "test_epg_by_box_size": [*(epg * (0.5 + 0.1 * bin_) for bin_ in range(5)), math.nan],
+        "test_deletion": 0.6 - epg / 2,
+        "test_insertion": 0.3 + epg / 2,
+        "test_n_perturbed": 90,
+    }
 
 
 def write_trial(

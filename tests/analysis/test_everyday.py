@@ -13,13 +13,14 @@ import pyarrow as pa
 import pytest
 
 import analysis
-from analysis.claims import judge, to_json
+from analysis.claims import FINDINGS, judge, to_json
 from analysis.claims.bootstrap import Interval
 from analysis.claims.verdict import Condition, Finding
 from analysis.frame import as_csv
 from analysis.page.explorer import embedded, explorer_data
 from analysis.pipeline import read
 from analysis.plots import drawings, render
+from analysis.plots.tradeoff import OF_METRIC
 from analysis.results import read_results
 from analysis.tabular.study import tables
 from mg_core.columns import OBJECTIVES
@@ -129,8 +130,9 @@ def test_every_pair_of_objectives_has_tables_findings_and_figures(few, names):
         assert len(found["best"]) == 2
         for name in names:
             assert found["fronts"][f"val_{name}"].max() == found["best"][f"val_{name}"].max()
-        assert len(judge(results)) == 10
-        assert {"fig4", "fig5", "fig6"} <= {drawing.name for drawing in drawings(results)}
+        assert len(judge(results)) == len(FINDINGS)
+        drawn = {drawing.name for drawing in drawings(results)}
+        assert {"fig4", "fig5", "fig6", *set(names).intersection(OF_METRIC)} <= drawn
         json.loads(embedded(explorer_data(results)), parse_constant=pytest.fail)
 
 

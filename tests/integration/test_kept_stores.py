@@ -48,7 +48,7 @@ def test_it_is_reported_from_its_own_tests(kept, mg_analysis):
     said = mg_analysis("report", kept, "--no-test").stdout
     assert said.startswith("report: ")
     findings = json.loads(mg_analysis("findings", kept, "--json").stdout)
-    assert len(findings) == 10
+    assert [f["finding"] for f in findings][:2] == ["R1", "R2"]
 
 
 def test_its_sweep_goes_on_where_it_was(kept, mg_sweep, tmp_path):

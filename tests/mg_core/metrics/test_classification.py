@@ -27,11 +27,21 @@ def reference_average_precision(scores, labels):
     return area
 
 
+def reference_f1(logits, labels):
+    hits = wrong = missed = 0
+    for logit, label in zip(logits, labels, strict=True):
+        hits += bool(logit >= 0 and label)
+        wrong += bool(logit >= 0 and not label)
+        missed += bool(logit < 0 and label)
+    return 2 * hits / (2 * hits + wrong + missed)
+
+
 def reference(logits, labels):
     pairs = [(float(x), bool(y)) for x, y in zip(logits.flat, labels.flat, strict=True)]
     hits = sum(x >= 0 and y for x, y in pairs)
     predicted, positive = sum(x >= 0 for x, _ in pairs), sum(y for _, y in pairs)
     classes = [k for k in range(labels.shape[1]) if labels[:, k].any()]
+    own = [reference_f1(logits[:, k], labels[:, k]) for k in classes]
     areas = [reference_average_precision(logits[:, k].tolist(), labels[:, k]) for k in classes]
     bce = [math.log1p(math.exp(-abs(x))) + max(x, 0) - x * y for x, y in pairs]
     return {
@@ -39,6 +49,7 @@ def reference(logits, labels):
         "precision": hits / predicted if predicted else 0.0,
         "recall": hits / positive if positive else 0.0,
         "map": sum(areas) / len(areas) if areas else 0.0,
+        "macro_f1": sum(own) / len(own) if own else 0.0,
         "bce": sum(bce) / len(bce),
         "n_images": len(labels),
         "n_classes_without_positives": labels.shape[1] - len(classes),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from mg_core.errors import InputError
-from mg_core.metrics import IOU_THRESHOLDS, epg, has_energy, iou, on_object
+from mg_core.metrics import IOU_THRESHOLDS, epg, has_energy, iou, on_object, pointing_game
 
 TINY = float(torch.finfo(torch.float32).tiny)
 
@@ -32,6 +32,14 @@ def reference_iou(attribution, mask, threshold):
     chosen = [v / peak > threshold for v in values]
     pairs = list(zip(chosen, mask.flat, strict=True))
     return sum(c and m for c, m in pairs) / sum(c or m for c, m in pairs)
+
+
+def reference_pointing_game(attribution, mask):
+    peak = max(float(a) for a in attribution.flat)
+    if peak <= TINY:
+        return 0.0
+    hits = [bool(m) for a, m in zip(attribution.flat, mask.flat, strict=True) if float(a) == peak]
+    return sum(hits) / len(hits)
 
 
 # Quotients such as 0.3/1 and 0.1/0.2 fall on thresholds, or a rounding error away from them.
@@ -60,6 +68,25 @@ def test_iou_agrees_with_loops_at_every_threshold_in_any_order(attributions, mas
     assert found.numpy() == pytest.approx(np.array(expected), rel=1e-6)
 
 
+@given(attributions=MAPS, masks=MASKS)
+@settings(max_examples=100, deadline=None)
+def test_pointing_game_agrees_with_loops(attributions, masks):
+    expected = [reference_pointing_game(a, m) for a, m in zip(attributions, masks, strict=True)]
+    found = pointing_game(torch.from_numpy(attributions), torch.from_numpy(masks))
+    assert found.dtype == torch.float32
+    assert found.numpy() == pytest.approx(expected, rel=1e-6)
+
+
+def test_pointing_game_has_no_tolerance_and_shares_ties():
+    maps = torch.zeros(3, 4, 4)
+    maps[0, 0, 0] = 1.0  # beside the mask
+    maps[1, 1, 1] = maps[1, 3, 3] = 1.0
+    maps[2] = 1.0
+    masks = torch.zeros(3, 4, 4, dtype=torch.bool)
+    masks[:, 1:3, 1:3] = True
+    assert pointing_game(maps, masks).tolist() == [0.0, 0.5, 0.25]
+
+
 @pytest.mark.parametrize("scale", [1e-37, 1e30, 1e37])
 def test_metrics_do_not_depend_on_the_scale_of_a_map(scale):
     maps = torch.randn(3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -75,6 +102,7 @@ def test_maps_without_energy_and_empty_masks_count_zero(value):
     masks = torch.stack([torch.ones(4, 4), torch.zeros(4, 4)]).bool()
     assert has_energy(maps).tolist() == [False, True]
     assert epg(maps, masks).tolist() == [0, 0]
+    assert pointing_game(maps, masks).tolist() == [0, 0]
     assert iou(maps, masks, IOU_THRESHOLDS).count_nonzero() == 0
 
 
@@ -116,12 +144,16 @@ def test_on_object_is_the_share_of_in_box_energy():
 def test_nan_maps_score_nan_and_carry_no_gradient():
     maps = torch.ones(2, 3, 3, requires_grad=True) * torch.tensor([1.0, math.nan])[:, None, None]
     masks = torch.ones(2, 3, 3, dtype=torch.bool)
-    for score in (epg(maps, masks), iou(maps, masks, (0.5,))[:, 0]):
+    for score in (
+        epg(maps, masks),
+        iou(maps, masks, (0.5,))[:, 0],
+        pointing_game(maps, masks),
+    ):
         assert score.isnan().tolist() == [False, True]
         assert not score.requires_grad
 
 
-@pytest.mark.parametrize("metric", [epg, lambda a, m: iou(a, m, (0.5,))])
+@pytest.mark.parametrize("metric", [epg, pointing_game, lambda a, m: iou(a, m, (0.5,))])
 def test_shapes_are_checked(metric):
     with pytest.raises(InputError, match=r"\(2, 3, 3\) and \(2, 3, 4\)"):
         metric(torch.ones(2, 3, 3), torch.ones(2, 3, 4))

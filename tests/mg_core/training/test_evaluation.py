@@ -7,15 +7,15 @@ import torch.nn.functional as F
 
 from mg_core import metrics
 from mg_core.attributions import attribute
-from mg_core.columns import METRICS
+from mg_core.columns import BOX_SIZE_EDGES, METRICS
 from mg_core.config import EvaluationPair
 from mg_core.training.evaluation import (
-    BOX_SIZE_EDGES,
     averages,
     batches_by_label_count,
     breakdown,
     evaluate,
 )
+from mg_core.training.interventions import intervene
 
 PAIRS = [
     EvaluationPair(attribution="ixg", layer="input"),
@@ -25,7 +25,7 @@ PAIRS = [
 
 
 def one_by_one(model, split, pair):
-    """Return (image, class, epg, iou by threshold, area, on-object share) of every pair."""
+    """Return (image, class) and the metrics of every pair."""
     model = model.double().eval()
     found = []
     for i in range(len(split)):
@@ -40,8 +40,10 @@ def one_by_one(model, split, pair):
             epg = inside / total if total > 0 else 0.0
             on = a[m & s].sum() / inside if inside > 0 else np.nan
             binary = [(a / a.max() > t) if total > 0 else a > 1 for t in metrics.IOU_THRESHOLDS]
+            mask_epg = (a[s].sum() / total if total > 0 else 0.0) if s.any() else np.nan
+            pointing = m[a >= (1 - 1e-6) * a.max()].mean() if total > 0 else 0.0
             iou = [(b & m).sum() / max((b | m).sum(), 1) for b in binary]
-            found.append((i, k, epg, iou, m.mean(), on))
+            found.append((i, k, epg, iou, m.mean(), on, mask_epg, pointing))
     return found
 
 
@@ -56,6 +58,8 @@ def test_equals_one_pair_at_a_time(shapes, model, batch_size):
         np.testing.assert_allclose(scores.values["epg"], [e[2] for e in expected], atol=2e-5)
         np.testing.assert_allclose(scores.values["box_area"], [e[4] for e in expected], atol=1e-6)
         np.testing.assert_allclose(scores.values["on_object"], [e[5] for e in expected], atol=2e-4)
+        np.testing.assert_allclose(scores.values["mask_epg"], [e[6] for e in expected], atol=2e-5)
+        np.testing.assert_allclose(scores.values["pointing_game"], [e[7] for e in expected])
         # A pixel at a threshold may fall on either side of it in single precision.
         np.testing.assert_allclose(
             scores.values["iou_by_threshold"], [e[3] for e in expected], atol=0.02
@@ -74,8 +78,13 @@ def test_equals_one_pair_at_a_time(shapes, model, batch_size):
 def test_what_is_measured_is_what_the_catalogue_declares(shapes, model):
     found = evaluate(model, shapes.split("val"), PAIRS[:1])
     scores = found.scores[PAIRS[0]]
-    measured = {*found.classification, *averages(scores), *breakdown(scores, len(shapes.classes))}
-    assert measured == {metric.name for metric in METRICS if metric.needs != "groups"}
+    everywhere = {*found.classification, *averages(scores)}
+    changed = intervene(model, shapes.split("test"), PAIRS[:1])
+    tested = {*changed.swapped, *changed.perturbed[PAIRS[0]]}
+    tested |= set(breakdown(scores, len(shapes.classes)))
+    declared = [metric for metric in METRICS if metric.needs != "groups"]
+    assert everywhere == {metric.name for metric in declared if "val" in metric.splits}
+    assert tested == {metric.name for metric in declared if metric.splits == ("test",)}
 
 
 def test_batches_do_not_change_results(shapes, model):
