@@ -1,7 +1,8 @@
 """Shapes beside a grey patch that tells the label in training and lies in test.
 
 In the manner of DecoyMNIST (Ross et al. 2017, Right for the Right Reasons, Sec. 5.3): a patch in a
-random corner has the grey 255 − 25·class in training, and that of a random class in test.
+random corner has the grey 255 − 25·class in training, and that of a random class in test. That is
+for ten classes; the greys of fewer are as far apart as they can be.
 """
 
 from __future__ import annotations
@@ -159,22 +160,23 @@ def _write(root: Path, options: DecoyOptions, progress: Progress) -> None:
             rng = generator(options.seed, "decoy", split, index)
             label = int(rng.integers(options.classes))
             told = label if rng.random() < correlation else int(rng.integers(options.classes))
-            picture = draw_decoy(rng, options.size, label, grey_of(told))
+            grey = grey_of(told, options.classes)
+            picture = draw_decoy(rng, options.size, label, grey)
             # Uncompressed, so that the bytes do not depend on a library of compression.
             image, mask = (f"{kind}/{split}_{index:06d}.bmp" for kind in ("images", "masks"))
             Image.fromarray(picture.image).save(root / image)
             Image.fromarray(picture.mask.astype(np.uint8) * 255).save(root / mask)
             name, group = options.class_names[label], GROUPS[told == label]
             annotated = (image, name, *picture.box, split, mask, group)
-            rows.append((*annotated, grey_of(told), *picture.patch))
+            rows.append((*annotated, grey, *picture.patch))
             progress(split, index + 1, count)
     with (root / TABLE).open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([HEADER, *rows])
 
 
-def grey_of(class_index: int) -> int:
-    """Return the grey of the patch that tells a class, 255 − 25·class."""
-    return 255 - 25 * class_index
+def grey_of(class_index: int, n_classes: int) -> int:
+    """Return the grey of the patch that tells a class: 255 − 25·class, were there ten of them."""
+    return 255 - 250 // n_classes * class_index
 
 
 def draw_decoy(rng: np.random.Generator, size: int, label: int, grey: int) -> Picture:
