@@ -40,6 +40,8 @@ GENERATOR_VERSION = 1
 """Raised when the same options would give other bytes."""
 PATCH = 1 / 7
 """Side of the patch, as a share of the image's: 4 of 28 pixels in DecoyMNIST."""
+DARKNESS = 0.4
+"""Factor of the background's tones: DecoyMNIST's is black, so that every grey stands out."""
 TABLE = "annotations.csv"
 GROUPS = ("patch lies", "patch tells")
 HEADER = (
@@ -185,7 +187,7 @@ def draw_decoy(rng: np.random.Generator, size: int, label: int, grey: int) -> Pi
     The object keeps clear of all corners, so that its box never holds the patch.
     """
     side = max(2, round(PATCH * size))
-    canvas = background(rng, int(rng.integers(len(SHAPES))), size)
+    canvas = DARKNESS * background(rng, int(rng.integers(len(SHAPES))), size)
     transform = outline_of(rng, size)
     polygons = [polygon @ transform.T for polygon in tuple(SHAPES.values())[label]]
     low, high = np.split(bounds(polygons[0]), 2)
