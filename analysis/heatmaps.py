@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mg_core.config import EvaluationPair, TrialConfig
+from mg_core.data import DATASETS
+from mg_core.data.dataset import variant_of
 from mg_core.errors import InputError, StorageError
 from mg_core.store import ResultStore
 from mg_core.store.layout import heatmaps_key, heatmaps_name
@@ -76,6 +78,16 @@ class HeatMaps:
         if epoch or baseline is None or baseline not in self.progress:
             return trial_id, epoch
         return baseline, next(iter(self.progress[baseline].checkpoints), 0)
+
+    def is_outside(self, trial_id: str) -> bool:
+        """Tell whether the evidence of a trial's task lies outside the boxes."""
+        config = self.trials.get(trial_id)
+        # A set of someone's own may not be registered where its results are looked at.
+        if config is None or config.data.name not in DATASETS:
+            return False
+        variant, options = variant_of(config.data)
+        task = task_of(config) or next(iter(variant.task_names(options)), None)
+        return task is not None and variant.is_outside(task, options)
 
     def rows(self, key: Key) -> list[Row]:
         """Return the rows of the first images, in their order."""

@@ -25,6 +25,7 @@ DATASETS = {
     "coco2014": "COCO2014",
     "waterbirds100": "Waterbirds-100",
     "shapes": "Shapes",
+    "decoy": "Decoy",
 }
 
 

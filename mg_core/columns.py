@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
-Type = Literal["text", "bool", "int32", "int64", "float64", "list"]
+Type = Literal["text", "bool", "int32", "int64", "float64", "list", "texts"]
 Role = Literal["setting", "axis", "key", "metric", "bookkeeping"]
 Part = Literal["data", "network", "guidance", "boxes", "training"]
 
@@ -28,7 +28,7 @@ class Column:
 
     Attributes:
         name: name in the table; an entry of `METRICS` lacks the prefix of the split.
-        type: type of the values; `list` is a list of float64.
+        type: type of the values; `list` is a list of float64, `texts` one of texts.
         description: one phrase for documentation.
         role: `setting` and `axis` describe the trial, and a grid varies the axes; `key` says what
             a row is about; `metric` is measured; `bookkeeping` is none of these.
@@ -67,7 +67,7 @@ class Column:
     of_pair: bool = False
     splits: tuple[str, ...] = ("val", "test")
     metric: str = ""
-    per: Literal["threshold", "class", "box size"] | None = None
+    per: Literal["threshold", "class", "box size", "group"] | None = None
 
     @property
     def header(self) -> str:
@@ -211,6 +211,14 @@ METRICS: tuple[Column, ...] = (
     Column("n_swapped", "int64", "images whose background is swapped", splits=("test",)),
     _share("accuracy", "share of images whose largest logit is their class, for data with groups",
            needs="groups"),
+    Column("groups", "texts", "names of the groups, in the order of the lists that are per group",
+           needs="groups", per="group"),
+    Column("accuracy_by_group", "list", "accuracy of each group, NaN without any image",
+           needs="groups", per="group"),
+    Column("n_by_group", "list", "images of each group", needs="groups", per="group"),
+    _share("accuracy_mean_group", "mean of the groups' accuracies", "mean group accuracy",
+           needs="groups"),
+    # Those of Waterbirds alone, as Table 1 has them.
     _share("accuracy_group_0", "accuracy of landbirds on land", needs="groups"),
     _share("accuracy_group_1", "accuracy of landbirds on water", needs="groups"),
     _share("accuracy_group_2", "accuracy of waterbirds on land", needs="groups"),

@@ -20,7 +20,8 @@ from mg_core.config import (
     TrialConfig,
     digest,
 )
-from mg_core.data import DATASETS, data_config
+from mg_core.data import data_config
+from mg_core.data.dataset import variant_of
 from mg_core.errors import InputError
 from mg_core.guidance.pairs import check_pair
 from mg_core.losses import LOSSES
@@ -96,7 +97,7 @@ def expand(spec: SweepSpec) -> Grid:
     grid = Grid()
     for number, block in enumerate(spec.grid):
         where = f"grid.{number}"
-        _check_block(block, spec.data.name, where)
+        _check_block(block, data, where)
         before = len(guided)
         stages = [
             (f"{number}.{n}", s) for n, s in enumerate(combinations(settings(spec.guided, block)))
@@ -146,7 +147,7 @@ def _check_size(spec: SweepSpec) -> None:
             )
 
 
-def _check_block(block: BlockSpec, dataset: str, where: str) -> None:
+def _check_block(block: BlockSpec, data: DataConfig, where: str) -> None:
     registries: dict[str, Registry[Any]] = {
         "model": MODELS,
         "attribution": ATTRIBUTIONS,
@@ -164,8 +165,9 @@ def _check_block(block: BlockSpec, dataset: str, where: str) -> None:
     )
     if not any(is_of_library(model) for model in block.model):
         _check(block.layer, layers, f"{where}.layer: no model of this block has layer")
-    tasks = DATASETS[dataset].tasks
-    _check(block.task or (), tasks, f"{where}.task: data set {dataset} has no task")
+    dataset, options = variant_of(data)
+    tasks = dataset.task_names(options)
+    _check(block.task or (), tasks, f"{where}.task: data set {data.name} has no task")
 
 
 def _check(names: Iterable[str], allowed: Collection[str], problem: str) -> None:

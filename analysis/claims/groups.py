@@ -6,18 +6,20 @@ from analysis.claims.measures import Measures, paired
 from analysis.claims.statistics import estimate
 from analysis.claims.verdict import Condition, Finding
 from analysis.selection import TABLE_1_SLACK
+from mg_core.data.layouts.waterbirds import Waterbirds
 
 
 def table_1(measures: Measures) -> Finding:
     """Guidance raises worst-group and overall accuracy on Waterbirds-100."""
     rows = measures.guided_there
     rows = rows[rows["val_accuracy"].notna()] if "val_accuracy" in rows else rows.head(0)
+    rows = rows[rows["task"].isin(Waterbirds.tasks)]
     chosen = measures.chosen(rows, "epg", "accuracy", TABLE_1_SLACK)
     values = {"overall": "accuracy", "worst": "accuracy_worst_group"}
     gains = {name: chosen[column] - chosen[f"start_{column}"] for name, column in values.items()}
     gained = chosen.assign(**gains)
     conditions = []
-    for task in ("conventional", "reversed"):
+    for task in Waterbirds.tasks:
         table = paired(gained[gained["task"] == task], "loss", list(values))
         least = estimate(table, lambda means: means.min(axis=1))
         words = f"least gain of accuracy (overall, worst group; each loss), {task} task"

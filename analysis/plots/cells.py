@@ -50,6 +50,7 @@ def cells(
     found = []
     for place, column in enumerate(columns):
         maps = heatmaps.load(key_of(heatmaps, column.row))
+        is_outside = heatmaps.is_outside(column.row["trial_id"])
         for number in images:
             if number >= len(maps):
                 continue
@@ -59,7 +60,7 @@ def cells(
                 | {"row": number, "column": place, "column_label": column.label}
                 | {"row_label": "", "kind": column.kind, "number": number, "image": shown.image}
                 | {"class_name": shown.class_name, "prediction": shown.prediction}
-                | {"probability": shown.probability, "epg": epg_of(shown, column.row["task"])}
+                | {"probability": shown.probability, "epg": epg_of(shown, is_outside)}
                 | {"heat_map": shown.map, "pixels": shown.picture, "boxes": shown.boxes}
             )
     return pd.DataFrame(found)
@@ -71,8 +72,8 @@ def key_of(heatmaps: HeatMaps, row: Mapping[str, Any], epoch: int | None = None)
     return heatmaps.key(row["trial_id"], int(row["epoch"]) if epoch is None else epoch, pair)
 
 
-def epg_of(heat_map: HeatMap, task: object = None) -> float:
-    """Return the share of a map's positive energy inside its boxes, outside for the reverse."""
+def epg_of(heat_map: HeatMap, is_outside: bool = False) -> float:
+    """Return the share of a map's positive energy inside its boxes, or outside of them."""
     positive = heat_map.map.clip(0).astype(float)
     mask = positive * 0
     for left, top, right, bottom in heat_map.boxes.astype(int):
@@ -80,7 +81,7 @@ def epg_of(heat_map: HeatMap, task: object = None) -> float:
     inside = float((positive * mask).sum())
     total = float(positive.sum())
     share = inside / total if total > 0 else 0.0
-    return 1 - share if task == "reversed" and total > 0 else share
+    return 1 - share if is_outside and total > 0 else share
 
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:

@@ -92,7 +92,7 @@ def dilations_side_by_side(results: Results) -> Iterator[Drawing]:
 
 @FIGURES.register("fig13")
 def groups(results: Results) -> Iterator[Drawing]:
-    """Fig. 13: maps, predictions and confidences on data with groups, for both tasks."""
+    """Fig. 13: maps, predictions and confidences on data with groups, for all tasks."""
     if not results.selected["val_accuracy"].notna().any():
         return
     chosen_by_setting = _chosen_by_setting(results, "accuracy", TABLE_1_SLACK, shown=["task"])
@@ -108,7 +108,8 @@ def groups(results: Results) -> Iterator[Drawing]:
         ]
         for row in sorted(rows, key=lambda row: (str(row["task"]), str(row["loss"]))):
             (mark,) = style.marks([row["loss"]]).values()
-            columns.append(Column(f"{mark.label}\n{row['task']}", MAP, row))
+            task = "" if pd.isna(row["task"]) else f"\n{row['task']}"
+            columns.append(Column(f"{mark.label}{task}", MAP, row))
         caption = (
             f"Fig. 13: {_subject(first, label)}. Below each map the prediction of the model and "
             "its confidence; ✗ marks wrong ones."
@@ -154,8 +155,9 @@ def _place_with_most(chosen: pd.DataFrame, column: str) -> pd.DataFrame:
     best, most = chosen.head(0), 0
     for place in _places(chosen):
         same = (chosen[style.PLACE] == [place[name] for name in style.PLACE]).all(axis=1)
-        if chosen.loc[same, column].nunique() > most:
-            best, most = chosen[same], chosen.loc[same, column].nunique()
+        n_values = chosen.loc[same, column].nunique(dropna=False)
+        if n_values > most:
+            best, most = chosen[same], n_values
     return best
 
 

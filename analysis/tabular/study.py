@@ -6,9 +6,10 @@ import pandas as pd
 
 from analysis.frame import with_tests
 from analysis.results import Results
-from analysis.selection import SLACK, TABLE_1_SLACK, best_within, guided_there
+from analysis.selection import SLACK, best_within, guided_there
 from analysis.settings import describing, distinguishing
 from analysis.tabular.formats import Table
+from analysis.tabular.groups import group_tables, has_waterbirds, table_1
 from analysis.tabular.volumes import attained, volumes
 from mg_core.columns import AXES, BY_METRIC, CONFIGURATION, PAIR, SPLITS, configured
 
@@ -22,9 +23,8 @@ TRAINING = [column for column in AXES if column.part == "training" and column.na
 def tables(results: Results) -> list[Table]:
     """Return all tables of a store."""
     makers = [guidance_gains, best_by_metric, baselines, volumes, attained, front_listing]
-    if results.rows["val_accuracy"].notna().any():
-        makers.insert(0, table_1)
-    return [make(results) for make in makers]
+    found = [table_1(results)] if has_waterbirds(results) else []
+    return [*found, *group_tables(results), *(make(results) for make in makers)]
 
 
 def front_listing(results: Results) -> Table:
@@ -136,58 +136,6 @@ def guidance_gains(results: Results) -> Table:
         title += f" Of {n_fronts} fronts {n_fronts - len(best)} have none."
     frame = best.sort_values(own, kind="stable", ignore_index=True)
     return Table("gains", title, frame[columns])
-
-
-def table_1(results: Results) -> Table:
-    """Table 1: accuracy with groups, worst group and overall, mean ± standard deviation over seeds.
-
-    Per seed, of the checkpoints whose validation accuracy is at most 1 point below the
-    baseline's, the one with the highest validation EPG; deviations are those of a sample. A cell
-    says so where seeds have no such checkpoint, or none that was tested.
-    """
-    selected = results.selected
-    rows = selected[selected["val_accuracy"].notna()]
-    is_elsewhere = any((rows[f"guided_{name}"] != rows[name]).any() for name in PAIR)
-    guided = [f"guided_{name}" for name in PAIR]
-    shown = {"model", "task", "loss", *(() if is_elsewhere else guided)}
-    own = distinguishing(rows, [name for name in CONFIGURATION if name not in shown])
-    own += ["model", *PAIR]
-    best = with_tests(best_within(rows, "epg", "accuracy", TABLE_1_SLACK), results.tests)
-    start = with_tests(rows[rows["is_reference"]], results.tests)
-    start = start.drop_duplicates([*own, "task", "seed", "baseline"])
-    both = pd.concat([start.assign(loss="baseline"), best], ignore_index=True)
-    split = "test" if both["test_accuracy"].notna().any() else "val"
-    tasks = sorted(both["task"].dropna().unique())
-    values = {"worst": f"{split}_accuracy_worst_group", "overall": f"{split}_accuracy"}
-    rank = both["loss"].map({"baseline": 0, "energy": 1, "l1": 2}).fillna(3)
-    # Every seed has a baseline; a loss has those in which it was guided, chosen and tested.
-    n_all = both.groupby([*own, "task"], dropna=False)["seed"].transform("nunique")
-    groups = both.assign(rank=rank, n_all=n_all).groupby([*own, "rank", "loss"], dropna=False)
-    cells = [
-        dict(zip([*own, "rank", "loss"], key, strict=True))
-        | {
-            f"{task}, {name}": _mean_and_deviation(of_task.dropna(subset=column), column)
-            for task, of_task in group.groupby("task")
-            for name, column in values.items()
-        }
-        for key, group in groups
-    ]
-    names = [f"{task}, {name}" for task in tasks for name in values]
-    title = (
-        f"Table 1: accuracy of the worst group (waterbirds on land) and overall on {SPLITS[split]} "
-        f"in %, mean ± standard deviation over {both['seed'].nunique()} seeds, of the checkpoint "
-        "with the highest validation EPG at a loss of at most 1 point of validation accuracy."
-    )
-    return Table("table1", title, pd.DataFrame(cells, columns=[*own, "loss", *names]))
-
-
-def _mean_and_deviation(known: pd.DataFrame, column: str) -> str | None:
-    if known.empty:
-        return None
-    values = 100 * known[column].astype(float)
-    text = f"{values.mean():.1f}" + (f" ± {values.std():.1f}" if len(values) > 1 else "")
-    n_seeds, n_all = known["seed"].nunique(), known["n_all"].iloc[0]
-    return text if n_seeds == n_all else f"{text} ({n_seeds} of {n_all} seeds)"
 
 
 def _describing(frame: pd.DataFrame, judged: bool = True) -> list[str]:

@@ -27,7 +27,7 @@ class Arrays:
     is_segmented: NDArray[np.bool_]  # (N,) whether the image has masks
     mask_classes: NDArray[np.int64]  # (n,)
     mask_offsets: NDArray[np.int64]  # (N + 1,)
-    groups: NDArray[np.int64]  # (N,); empty for a data set without tasks
+    groups: NDArray[np.int64]  # (N,); empty for a data set without groups
     contents: NDArray[np.uint64]  # (N,) `file_print` of each image file
     image_sums: NDArray[np.uint32]  # (N,) CRC-32 of each image's pixels
     mask_sums: NDArray[np.uint32]  # (n,) CRC-32 of each mask's bytes

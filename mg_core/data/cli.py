@@ -98,7 +98,7 @@ def verify(
     reader = open_reader(_config(name, settings, image_size, imports), root)
     with progress_bars("reading") as progress:
         found = verification.verify(reader, image_size, progress)
-    print("\n".join(verification.report_lines(found, reader.classes)))
+    print("\n".join(verification.report_lines(found, reader.classes, reader.group_names)))
     raise typer.Exit(1 if found.problems else 0)
 
 
@@ -180,6 +180,29 @@ def generate_waterbirds(
     from mg_core.data.drawn.birds import BirdsOptions, write_birds
 
     _write(write_birds, BirdsOptions, context)
+
+
+@generate.command("decoy")
+def generate_decoy(
+    context: typer.Context,
+    folder: Target,
+    train: Annotated[int, typer.Option(help="Training images.")] = 1000,
+    val: Annotated[int, typer.Option(help="Validation images.")] = 300,
+    test: Annotated[int, typer.Option(help="Test images.")] = 300,
+    size: Size = 64,
+    classes: Annotated[int, typer.Option(help="Number of classes, 2 to 8.")] = 6,
+    correlation: Annotated[
+        float, typer.Option(help="Probability that a training image's patch tells its label.")
+    ] = 1.0,
+    val_patches: Annotated[
+        str, typer.Option(help="Whose patches validation has: those of train or test.")
+    ] = "train",
+    seed: Seed = 0,
+) -> None:
+    """Write shapes beside a grey patch that tells the label in training and lies in test."""
+    from mg_core.data.drawn.decoy import DecoyOptions, write_decoy
+
+    _write(write_decoy, DecoyOptions, context)
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from mg_core.data.cache import FORMAT_VERSION, cache_folder, cached_split
 from mg_core.data.decoding import check_labels, copies
 from mg_core.data.images import file_print
 from mg_core.data.parallel import in_parallel
-from mg_core.data.reader import SPLITS, Progress, Reader, Task, silent
+from mg_core.data.reader import SPLITS, Progress, Reader, Task, find_task, silent
 from mg_core.data.readers import DATASETS
 from mg_core.errors import InputError
 
@@ -40,18 +40,25 @@ class Split:
         labels: (N, K) bool: whether an image shows a class, or is of the class in the task.
         located: (N, K) bool: whether boxes say where; only then a map can be guided or judged.
         classes: K class names, in the order of the label columns.
-        groups: (N,) group of each image; none for a data set without tasks.
+        groups: (N,) group of each image; none for a data set without groups.
+        group_names: names of the groups, which `groups` are indices into.
         has_segmentation: whether any image has masks.
         is_outside: whether masks are what lies outside the boxes.
     """
 
     def __init__(
-        self, arrays: Arrays, size: int, classes: tuple[str, ...], task: Task | None = None
+        self,
+        arrays: Arrays,
+        size: int,
+        classes: tuple[str, ...],
+        task: Task | None = None,
+        group_names: tuple[str, ...] = (),
     ) -> None:
         self._arrays = arrays if task is None else _relabelled(arrays, task)
         self._size = size
         self.is_outside = task is not None and task.is_outside
-        self.groups = None if task is None else arrays.groups
+        self.groups = arrays.groups if group_names else None
+        self.group_names = group_names
         self.classes = classes if task is None else task.names
         self.ids: Sequence[str] = arrays.ids.tolist()
         self.labels = self._arrays.labels
@@ -109,6 +116,7 @@ class Data:
     Attributes:
         classes: class names, in the order of the label columns.
         tasks: task names, the default one first; most data sets have none.
+        groups: names of the groups whose accuracies are told apart; most data sets have none.
         fingerprint: hash of the files, the same on every node.
         folder: folder of the decoded arrays, which may not exist yet.
     """
@@ -122,6 +130,7 @@ class Data:
     ) -> None:
         self.classes = reader.classes
         self.tasks = tuple(reader.tasks)
+        self.groups = reader.group_names
         self.fingerprint = reader.fingerprint()
         reader.release()
         self._reader = reader
@@ -166,7 +175,7 @@ class Data:
         """Open one of `SPLITS`, after decoding its images if this node has not done so yet."""
         if name not in SPLITS:
             raise InputError(f"unknown split {name!r}; choose from {', '.join(SPLITS)}")
-        asked = self._reader.task(task)
+        asked = find_task(self._reader.tasks, task)
         key = (name, task or next(iter(self.tasks), None))
         if key not in self._splits:
             if name not in self._arrays:
@@ -174,7 +183,9 @@ class Data:
                     self._reader, name, self._size, self.folder, self._progress
                 )
                 self._reader.release()
-            self._splits[key] = Split(self._arrays[name], self._size, self.classes, asked)
+            self._splits[key] = Split(
+                self._arrays[name], self._size, self.classes, asked, self.groups
+            )
         return self._splits[key]
 
 
@@ -213,7 +224,7 @@ def open_reader(
     config: DataConfig, root: str | Path | None = None, cache: str | Path | None = None
 ) -> Reader:
     """Open the files of a data set as `open_data` does."""
-    variant, options = _variant(config)
+    variant, options = variant_of(config)
     return variant(variant.locate(root, options, cache_folder(cache)), options)
 
 
@@ -234,9 +245,11 @@ def class_names(
         >>> class_names(data_config("waterbirds100"), task="reversed")
         ('land', 'water')
     """
-    variant, options = _variant(config)
-    if asked := variant.task(task):
-        return asked.names
+    variant, options = variant_of(config)
+    if variant.task_names(options) or task is not None:
+        tasks = variant.tasks or open_reader(config, root, cache).tasks
+        if asked := find_task(tasks, task):
+            return asked.names
     return variant.class_names(options) or open_reader(config, root, cache).classes
 
 
@@ -284,19 +297,20 @@ def open_data(
     return Data(data, open_reader(data, root, cache), cache, progress)
 
 
-def _variant(config: DataConfig) -> tuple[type[Reader], Any]:
+def variant_of(config: DataConfig) -> tuple[type[Reader], Any]:
     """Return the reader class of a data set and its validated options."""
     variant = DATASETS[config.name]
     return variant, parse(variant.Options, config.options, f"options of data set {config.name}")
 
 
 def _relabelled(arrays: Arrays, task: Task) -> Arrays:
-    """Give every image and its boxes the class that its group has in a task."""
+    """Give every image, its boxes and its masks the class that its group has in a task."""
     classes = np.array(task.classes, dtype=np.int64)[arrays.groups]
-    labels = np.zeros_like(arrays.labels)
+    labels = np.zeros((len(classes), len(task.names)), dtype=np.bool_)
     labels[np.arange(len(labels)), classes] = True
     box_classes = np.repeat(classes, np.diff(arrays.box_offsets))
-    return replace(arrays, labels=labels, box_classes=box_classes)
+    mask_classes = np.repeat(classes, np.diff(arrays.mask_offsets))
+    return replace(arrays, labels=labels, box_classes=box_classes, mask_classes=mask_classes)
 
 
 def _integers(indices: Indices) -> NDArray[np.int64]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -57,7 +58,8 @@ class Box(NamedTuple):
 class Record:
     """One image of a split; its labels are the classes of its boxes and its `image_classes`.
 
-    In a data set with tasks every image has a group, which decides its label in each task.
+    In a data set with groups every image has one; where there are tasks, it decides the image's
+    label in each of them.
 
     Attributes:
         id: unique within the split.
@@ -66,7 +68,7 @@ class Record:
         size: width and height according to the annotations, to which the boxes refer; none if they
             refer to the stored image.
         segmentation: whatever the reader's `segmentation` needs; none for an image without masks.
-        group: index into the `classes` of every task of the data set.
+        group: index into the reader's `groups`, and into the `classes` of every task.
         mask_flaw: why the image's masks are left out, in a sentence; empty if they are not.
         image_classes: classes that the image shows at an unknown place: the classifier learns them,
             and no map is guided or judged by them.
@@ -104,6 +106,21 @@ class Task:
     is_outside: bool = False
 
 
+def find_task(tasks: Mapping[str, Task], name: str | None) -> Task | None:
+    """Return a task, by default the first; none for a data set without tasks.
+
+    Raises:
+        InputError: there is no task of this name.
+    """
+    if name is None:
+        return next(iter(tasks.values()), None)
+    if name not in tasks:
+        raise InputError(
+            f"unknown task {name!r}; this data set has {', '.join(tasks) or 'no tasks'}"
+        )
+    return tasks[name]
+
+
 class NoOptions(Frozen):
     """The options of a data set that has none."""
 
@@ -118,8 +135,10 @@ class Reader(ABC):
     Attributes:
         Options: pydantic model of the `options` in a data set's configuration.
         tasks: by name, the default one first; empty where the boxes decide the labels.
-        is_multi_label: whether an image may have several labels; one in a data set with tasks has
-            one label in each.
+        groups: names of the groups whose accuracies are told apart; empty where there are none.
+            Those of a data set with tasks need no names.
+        is_multi_label: whether an image may have several labels; one in a data set with tasks or
+            groups has one label in each task.
         classes: class names, in the order of the label columns.
         units_advice: what to do about boxes that are shares of the image.
 
@@ -153,7 +172,8 @@ class Reader(ABC):
 
     Options: ClassVar[type[BaseModel]] = NoOptions
     is_multi_label: ClassVar[bool] = True
-    tasks: ClassVar[Mapping[str, Task]] = {}
+    tasks: Mapping[str, Task] = MappingProxyType({})
+    groups: tuple[str, ...] = ()
     units_advice: ClassVar[str] = "give them in pixels"
     classes: tuple[str, ...]
 
@@ -166,15 +186,27 @@ class Reader(ABC):
         return getattr(cls, "classes", None)
 
     @classmethod
-    def task(cls, name: str | None) -> Task | None:
-        """Return a task, by default the first; none for a data set without tasks."""
-        if name is None:
-            return next(iter(cls.tasks.values()), None)
-        if name not in cls.tasks:
-            raise InputError(
-                f"unknown task {name!r}; this data set has {', '.join(cls.tasks) or 'no tasks'}"
-            )
-        return cls.tasks[name]
+    def task_names(cls, options: Any) -> tuple[str, ...]:
+        """Return the names of the tasks, which are known without the files."""
+        return tuple(cls.tasks)
+
+    @classmethod
+    def has_groups(cls, options: Any) -> bool:
+        """Tell whether the images have groups, which is known without the files."""
+        return bool(cls.groups or cls.task_names(options))
+
+    @classmethod
+    def is_outside(cls, task: str, options: Any) -> bool:
+        """Tell whether the evidence for a task lies outside the boxes."""
+        return task in cls.tasks and cls.tasks[task].is_outside
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The names of the groups; numbers where a data set with tasks names none."""
+        if self.groups or not self.tasks:
+            return tuple(self.groups)
+        first = next(iter(self.tasks.values()))
+        return tuple(f"group {number}" for number in range(len(first.classes)))
 
     @classmethod
     def locate(cls, root: str | Path | None, options: Any, cache: Path) -> Path:

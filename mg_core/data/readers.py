@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mg_core.data.drawn.decoy import Decoy
 from mg_core.data.drawn.shapes import Shapes
 from mg_core.data.layouts.coco import Coco
 from mg_core.data.layouts.coco_export import CocoExport
@@ -18,6 +19,7 @@ DATASETS.register("voc2007")(Voc)
 DATASETS.register("coco2014")(Coco)
 DATASETS.register("waterbirds100")(Waterbirds)
 DATASETS.register("shapes")(Shapes)
+DATASETS.register("decoy")(Decoy)
 DATASETS.register("csv")(Table)
 DATASETS.register("yolo")(Yolo)
 DATASETS.register("labelme")(LabelMe)

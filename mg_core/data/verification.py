@@ -30,7 +30,7 @@ class SplitSummary:
     n_without_labels: int = 0
     images_by_class: Counter[int] = field(default_factory=Counter)
     boxes_by_class: Counter[int] = field(default_factory=Counter)
-    groups: Counter[int] = field(default_factory=Counter)  # images; empty without tasks
+    groups: Counter[int] = field(default_factory=Counter)  # images; empty without groups
     n_segmented: int = 0
     n_unlocated: int = 0  # labels of images without a box of their class
     n_other: int = 0  # objects of classes that are not used
@@ -110,8 +110,13 @@ def verify(reader: Reader, size: int, progress: Progress = silent) -> Verificati
     return found
 
 
-def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
-    """Return the lines that `mg-data verify` prints: counts, flaws, classes and problems."""
+def report_lines(
+    found: Verification, classes: Sequence[str], names: Sequence[str] = ()
+) -> list[str]:
+    """Return the lines that `mg-data verify` prints: counts, flaws, classes and problems.
+
+    `names` are those of the groups, if there are any.
+    """
     lines = []
     for split, summary in found.splits.items():
         lines.append(
@@ -121,7 +126,9 @@ def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
         )
         if summary.groups:
             groups = (f"{group}: {summary.groups[group]:,}" for group in sorted(summary.groups))
-            lines.append(f"  groups {', '.join(groups)}")
+            absent = [str(number) for number in range(len(names)) if number not in summary.groups]
+            rest = f"; none of {', '.join(absent)}" if absent else ""
+            lines.append(f"  groups {', '.join(groups)}{rest}")
         if summary.n_unlocated:
             lines.append(f"  {summary.n_unlocated:,} labels without a box")
         if summary.n_other:
@@ -131,6 +138,7 @@ def report_lines(found: Verification, classes: Sequence[str]) -> list[str]:
                 lines.append(f"  {summary.flaws[flaw]:,} boxes {flaw}")
         lines += [f"  {count:,} images {oddity}" for oddity, count in summary.oddities.items()]
         lines += grouped(summary.mask_flaws, "  masks left out: ")
+    lines += [f"group {number}: {name}" for number, name in enumerate(names)]
     if found.splits:
         lines += _class_table(found.splits, classes)
     lines += grouped(found.problems, "problem: ")

@@ -1,7 +1,7 @@
 """What is measured: classification, localization, and on-object energy."""
 
 from mg_core.metrics.classification import classification
-from mg_core.metrics.groups import group_accuracy
+from mg_core.metrics.groups import accuracy_by_group, group_accuracy
 from mg_core.metrics.localization import (
     IOU_THRESHOLDS,
     epg,
@@ -13,6 +13,7 @@ from mg_core.metrics.localization import (
 
 __all__ = [
     "IOU_THRESHOLDS",
+    "accuracy_by_group",
     "classification",
     "epg",
     "group_accuracy",

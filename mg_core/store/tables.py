@@ -31,6 +31,7 @@ TYPES = {
     "int64": pa.int64(),
     "float64": pa.float64(),
     "list": pa.list_(pa.float64()),
+    "texts": pa.list_(pa.string()),
 }
 
 

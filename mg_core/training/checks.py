@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mg_core.columns import BY_METRIC
 from mg_core.config import TrialConfig
-from mg_core.data import DATASETS
+from mg_core.data.dataset import variant_of
 from mg_core.errors import InputError
 from mg_core.losses import CLASSIFICATION_LOSSES, NEEDS_ONE_LABEL
 from mg_core.training.schedule import SCHEDULES, Span, rate_factor
@@ -50,6 +50,29 @@ def check_labels(split: Split, config: TrialConfig) -> None:
         )
 
 
+def check_task(split: Split, first: Split, task: str) -> None:
+    """Refuse a task that does not go on from what the baseline has learnt.
+
+    Args:
+        split: the training images with the labels of the task.
+        first: the same images with those of the data set's first task, the baseline's.
+        task: its name, for the message.
+
+    Raises:
+        InputError: says how many labels differ.
+    """
+    if len(split.classes) != len(first.classes):
+        differs = f"it has {len(split.classes)} classes, not {len(first.classes)},"
+    elif n_other := int((split.labels != first.labels).any(axis=1).sum()):
+        differs = f"{n_other} of {len(split)} training images have another label"
+    else:
+        return
+    raise InputError(
+        f"task: {task!r} is not what the baseline learns: {differs} than in the data set's first "
+        f"task; give {task} a sweep of its own, in which the option tasks begins with it"
+    )
+
+
 def _check_optimizer(config: TrialConfig) -> None:
     if config.optimizer.name in PLAIN and not config.optimizer.arguments:
         return
@@ -84,9 +107,9 @@ def _check_warmup(config: TrialConfig) -> None:
 
 
 def _check_loss(config: TrialConfig) -> None:
-    name, dataset = config.classification_loss, DATASETS[config.data.name]
+    name, (dataset, options) = config.classification_loss, variant_of(config.data)
     CLASSIFICATION_LOSSES[name]
-    if name in NEEDS_ONE_LABEL and dataset.is_multi_label and not dataset.tasks:
+    if name in NEEDS_ONE_LABEL and dataset.is_multi_label and not dataset.has_groups(options):
         raise InputError(
             f"{name} needs exactly one label in each image, and those of {config.data.name} may "
             "have several; use bce"
@@ -109,7 +132,8 @@ def _check_early_stop(config: TrialConfig) -> None:
         raise InputError(
             f"a baseline has no maps, so training cannot stop on {stop.metric}; use f1"
         )
-    if metric.needs == "groups" and not DATASETS[config.data.name].tasks:
+    dataset, options = variant_of(config.data)
+    if metric.needs == "groups" and not dataset.has_groups(options):
         raise InputError(f"{stop.metric} needs groups, which {config.data.name} does not have")
     if stop.patience >= config.epochs:
         raise InputError(

@@ -15,9 +15,10 @@ from mg_core.attributions import explain, upsample
 from mg_core.attributions.network import classify
 from mg_core.columns import BOX_SIZE_EDGES, BY_METRIC
 from mg_core.config import EvaluationPair
+from mg_core.data.layouts.waterbirds import Waterbirds
 from mg_core.metrics import localization
 from mg_core.metrics.classification import classification
-from mg_core.metrics.groups import group_accuracy
+from mg_core.metrics.groups import accuracy_by_group, group_accuracy
 from mg_core.models import encode
 
 if TYPE_CHECKING:
@@ -144,8 +145,16 @@ def _classification(logits: NDArray[np.float32], split: Split) -> dict[str, Any]
     scores, labels = torch.from_numpy(logits), torch.from_numpy(split.labels)
     found: dict[str, Any] = {**classification(scores, labels)}
     if split.groups is not None:
-        found |= group_accuracy(scores, labels, torch.from_numpy(split.groups))
+        found |= _of_groups(scores, labels, split)
     return found
+
+
+def _of_groups(scores: torch.Tensor, labels: torch.Tensor, split: Split) -> dict[str, Any]:
+    """Return the accuracies of a data set's groups; Waterbirds has columns of its own."""
+    groups, names = torch.from_numpy(split.groups), split.group_names
+    if names == Waterbirds.groups:
+        return {"groups": list(names), **group_accuracy(scores, labels, groups)}
+    return {"groups": list(names), **accuracy_by_group(scores, labels, groups, len(names))}
 
 
 def batches_by_label_count(
@@ -168,7 +177,8 @@ def _score_maps(
     """Score the maps of one class of each image, one entry for each evaluated pair."""
     device = maps[0].device
     masks = split.masks(indices, classes).to(device, non_blocking=True)
-    objects = split.segmentation(indices, classes)
+    # An object inside its box is not where the evidence is, if that lies outside.
+    objects = None if split.is_outside else split.segmentation(indices, classes)
     segmented = None
     if objects is not None:
         objects = objects.to(device, non_blocking=True)

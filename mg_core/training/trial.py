@@ -22,7 +22,7 @@ from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
 from mg_core.training.batches import batch_ids, slices, training_batches
-from mg_core.training.checks import check_labels
+from mg_core.training.checks import check_labels, check_task
 from mg_core.training.evaluation import Evaluation, averages, evaluate
 from mg_core.training.recipe import Recipe
 from mg_core.training.stopping import is_stopped
@@ -126,6 +126,8 @@ class Trial:
     def _start(self, cache: str | None) -> None:
         """Build model and recipe as they are before the first epoch."""
         config = self.config
+        if config.guidance and config.guidance.task:
+            check_task(self._split("train"), self.data.split("train"), config.guidance.task)
         model = checkpoint.initial_model(config, len(self.data.classes), cache)
         if config.baseline and self.attempt.progress is None:
             checkpoint.load_baseline(model, self.attempt.store, config.baseline, cache)

@@ -131,8 +131,8 @@ def test_the_drawing_is_strong_where_the_map_is():
     empty = overlay(picture, 0 * values)
     assert (empty == empty[0, 0]).all()
     assert epg_of(found) == 1.0
-    assert epg_of(found, "reversed") == 0.0
-    assert epg_of(replace(found, map=0 * values), "reversed") == 0.0
+    assert epg_of(found, is_outside=True) == 0.0
+    assert epg_of(replace(found, map=0 * values), is_outside=True) == 0.0
 
 
 def test_figures_of_maps_are_drawn_and_their_data_named(tested):

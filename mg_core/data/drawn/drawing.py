@@ -103,9 +103,9 @@ def draw_scene(
     n_objects = 1 + rng.choice(MAX_OBJECTS, p=N_OBJECTS)
     classes = rng.integers(n_classes, size=n_objects)
     classes[rng.random(n_objects) < SAME_CLASS] = classes[0]
-    outlines = [_outline(rng, size, object_size) for _ in classes]
+    outlines = [outline_of(rng, size, object_size) for _ in classes]
     texture = _texture_class(rng, classes, n_classes, correlation)
-    canvas = _background(rng, texture, size, contrast)
+    canvas = background(rng, texture, size, contrast)
     owner = np.full((size, size), -1)
     names = list(SHAPES)
     placed: list[int] = []
@@ -116,7 +116,7 @@ def draw_scene(
         colour = vivid(rng)
         if offset is None:
             continue
-        boxes.append(_bounds(polygons[0] + offset))
+        boxes.append(bounds(polygons[0] + offset))
         placed.append(index)
         _scatter(rng, canvas, boxes[-1], owner < 0, clutter, contrast)
         covered = paint(canvas, [polygon + offset for polygon in polygons], colour)
@@ -137,9 +137,10 @@ def _texture_class(
     return int(classes[0]) if rng.random() < correlation else other
 
 
-def _outline(
-    rng: np.random.Generator, size: int, object_size: tuple[float, float]
+def outline_of(
+    rng: np.random.Generator, size: int, object_size: tuple[float, float] = OBJECT_SIZE
 ) -> NDArray[np.float64]:
+    """Draw how an outline in [-1, 1]² is scaled and turned: a matrix (2, 2)."""
     longer = rng.uniform(*object_size) * size / 2
     aspect = rng.uniform(0.75, 1)
     half = np.array([longer, longer * aspect])
@@ -162,18 +163,19 @@ def to_bytes(canvas: NDArray[np.float64]) -> NDArray[np.uint8]:
 def _place(
     rng: np.random.Generator, polygon: Polygon, boxes: list[NDArray[np.float64]], size: int
 ) -> NDArray[np.float64] | None:
-    low, high = np.split(_bounds(polygon), 2)
+    low, high = np.split(bounds(polygon), 2)
     margin = OUTLINE * size
     # All draws happen at once: later random draws must not depend on how many were needed.
     for draw in rng.random((PLACEMENTS, 2)):
         offset: NDArray[np.float64] = margin - low + draw * (size - 2 * margin - (high - low))
-        box = _bounds(polygon + offset)
+        box = bounds(polygon + offset)
         if all(_overlap(box, other) <= MAX_OVERLAP for other in boxes):
             return offset
     return None
 
 
-def _bounds(polygon: Polygon) -> NDArray[np.float64]:
+def bounds(polygon: Polygon) -> NDArray[np.float64]:
+    """Return the lowest x and y, then the highest."""
     return np.concatenate([polygon.min(axis=0), polygon.max(axis=0)])
 
 
@@ -252,8 +254,8 @@ def _stretched(value: float, contrast: float) -> float:
     return min(max(middle + contrast * (value - middle), 0.0), 1.0)
 
 
-def _background(
-    rng: np.random.Generator, texture: int, size: int, contrast: float
+def background(
+    rng: np.random.Generator, texture: int, size: int, contrast: float = 1.0
 ) -> NDArray[np.float64]:
     """Draw the texture of a class in two muted colours, (size, size, 3) in [0, 1].
 

@@ -58,6 +58,7 @@ class Item:
     size: tuple[int, int] | None = None  # width and height that the objects refer to
     is_relative: bool = False  # whether objects are shares of the image, not pixels
     mask_flaw: str = ""
+    group: tuple[str, ...] | None = None  # its value in each column that makes up groups
 
 
 class Collection(Reader):
@@ -100,6 +101,14 @@ class Collection(Reader):
         """Return the classes that the files name."""
         return _names(self._items)
 
+    def of_split(self, split: str) -> list[Item]:
+        """Return the images of a split."""
+        return [item for item in self._items if item.split == split]
+
+    def group_of(self, item: Item) -> int | None:
+        """Return the group of an image; none in a set without groups."""
+        return None
+
     @cached_property
     def _content(self) -> tuple[list[Item], list[InputError]]:
         """All images, each in a split, and what is wrong with others."""
@@ -119,7 +128,7 @@ class Collection(Reader):
         """Read the images of a split, in the order of the files."""
         for problem in self._problems:
             report(problem)
-        chosen = [item for item in self._items if item.split == split]
+        chosen = self.of_split(split)
         if not chosen:
             total = f"{len(self._items):,} images in all"
             raise InputError(f"{self.root} has no image for the {split} split ({total})")
@@ -153,6 +162,7 @@ class Collection(Reader):
             chosen.boxes,
             size,
             masks,
+            self.group_of(item),
             mask_flaw=flaw,
             image_classes=chosen.image_classes,
             n_other=chosen.n_other,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -15,6 +15,14 @@ from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
 from mg_core.data.layouts.delimited import read_table
 from mg_core.data.layouts.files import existing_file, is_below, joined, option_file
+from mg_core.data.layouts.grouping import (
+    Grouping,
+    GroupOptions,
+    columns_of,
+    in_natural_order,
+    names_of,
+    shown_value,
+)
 from mg_core.data.layouts.splits import split_files, split_of
 from mg_core.data.reader import Report, reporting
 from mg_core.errors import InputError
@@ -22,7 +30,7 @@ from mg_core.errors import InputError
 BOX = ("xmin", "ymin", "xmax", "ymax")
 NEEDED = ("path", "class", *BOX)
 COLUMNS: Mapping[str, tuple[str, ...]] = {
-    "path": ("path", "image", "image_path", "filename", "file_name", "file", "img"),
+    "path": ("path", "image", "image_path", "filename", "file_name", "file", "img", "img_filename"),
     "class": ("class", "class_name", "label", "category", "object"),
     "xmin": ("xmin", "x_min", "x1", "left", "bbox_xmin"),
     "ymin": ("ymin", "y_min", "y1", "top", "bbox_ymin"),
@@ -57,7 +65,7 @@ def _units(value: Any) -> Any:
     return None if value == "pixels" else value
 
 
-class TableOptions(CollectionOptions):
+class TableOptions(GroupOptions, CollectionOptions):
     """Options of a table.
 
     Attributes:
@@ -67,6 +75,8 @@ class TableOptions(CollectionOptions):
         columns: names of columns that have others than the usual ones, as in `{class: species}`.
         delimiter: what separates values; none for the most frequent of , ; | and tab.
         box_units: `pixels`, the default, or `relative` for shares of the image from 0 to 1.
+        boxes: a further table beside it, which has the boxes and maybe masks of the images by
+            their path; none if the table has them.
     """
 
     file: Annotated[str, StringConstraints(min_length=1)] = "annotations.csv"
@@ -75,6 +85,7 @@ class TableOptions(CollectionOptions):
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] | None = None
     # None stands for `pixels`.
     box_units: Annotated[str | None, BeforeValidator(_units)] = None
+    boxes: str | None = None
 
 
 class Place:
@@ -98,6 +109,7 @@ class Row:
 
     values: Mapping[str, str]
     source: str  # file and line number, for messages
+    group: tuple[str, ...] | None = None  # its value in each column that makes up groups
 
     def item(self, place: Place, split: str | None, is_relative: bool) -> Item:
         """Return the row's image without any object."""
@@ -106,11 +118,12 @@ class Row:
         if word := self.values.get("split"):
             split = split_of(word, f"{self.source}, split")
         path = place.path(self.values["path"])
-        return Item(path, self.source, [], split, self._size(), is_relative)
+        size = self._size()
+        return Item(path, self.source, [], split, size, is_relative, group=self.group)
 
     def labelled(self, place: Place) -> Labelled | None:
         """Return the row's object, or what it says of the whole image; none if it is a negative."""
-        name, box = self.values["class"], [self.values[key] for key in BOX]
+        name, box = self.values["class"], [self.values.get(key, "") for key in BOX]
         if not name and any(box):
             raise InputError(f"{self.source}: there is a box and no class")
         if not name:
@@ -149,16 +162,80 @@ class Table(Collection):
     alone is a negative. A column `split` says which images are for train, val and test; otherwise
     they are drawn. Columns `width` and `height` give the size that the boxes refer to, if the
     pictures were resized since; `mask` is a picture in which an object's pixels are not 0, used
-    where all objects of the image have one.
+    where all objects of the image have one. Further columns may tell groups of images apart, whose
+    accuracies are measured (options groups and tasks).
     """
 
     Options: ClassVar[type[BaseModel]] = TableOptions
     units_advice = "give them in pixels, or set the option box_units: relative"
     options: TableOptions
 
+    def __init__(self, root: Path, options: Any) -> None:
+        super().__init__(root, options)
+        if options.groups:
+            found = [item.group for item in self._items if item.group is not None]
+            if not found:
+                raise next(iter(self._problems), InputError(f"{root}: no image has a group"))
+            where = str(next(iter(self.tables())))
+            self._grouping = Grouping.of(options, found, self.classes, where)
+            self.groups, self.tasks = self._grouping.names, self._grouping.tasks
+
+    @classmethod
+    def task_names(cls, options: Any) -> tuple[str, ...]:
+        """Return the columns that are labels to learn."""
+        return columns_of(options.tasks)
+
+    @classmethod
+    def has_groups(cls, options: Any) -> bool:
+        """Tell whether columns make up groups."""
+        return options.groups is not None
+
+    @classmethod
+    def is_outside(cls, task: str, options: Any) -> bool:
+        """Tell whether the evidence for a column lies outside the boxes."""
+        return task in columns_of(options.outside)
+
+    def named_classes(self) -> tuple[str, ...]:
+        """Return the classes, numbers in their order where these are values of a task."""
+        named = super().named_classes()
+        return tuple(in_natural_order(named)) if self.options.tasks else named
+
+    def of_split(self, split: str) -> list[Item]:
+        """Return the images of a split, of all groups or, in validation, of those trained on."""
+        found = super().of_split(split)
+        if split == "val" and self.options.val_groups:
+            trained = {item.group for item in super().of_split("train")}
+            return [item for item in found if item.group in trained]
+        return found
+
+    def group_of(self, item: Item) -> int | None:
+        """Return the group of an image, which has one class; none in a set without groups.
+
+        Raises:
+            InputError: the image has no class or several.
+        """
+        if item.group is None:
+            return None
+        classes = {thing.name for thing in item.objects}
+        if len(classes) != 1:
+            shown = ", ".join(sorted(classes)) or "none"
+            raise InputError(
+                f"{item.source}: an image of a set with groups has one class, and "
+                f"{item.image!r} has {shown}"
+            )
+        return self._grouping.numbers[item.group]
+
     def tables(self) -> list[Path]:
         """Return the tables."""
-        return list(self._files().values())
+        return [*self._files().values(), *self._tables_of_boxes().values()]
+
+    def _tables_of_boxes(self) -> dict[Path, Path]:
+        """Return the further table beside each table, if the option boxes names one."""
+        name = self.options.boxes
+        if name is None:
+            return {}
+        files = self._files().values()
+        return {file: option_file(file.parent, name, "*.[ct]sv") for file in files}
 
     def _files(self) -> dict[str | None, Path]:
         """Return the table of each split, or that of all."""
@@ -176,28 +253,86 @@ class Table(Collection):
             beside = path.parent.relative_to(self.root).as_posix()
             place = Place(self.root, beside if self.options.images is None else self.options.images)
             is_relative = self.options.box_units == "relative"
-            for row in self._rows(path, report):
+            for row in self._joined(path, report):
                 with reporting(report):
                     item = row.item(place, split, is_relative)
                     found = row.labelled(place)
                     first = items.setdefault((item.split, item.image), item)
                     if first.size != item.size:
                         raise InputError(f"{row.source}: another size than in {first.source}")
+                    if first.group != item.group:
+                        raise InputError(f"{row.source}: another group than in {first.source}")
                     first.objects += [] if found is None else [found]
         return items.values()
 
-    def _rows(self, path: Path, report: Report) -> Iterator[Row]:
-        header, lines = read_table(path, self.options.delimiter)
-        places = self._places(path, header)
-        for values, source in lines:
-            if len(values) == len(header):
-                yield Row({key: values[place] for key, place in places.items()}, source)
-            else:
-                report(
-                    InputError(f"{source} has {len(values)} values, and the header {len(header)}")
-                )
+    def _joined(self, path: Path, report: Report) -> Iterator[Row]:
+        """Yield the rows of a table, each once for every box that another table has for it."""
+        further = self._tables_of_boxes().get(path)
+        if further is None:
+            yield from self._rows(path, report)
+            return
+        boxes: dict[str, list[Row]] = {}
+        for row in self._rows(further, report, ("path", *BOX), with_groups=False):
+            boxes.setdefault(row.values["path"], []).append(row)
+        has_any = False
+        for row in self._rows(path, report, ("path", "class")):
+            own = boxes.get(row.values["path"], [])
+            has_any |= bool(own)
+            yield from (replace(row, values={**box.values, **row.values}) for box in own)
+            if not own:
+                yield row
+        if boxes and not has_any:
+            first = next(iter(boxes))
+            report(InputError(f"{further} names none of the images of {path}, as in {first!r}"))
 
-    def _places(self, path: Path, header: list[str]) -> dict[str, int]:
+    def _rows(
+        self,
+        path: Path,
+        report: Report,
+        needed: Sequence[str] = NEEDED,
+        with_groups: bool = True,
+    ) -> Iterator[Row]:
+        header, lines = read_table(path, self.options.delimiter)
+        columns = columns_of(self.options.groups) if with_groups else ()
+        groups = {name: self._group_place(path, header, name) for name in columns}
+        if self.options.tasks:
+            needed = [key for key in needed if key != "class"]
+        places = self._places(path, header, needed)
+        for values, source in lines:
+            with reporting(report):
+                if len(values) != len(header):
+                    raise InputError(
+                        f"{source} has {len(values)} values, and the header {len(header)}"
+                    )
+                yield self._row(values, places, groups, source)
+
+    def _row(
+        self, values: list[str], places: dict[str, int], groups: dict[str, int], source: str
+    ) -> Row:
+        """Return the row at the `places` of columns, its label that of the first task if any."""
+        empty = next((name for name, place in groups.items() if not values[place]), None)
+        if empty is not None:
+            raise InputError(f"{source}: {empty} is empty, and every image has a group")
+        names = names_of(self.options.names)
+        shown = {name: shown_value(name, values[place], names) for name, place in groups.items()}
+        own = {key: values[place] for key, place in places.items()}
+        if self.options.tasks and groups:
+            own["class"] = shown[columns_of(self.options.tasks)[0]]
+        return Row(own, source, tuple(shown.values()) or None)
+
+    def _group_place(self, path: Path, header: list[str], name: str) -> int:
+        """Find a column of the groups by its name, or by the usual one of a column."""
+        if name in COLUMNS and (place := self._places(path, header, ()).get(name)) is not None:
+            return place
+        names = [_plain(one) for one in header]
+        if _plain(name) in names:
+            return names.index(_plain(name))
+        raise InputError(
+            f"{path} has no column {name!r}, which the option groups names; its first line has "
+            f"{', '.join(map(repr, header))[:300]}"
+        )
+
+    def _places(self, path: Path, header: list[str], needed: Sequence[str]) -> dict[str, int]:
         """Find the columns."""
         names = [_plain(name) for name in header]
         given = dict(part.split("=", 1) for part in (self.options.columns or "").split(",") if part)
@@ -207,7 +342,7 @@ class Table(Collection):
             found = next((names.index(name) for name in accepted if name in names), None)
             if found is not None:
                 places[key] = found
-            elif key in NEEDED or key in given:
+            elif key in needed or (key in given and not self.options.boxes):
                 advice = f"name it by the option columns, as in {{{key}: its name there}}"
                 if len(header) == 1:
                     advice = "say by the option delimiter what separates its values"

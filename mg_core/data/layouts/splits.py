@@ -23,6 +23,8 @@ SPLIT_NAMES = {
     "test": ("test", "testing"),
 }
 """What a split is called."""
+SPLIT_NUMBERS = dict(zip("012", SPLITS, strict=True))
+"""What tables of WILDS and CelebA call it."""
 
 
 def stratified_draw(labels: NDArray[np.bool_], fraction: float, seed: int) -> NDArray[np.bool_]:
@@ -50,10 +52,12 @@ def split_of(word: str, source: str) -> str:
         InputError: the word names none.
     """
     wanted = word.strip().lower()
+    if wanted in SPLIT_NUMBERS:
+        return SPLIT_NUMBERS[wanted]
     for split, names in SPLIT_NAMES.items():
         if wanted in names:
             return split
-    known = ", ".join(chain.from_iterable(SPLIT_NAMES.values()))
+    known = ", ".join([*chain.from_iterable(SPLIT_NAMES.values()), *SPLIT_NUMBERS])
     raise InputError(f"{source}: {word!r} is no split; choose from {known}")
 
 

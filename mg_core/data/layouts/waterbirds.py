@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 from pydantic import BaseModel
@@ -49,10 +50,13 @@ class Waterbirds(Reader):
     """
 
     Options: ClassVar[type[BaseModel]] = LimitOptions
-    tasks: ClassVar[Mapping[str, Task]] = {
-        "conventional": Task(classes=(0, 0, 1, 1), names=("landbird", "waterbird")),
-        "reversed": Task(classes=(0, 1, 0, 1), names=("land", "water"), is_outside=True),
-    }
+    groups = ("landbird, land", "landbird, water", "waterbird, land", "waterbird, water")
+    tasks = MappingProxyType(
+        {
+            "conventional": Task(classes=(0, 0, 1, 1), names=("landbird", "waterbird")),
+            "reversed": Task(classes=(0, 1, 0, 1), names=("land", "water"), is_outside=True),
+        }
+    )
     classes = ("landbird", "waterbird")
 
     def __init__(self, root: Path, options: LimitOptions) -> None:

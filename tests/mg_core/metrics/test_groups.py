@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mg_core.errors import InputError
-from mg_core.metrics import group_accuracy
+from mg_core.metrics import accuracy_by_group, group_accuracy
 
 images = st.lists(
     st.tuples(st.integers(0, 3), st.integers(0, 1), st.floats(-5, 5), st.floats(-5, 5)),
@@ -67,3 +67,24 @@ def test_shapes_and_groups_are_checked():
         group_accuracy(logits, labels[:0], groups)
     with pytest.raises(InputError, match=r"groups must be in \[0, 4\)"):
         group_accuracy(logits, labels, groups + 4)
+
+
+@given(images, st.integers(4, 9))
+def test_any_number_of_groups_is_counted_by_hand(rows, n_groups):
+    found = accuracy_by_group(*tensors(rows), n_groups)
+    by_hand = [counted([row for row in rows if row[0] == group]) for group in range(n_groups)]
+    sizes = [sum(row[0] == group for row in rows) for group in range(n_groups)]
+    assert found["n_by_group"] == sizes
+    for value, expected in zip(found["accuracy_by_group"], by_hand, strict=True):
+        assert math.isnan(value) if expected is None else value == pytest.approx(expected)
+    present = [value for value in by_hand if value is not None]
+    assert found["accuracy"] == pytest.approx(counted(rows))
+    assert found["accuracy_min_group"] == (pytest.approx(min(present)) if present else None)
+    mean = sum(present) / len(present) if present else None
+    assert found["accuracy_mean_group"] == pytest.approx(mean)
+
+
+def test_waterbirds_have_their_columns_beside_those_of_any_groups():
+    own = tensors([(0, 0, 0.0, 1.0), (2, 1, 0.0, 1.0)])
+    assert group_accuracy(*own).items() >= {"accuracy_group_2": 1.0, "accuracy": 0.5}.items()
+    assert not any("group_2" in name for name in accuracy_by_group(*own, 4))
