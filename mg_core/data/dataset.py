@@ -36,9 +36,12 @@ class Split:
     """Images of S × S pixels with their labels, boxes and masks, as a task sees them.
 
     Attributes:
+        size: side S in pixels.
         ids: N image ids.
         labels: (N, K) bool: whether an image shows a class, or is of the class in the task.
         located: (N, K) bool: whether boxes say where; only then a map can be guided or judged.
+        outlined: (N, K) bool: whether a segmentation mask says which pixels.
+        n_boxes: (N, K) number of boxes.
         classes: K class names, in the order of the label columns.
         groups: (N,) group of each image; none for a data set without tasks.
         has_segmentation: whether any image has masks.
@@ -49,13 +52,15 @@ class Split:
         self, arrays: Arrays, size: int, classes: tuple[str, ...], task: Task | None = None
     ) -> None:
         self._arrays = arrays if task is None else _relabelled(arrays, task)
-        self._size = size
+        self.size = size
         self.is_outside = task is not None and task.is_outside
         self.groups = None if task is None else arrays.groups
         self.classes = classes if task is None else task.names
         self.ids: Sequence[str] = arrays.ids.tolist()
         self.labels = self._arrays.labels
         self.located = self._arrays.located
+        self.outlined = self._arrays.outlined
+        self.n_boxes = self._arrays.n_boxes
         self.has_segmentation = bool(arrays.is_segmented.any())
 
     def __len__(self) -> int:
@@ -74,8 +79,8 @@ class Split:
         rows, found = _matches(self._arrays.box_offsets, self._arrays.box_classes, indices, classes)
         boxes = self._arrays.boxes[found]
         if dilation:
-            boxes = dilate(boxes, dilation, self._size)
-        masks = rasterise(boxes, rows, len(indices), self._size)
+            boxes = dilate(boxes, dilation, self.size)
+        masks = rasterise(boxes, rows, len(indices), self.size)
         if self.is_outside:
             has_box = np.unique(rows)
             masks[has_box] = ~masks[has_box]
@@ -93,9 +98,10 @@ class Split:
             return None
         arrays = self._arrays
         rows, found = _matches(arrays.mask_offsets, arrays.mask_classes, indices, classes)
-        pixels = np.unpackbits(arrays.masks.read(found), axis=1, count=self._size**2)
-        masks = np.zeros((len(indices), self._size, self._size), dtype=np.bool_)
-        masks[rows] = pixels.reshape(-1, self._size, self._size).astype(np.bool_)
+        pixels = np.unpackbits(arrays.masks.read(found), axis=1, count=self.size**2)
+        masks = np.zeros((len(indices), self.size, self.size), dtype=np.bool_)
+        # In a task, several classes of the data set may be one class.
+        np.logical_or.at(masks, rows, pixels.reshape(-1, self.size, self.size).astype(np.bool_))
         return _tensor(masks)
 
     def segmented(self, indices: Indices) -> Tensor:
@@ -296,7 +302,8 @@ def _relabelled(arrays: Arrays, task: Task) -> Arrays:
     labels = np.zeros_like(arrays.labels)
     labels[np.arange(len(labels)), classes] = True
     box_classes = np.repeat(classes, np.diff(arrays.box_offsets))
-    return replace(arrays, labels=labels, box_classes=box_classes)
+    mask_classes = np.repeat(classes, np.diff(arrays.mask_offsets))
+    return replace(arrays, labels=labels, box_classes=box_classes, mask_classes=mask_classes)
 
 
 def _integers(indices: Indices) -> NDArray[np.int64]:
