@@ -1,4 +1,4 @@
-"""The paper's findings, judged on what a sweep measured.
+"""The paper's findings and some beyond it (C), judged on what a sweep measured.
 
 Each finding is one or several conditions: a number with a bootstrap interval that must lie above a
 threshold. Points are percentage points. A checkpoint is always chosen on validation; its numbers
@@ -21,6 +21,7 @@ from math import isfinite
 from analysis.claims.bootstrap import Interval
 from analysis.claims.boxes import r7, r8
 from analysis.claims.groups import table_1
+from analysis.claims.ladder import c1, c4
 from analysis.claims.losses import r1, r2, r3
 from analysis.claims.measures import Measures
 from analysis.claims.places import r4, r5, r6, r9
@@ -30,7 +31,10 @@ from analysis.results import Results
 __all__ = ["FAILS", "FINDINGS", "HOLDS", "UNKNOWN", "Condition", "Finding", "judge", "to_json"]
 __all__ += ["to_text"]
 
-FINDINGS: tuple[Callable[[Measures], Finding], ...] = (r1, r2, r3, r4, r5, r6, r7, r8, r9, table_1)
+FINDINGS: tuple[Callable[[Measures], Finding], ...] = (
+    *(r1, r2, r3, r4, r5, r6, r7, r8, r9, table_1),
+    *(c1, c4),
+)
 
 
 def judge(results: Results) -> list[Finding]:

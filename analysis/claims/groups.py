@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.claims.measures import Measures, paired
+from analysis.claims.measures import Measures, by_boxes, paired
 from analysis.claims.statistics import estimate
 from analysis.claims.verdict import Condition, Finding
 from analysis.selection import TABLE_1_SLACK
@@ -10,7 +10,7 @@ from analysis.selection import TABLE_1_SLACK
 
 def table_1(measures: Measures) -> Finding:
     """Guidance raises worst-group and overall accuracy on Waterbirds-100."""
-    rows = measures.guided_there
+    rows = by_boxes(measures.guided_there)
     rows = rows[rows["val_accuracy"].notna()] if "val_accuracy" in rows else rows.head(0)
     chosen = measures.chosen(rows, "epg", "accuracy", TABLE_1_SLACK)
     values = {"overall": "accuracy", "worst": "accuracy_worst_group"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from analysis.efforts import hours_of_trials
 from analysis.frame import in_percent
 from analysis.indicators import hypervolume, reference_point
 from analysis.pareto import numbered
@@ -31,11 +32,13 @@ class Measures:
             `VALUES` on test (on validation where nothing was tested) under their own names.
         step_seconds: median time of a training step of each trial.
         is_finished: whether no trial is missing, and no test of a selected checkpoint.
+        hours: annotation time of each trial.
     """
 
     rows: pd.DataFrame
     step_seconds: pd.Series
     is_finished: bool
+    hours: pd.Series = field(default_factory=lambda: pd.Series(dtype="float64"))
 
     @classmethod
     def of(cls, results: Results) -> Measures:
@@ -46,7 +49,8 @@ class Measures:
         seconds = trained.groupby("trial_id")["seconds_step"].median()
         is_run = results.states["complete"] == len(results.trials)
         is_finished = is_run and (split == "val" or len(shown) == len(results.selected))
-        return cls(rows.reset_index(drop=True), seconds, is_finished)
+        hours = hours_of_trials(results).set_index("trial_id")["hours"]
+        return cls(rows.reset_index(drop=True), seconds, is_finished, hours)
 
     @property
     def guided_there(self) -> pd.DataFrame:
@@ -99,6 +103,11 @@ def with_all_boxes(rows: pd.DataFrame) -> pd.DataFrame:
         if column.part == "boxes":
             is_usual &= rows[column.name] == column.usual
     return rows[is_usual].reset_index(drop=True)
+
+
+def by_boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows guided by boxes, dilated ones too: other annotations have own findings."""
+    return rows[rows["annotation"] == "box"].reset_index(drop=True)
 
 
 def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

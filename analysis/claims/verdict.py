@@ -60,8 +60,8 @@ class Finding:
     """One claim of the paper beside what a sweep says of it.
 
     Attributes:
-        name: R1 to R9, or Table 1.
-        claim: what the paper says, in a sentence.
+        name: R1 to R9, or Table 1; C and a number for a claim beyond the paper.
+        claim: what is said, in a sentence.
         published: what the paper reports for it.
         figure: name of the figure that shows it.
         missing: trials that a sweep needs for this finding.
