@@ -5,6 +5,7 @@ import yaml
 
 import analysis
 import sweeps
+from mg_core.data.annotations import ANNOTATIONS
 from mg_core.data.drawn.birds import BirdsOptions, write_birds
 from mg_core.errors import InputError
 from sweeps.grid import expand
@@ -93,6 +94,19 @@ def test_wrong_annotations_are_refused(sweep, axes, wrong):
     with pytest.raises(InputError) as caught:
         grid_of(sweep, **axes)
     assert wrong in str(caught.value)
+
+
+def test_an_annotation_of_ones_own_needs_one_function(sweep, monkeypatch):
+    monkeypatch.setattr(ANNOTATIONS, "_variants", dict(ANNOTATIONS))
+
+    @ANNOTATIONS.register("cross")
+    def cross(place, width=1):
+        return place.fill(place.boxes)
+
+    grid = grid_of(sweep, annotation=["box", "cross", {"cross": {"width": 2}}])
+    assert list(grid.axes()["annotation"]) == ["box", "cross", "cross(width=2)"]
+    with pytest.raises(InputError, match="its arguments are width"):
+        grid_of(sweep, annotation={"cross": {"length": 2}})
 
 
 @pytest.fixture(scope="module")
