@@ -14,7 +14,17 @@ if TYPE_CHECKING:
     from analysis.checkpoints import Checkpoint, best, load_model
     from analysis.claims import Finding
     from analysis.frame import columns, load
-    from analysis.pipeline import Report, Testing, figures, findings, fronts, report, tables, test
+    from analysis.pipeline import (
+        Report,
+        Testing,
+        annotation_hours,
+        figures,
+        findings,
+        fronts,
+        report,
+        tables,
+        test,
+    )  # fmt: skip
     from analysis.plots import FIGURES, Drawing
     from analysis.results import Results
     from analysis.tabular.formats import Table
@@ -29,6 +39,7 @@ __all__ = [
     "Results",
     "Table",
     "Testing",
+    "annotation_hours",
     "best",
     "columns",
     "figures",

@@ -46,6 +46,13 @@ Runner = Annotated[
 Address = Annotated[
     str, typer.Option(help="With --runner ray: local, auto (join a cluster) or host:port.")
 ]
+Seconds = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=SECONDS",
+        help="Time to annotate an object, such as box=7; default: published ones; repeatable.",
+    ),
+]
 Heatmaps = Annotated[
     int, typer.Option(min=0, max=1000, help="Test images whose heat maps are kept, per checkpoint.")
 ]
@@ -128,12 +135,13 @@ def findings(
     stores: Stores,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     tolerance: Tolerance = 0.0,
+    seconds: Seconds = None,
 ) -> None:
-    """Judge the findings R1 to R9 and Table 1, and controls, on what these sweeps measured."""
+    """Judge the paper's findings and those beyond it on what these sweeps measured."""
     from analysis.claims import to_json, to_text
     from analysis.pipeline import findings as judged
 
-    found = judged(_read(stores, None, tolerance))
+    found = judged(_read(stores, None, tolerance), seconds=_times(seconds))
     typer.echo(to_json(found) if json else to_text(found))
 
 
@@ -146,6 +154,7 @@ def figures(
     ] = None,
     objectives: Objectives = None,
     tolerance: Tolerance = 0.0,
+    seconds: Seconds = None,
     out: Out = None,
 ) -> None:
     """Draw the figures from the test results that there are, as PNG and PDF, with their data."""
@@ -154,7 +163,8 @@ def figures(
 
     results = _read(stores, _names(objectives), tolerance)
     output = Output(results, out)
-    drawn = output.write_figures(all_figures(results, only or []), ["png", "pdf"])
+    made = all_figures(results, only or [], seconds=_times(seconds))
+    drawn = output.write_figures(made, ["png", "pdf"])
     for drawing, _ in drawn:
         typer.echo(output.folder / "figures" / f"{drawing.name}.png")
     if not drawn:
@@ -177,6 +187,7 @@ def report(
     runner: Runner = "inline",
     address: Address = "local",
     heatmaps: Heatmaps = 8,
+    seconds: Seconds = None,
     out: Out = None,
     watch: Annotated[
         float | None,
@@ -206,10 +217,10 @@ def report(
     sources = recorded_study(*(stores or [])) if example else stores or []
     place = out or (Path("example") if example else None)
     testing = Testing(data, device, runner, address, heatmaps) if test and not example else None
-    named = _names(objectives)
+    named, times = _names(objectives), _times(seconds)
     while True:
         started = time.monotonic()
-        found = written(sources, place, named, tolerance, testing, watch, typer.echo)
+        found = written(sources, place, named, tolerance, testing, watch, typer.echo, times)
         _say_problems(found.problems)
         typer.echo(f"report: {found.path}")
         if watch is None or found.is_finished:
@@ -235,6 +246,18 @@ def _read(stores: list[str], objectives: list[str] | None, tolerance: float) -> 
 
 def _names(objectives: str | None) -> list[str] | None:
     return [name.strip() for name in objectives.split(",")] if objectives else None
+
+
+def _times(settings: list[str] | None) -> dict[str, float]:
+    """Return the seconds of annotations by their names."""
+    found = {}
+    for setting in settings or []:
+        name, _, value = setting.partition("=")
+        try:
+            found[name] = float(value)
+        except ValueError:
+            raise InputError(f"--seconds {setting!r} is no NAME=SECONDS, such as box=7") from None
+    return found
 
 
 def _say_problems(problems: Sequence[str]) -> bool:

@@ -7,13 +7,14 @@ Every function takes a store, several of them, mapping files of published tables
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import pandas as pd
 
+from analysis.efforts import hours_of_trials, with_seconds
 from analysis.frame import StoreLike, finite, load_tests
 from analysis.published import is_mapping, read_published
 from analysis.results import Results, merge, read_results
@@ -162,8 +163,38 @@ def tables(
     return {table.name: table for table in found}
 
 
-def findings(store: Sources, tolerance: float = 0.0) -> list[Finding]:
-    """Judge the paper's findings R1 to R9 and Table 1, and controls, on what sweeps measured.
+def annotation_hours(store: Sources, seconds: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Return how long the annotations of each guided trial take a person to draw.
+
+    The times of one object are published ones, `analysis.efforts.EFFORTS`, or one's own.
+
+    Args:
+        store: stores, or results.
+        seconds: one's own seconds for an object by annotation, such as `{"box": 7}`.
+
+    Returns:
+        One row a trial: its annotation, the number of annotated objects, the seconds of each, and
+        `hours`. Both are missing where older versions trained, which did not count objects, or
+        where nobody said how long an annotation takes.
+
+    Raises:
+        InputError: no such annotation is known, or a time is none.
+
+    Example:
+        >>> import analysis
+        >>> found = analysis.annotation_hours("runs/demo", seconds={"box": 7})
+        >>> found.columns.tolist()[-3:]
+        ['n_annotated_objects', 'seconds', 'hours']
+    """
+    return hours_of_trials(with_seconds(read(store), seconds))
+
+
+def findings(
+    store: Sources, tolerance: float = 0.0, seconds: Mapping[str, float] | None = None
+) -> list[Finding]:
+    """Judge the paper's findings R1 to R9 and Table 1, and C1 to C5, on what sweeps measured.
+
+    `seconds` are those of `annotation_hours`.
 
     Example:
         >>> import analysis
@@ -172,7 +203,7 @@ def findings(store: Sources, tolerance: float = 0.0) -> list[Finding]:
     """
     from analysis.claims import judge
 
-    return judge(read(store, None, tolerance))
+    return judge(with_seconds(read(store, None, tolerance), seconds))
 
 
 def figures(
@@ -180,11 +211,13 @@ def figures(
     only: Sequence[str] = (),
     objectives: Sequence[str] | None = None,
     tolerance: float = 0.0,
+    seconds: Mapping[str, float] | None = None,
 ) -> list[Drawing]:
     """Return the figures that stores have results for, with their data, not drawn yet.
 
     `only` names figures, such as `fig5` or `epg_by_class`, and metrics, such as `pointing_game`,
-    which are drawn against F1; the other arguments are those of `read`.
+    which are drawn against F1; `seconds` are those of `annotation_hours`, and the other arguments
+    those of `read`.
 
     Example:
         >>> import analysis
@@ -194,7 +227,7 @@ def figures(
     from analysis.plots import drawings
 
     names = [only] if isinstance(only, str) else only
-    return list(drawings(read(store, objectives, tolerance), names))
+    return list(drawings(with_seconds(read(store, objectives, tolerance), seconds), names))
 
 
 def report(
@@ -205,6 +238,7 @@ def report(
     testing: Testing | None = INLINE,
     watch: float | None = None,
     say: Say | None = None,
+    seconds: Mapping[str, float] | None = None,
 ) -> Report:
     """Test what is left, draw everything, and write tables, figures and one HTML page.
 
@@ -216,6 +250,7 @@ def report(
         testing: how to test; none tests nothing.
         watch: seconds after which the page of an unfinished sweep loads itself again.
         say: takes a sentence on each store that was tested.
+        seconds: those of `annotation_hours`.
 
     Example:
         >>> import analysis
@@ -239,7 +274,7 @@ def report(
             # A store that can only be read has a page all the same.
             found = [str(error.strerror)]
         problems += found
-    results = merge(parts, published)
+    results = with_seconds(merge(parts, published), seconds)
     output = Output(results, None if out is None else Path(out))
     written = all_tables(results)
     output.write_tables(written)

@@ -57,6 +57,7 @@ class Results:
         n_shelved: trials that left their sweep; nothing here holds anything of them.
         fingerprints: fingerprints of the data sets that were trained on, by `DataConfig.key`.
         differing: names of the data sets of which the stores had different copies.
+        seconds: the user's own seconds for one object, by annotation; see `annotation_hours`.
     """
 
     stores: tuple[ResultStore, ...]
@@ -75,6 +76,7 @@ class Results:
     n_shelved: int = 0
     fingerprints: Mapping[str, frozenset[str]] = field(default_factory=dict)
     differing: frozenset[str] = frozenset()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def store(self) -> ResultStore:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mg_core.attributions.overlay import overlay
     from mg_core.config import EvaluationPair
     from mg_core.data import DATASETS, Data, Reader, Split, boxes_to_masks, load_image, open_data
+    from mg_core.data.annotations import ANNOTATIONS, Located, annotation_masks
     from mg_core.data.reader import Box, Record, Task
     from mg_core.errors import InputError
     from mg_core.guidance import Batch, Guidance, StepLosses, guided_loss, guided_step
@@ -37,6 +38,7 @@ _HOMES = {
         "load_image",
         "open_data",
     ),
+    "mg_core.data.annotations": ("ANNOTATIONS", "Located", "annotation_masks"),
     "mg_core.data.reader": ("Box", "Record", "Task"),
     "mg_core.errors": ("InputError",),
     "mg_core.guidance": ("Batch", "Guidance", "StepLosses", "guided_loss", "guided_step"),
@@ -48,10 +50,10 @@ _HOMES = {
 }
 
 __all__ = [
-    "ATTRIBUTIONS", "CLASSIFICATION_LOSSES", "DATASETS", "LOSSES", "MODELS", "SCHEDULES",
-    "Attribution", "Batch", "Box", "Data", "Evaluation", "EvaluationPair", "Guidance",
-    "InputError", "Model", "Reader", "Record", "Split", "StepLosses", "Task", "attribute",
-    "boxes_to_masks", "build_model", "encode", "epg", "evaluate", "guided_loss", "guided_step",
-    "iou", "load_image", "open_data", "overlay", "pointing_game",
+    "ANNOTATIONS", "ATTRIBUTIONS", "CLASSIFICATION_LOSSES", "DATASETS", "LOSSES", "MODELS",
+    "SCHEDULES", "Attribution", "Batch", "Box", "Data", "Evaluation", "EvaluationPair", "Guidance",
+    "InputError", "Located", "Model", "Reader", "Record", "Split", "StepLosses", "Task",
+    "annotation_masks", "attribute", "boxes_to_masks", "build_model", "encode", "epg", "evaluate",
+    "guided_loss", "guided_step", "iou", "load_image", "open_data", "overlay", "pointing_game",
 ]  # fmt: skip
 __getattr__ = importing(__name__, {name: home for home, names in _HOMES.items() for name in names})

@@ -171,6 +171,9 @@ CONFIGURATION_COLUMNS: tuple[Column, ...] = (
               "growth of a training box on each side, as a share of its size", is_share=True,
               usual=0.0, label="dilation", brief="d{:g}", phrase="boxes dilated by {:.3g} %",
               usual_phrase="boxes as they are"),
+    _of_trial("annotation", "text", "axis", "boxes", "guidance.annotation",
+              "what is annotated of an object: the ladder of supervision", usual="box",
+              phrase="guided by {}", usual_phrase="guided by boxes"),
     _of_trial("task", "text", "axis", "data", "guidance.task",
               "which label is learnt, for data sets with several", usual=None, phrase="{} task"),
 )
@@ -190,6 +193,8 @@ TRAINING_COLUMNS: tuple[Column, ...] = (
     Column("train_bce", "float64", "classification part of the loss, mean over steps"),
     Column("train_localization_loss", "float64", "localization part before λ, mean over steps"),
     Column("n_annotated", "int64", "images guided in the epoch"),
+    Column("n_annotated_objects", "int64",
+           "objects of the images that have annotations; missing in older stores"),
     Column("n_skipped_steps", "int64",
            "steps left out since a gradient did not fit into fp16; missing in other precisions"),
 )

@@ -14,14 +14,27 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    model_validator,
 )
 
 from mg_core.columns import AXES, OBJECTIVES, configured
 from mg_core.errors import InputError
-from mg_core.recipe import EarlyStop, Named, Optimizer, Transform, named, number
+from mg_core.recipe import (
+    Annotation,
+    EarlyStop,
+    Named,
+    Optimizer,
+    Transform,
+    named,
+    number,
+    with_one_dilation,
+)
 
 NUMERICS_VERSION = 1
 """Increased by every change of the code that changes results, so that trials are comparable."""
+
+NONE = "none"
+"""The annotation that says nothing, and what such a trial is guided by: no attribution or loss."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -120,6 +133,8 @@ class GuidanceConfig(Frozen):
         annotated_fraction: share of the training images that keep their boxes (R7).
         box_dilation: share of its width and height by which a box grows on each side (R8).
         task: for data sets with tasks, which label is learnt and which side of the boxes counts.
+        annotation: registered annotation that is drawn of each object: the ladder of supervision.
+            A box that is dilated has its share in `box_dilation`.
     """
 
     attribution: Name
@@ -130,6 +145,25 @@ class GuidanceConfig(Frozen):
     annotated_fraction: Fraction
     box_dilation: Annotated[Number, Field(ge=0, allow_inf_nan=False)]
     task: Name | None
+    annotation: Annotation = named("box")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_one_dilation(cls, values: Any) -> Any:
+        return with_one_dilation(values)
+
+    @property
+    def is_none(self) -> bool:
+        """Whether nothing is guided."""
+        return self.annotation.name == NONE
+
+    @property
+    def drawn(self) -> Named:
+        """The annotation with the dilation of its boxes."""
+        if not self.box_dilation:
+            return self.annotation
+        arguments = self.annotation.arguments | {"dilate": self.box_dilation}
+        return self.annotation.model_copy(update={"arguments": arguments})
 
 
 class TrialConfig(Frozen):
@@ -220,9 +254,13 @@ class TrialConfig(Frozen):
         g = self.guidance
         own = [axis for axis in AXES if axis.usual is not ... and (g or not axis.is_of_guidance)]
         values = [(axis, configured(self, axis)) for axis in own]
-        unusual = [axis.brief.format(value) for axis, value in values if value != axis.usual]
+        unusual = [
+            axis.brief.format(value) for axis, value in values if value not in (axis.usual, NONE)
+        ]
         place = f"{self.model} baseline"
-        if g is not None:
+        if g is not None and g.is_none:
+            place = f"{self.model} unguided"
+        elif g is not None:
             place = f"{self.model} {g.attribution}@{g.layer} {g.loss}"
             place += weight.format(g.localization_weight)
         return " ".join([place, *unusual, f"s{self.seed}"])

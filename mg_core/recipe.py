@@ -13,11 +13,13 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationError,
     model_serializer,
     model_validator,
 )
 
 from mg_core.columns import STOPPABLE
+from mg_core.errors import InputError
 
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
@@ -122,6 +124,46 @@ def _transform(value: Named) -> Named:
     return value.model_copy(update={"name": SHORT.get(words, words), "arguments": arguments})
 
 
+def _annotation(value: Any) -> Any:
+    """Take a number alone for the argument `count`, as in `{points: 5}`."""
+    if isinstance(value, Mapping) and len(value) == 1:
+        ((name, given),) = value.items()
+        if isinstance(number(given), int | float) and not isinstance(given, bool):
+            return {name: {"count": given}}
+    return value
+
+
+def annotation_of(value: Any) -> Named:
+    """Return an annotation as it is written in a sweep file.
+
+    Raises:
+        InputError: it is neither a name nor a name with arguments.
+    """
+    try:
+        return Named.model_validate(_annotation(value))
+    except ValidationError as error:
+        raise InputError(f"annotation: {error.errors()[0]['ctx']['error']}") from None
+
+
+def with_one_dilation(values: Any) -> Any:
+    """Return the values of a guidance in which `box_dilation` alone says how far boxes grow.
+
+    Of the two ways to write that, `box_dilation` is the older one, which ids are made of.
+
+    Raises:
+        ValueError: both are given, or what is annotated is no box.
+    """
+    if not isinstance(values, Mapping) or "annotation" not in values:
+        return values
+    annotation, dilation = annotation_of(values["annotation"]), values.get("box_dilation")
+    arguments = dict(annotation.arguments)
+    share = arguments.pop("dilate", 0) if annotation.name == "box" else 0
+    if dilation and (share or annotation.name != "box"):
+        raise ValueError(f"box_dilation dilates boxes, and the annotation is {annotation}")
+    rest = annotation.model_copy(update={"arguments": arguments}) if share else annotation
+    return {**values, "annotation": rest, "box_dilation": share or dilation}
+
+
 def _measured(name: str) -> str:
     if name not in STOPPABLE:
         raise ValueError(f"training cannot stop on {name!r}; choose from {', '.join(STOPPABLE)}")
@@ -130,6 +172,7 @@ def _measured(name: str) -> str:
 
 Optimizer = Annotated[Named, AfterValidator(_optimizer)]
 Transform = Annotated[Named, AfterValidator(_transform)]
+Annotation = Annotated[Named, BeforeValidator(_annotation)]
 
 
 class EarlyStop(BaseModel):

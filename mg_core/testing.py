@@ -14,20 +14,26 @@ def test_my_variants():
 from __future__ import annotations
 
 import copy
+import inspect
+import random
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from mg_core.attributions import ATTRIBUTIONS, INPUT, attribute
+from mg_core.config import NONE
+from mg_core.data.annotations import ANNOTATIONS, Located
 from mg_core.errors import InputError
 from mg_core.guidance.rehearsal import gradient_error, in_words, noise_batch, rehearse
 from mg_core.losses import LOSSES
 from mg_core.models import MODELS, build_model, encode
 from mg_core.registry import Registry, import_variants
 
-__all__ = ["check_attribution", "check_loss", "check_model", "check_module"]
+__all__ = ["check_annotation", "check_attribution", "check_loss", "check_model", "check_module"]
 
 CLASSES = 3
 SIZE, SMALL = 32, 16
@@ -167,8 +173,46 @@ def check_model(name: str, image_size: int = SIZE) -> None:
         _claim(is_trained, f"{what} has maps that no weight changes")
 
 
+def check_annotation(name: str, **arguments: Any) -> None:
+    """Check a registered annotation.
+
+    It draws (S, S) bool; what it draws depends on what it is given alone, and on the draws of the
+    place; and it says something of an object that has a box and a mask. An argument `count` that
+    is needed and not given is 1.
+
+    Raises:
+        AssertionError: it does not.
+
+    Example:
+        >>> from mg_core.testing import check_annotation
+        >>> check_annotation("points", count=5)
+    """
+    what = f"annotation {name!r}"
+    parameters = inspect.signature(ANNOTATIONS[name]).parameters
+    if "count" in parameters and parameters["count"].default is inspect.Parameter.empty:
+        arguments = {"count": 1, **arguments}
+    whole = np.zeros((SIZE, SIZE), dtype=np.bool_)
+    whole[6:15, 4:9] = True
+    boxes = np.array([[4, 6, 9, 15], [5, 20, 30, 31]])
+    drawn = []
+    for number in range(2):
+        np.random.seed(number)
+        torch.manual_seed(number)
+        random.seed(number)
+        place = Located(boxes[:: 1 - 2 * number], SIZE, (0, "image", 1), whole.copy)
+        drawn.append(ANNOTATIONS[name](place, **arguments))
+    one, other = drawn
+    is_mask = isinstance(one, np.ndarray) and one.shape == whole.shape and one.dtype == np.bool_
+    _claim(is_mask, f"{what} does not return (S, S) bool")
+    _claim(
+        np.array_equal(one, other),
+        f"{what} depends on more than the place: its draws come from place.draws, by box",
+    )
+    _claim(name == NONE or bool(one.any()), f"{what} draws nothing of an object that has a mask")
+
+
 def check_module(module: str) -> list[str]:
-    """Check every loss, attribution and model that a module registers.
+    """Check every loss, attribution, annotation and model that a module registers.
 
     Args:
         module: name of a module, as under `imports` of a sweep file.
@@ -188,7 +232,7 @@ def check_module(module: str) -> list[str]:
         if name not in before[kind] or _home(registry[name]).split(".")[0] == module.split(".")[0]
     ]
     if not added:
-        raise InputError(f"module {module!r} registers no loss, attribution or model")
+        raise InputError(f"module {module!r} registers no loss, attribution, annotation or model")
     problems = []
     for kind, name in added:
         try:
@@ -203,11 +247,13 @@ def check_module(module: str) -> list[str]:
 _REGISTRIES: dict[str, Registry[object]] = {
     "loss": LOSSES,  # type: ignore[dict-item]
     "attribution": ATTRIBUTIONS,  # type: ignore[dict-item]
+    "annotation": ANNOTATIONS,  # type: ignore[dict-item]
     "model": MODELS,  # type: ignore[dict-item]
 }
 _CHECKS: dict[str, Callable[[str], None]] = {
     "loss": check_loss,
     "attribution": check_attribution,
+    "annotation": check_annotation,
     "model": check_model,
 }
 

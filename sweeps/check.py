@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from mg_core.attributions import ATTRIBUTIONS
 from mg_core.columns import AXES, configured
-from mg_core.config import Runtime, TrialConfig
+from mg_core.config import NONE, Runtime, TrialConfig
+from mg_core.data.annotations import check_annotatable
 from mg_core.errors import InputError
 from mg_core.losses import LOSSES
 from mg_core.models.study import STUDY_MODELS
 from mg_core.training.measured import known, shape
 from sweeps.grid import Grid, expand
+from sweeps.guidances import annotations_of
 from sweeps.machine import Machine
 from sweeps.spec import ResourceSpec, SweepSpec
 
@@ -46,7 +48,8 @@ class Place:
     @property
     def losses(self) -> tuple[str, ...]:
         """Localization losses of all of them; empty for baselines."""
-        return tuple(dict.fromkeys(c.guidance.loss for c in self.configs if c.guidance))
+        guidances = (c.guidance for c in self.configs)
+        return tuple(dict.fromkeys(g.loss for g in guidances if g and not g.is_none))
 
     @property
     def n_trials(self) -> int:
@@ -68,11 +71,12 @@ class Place:
             is_own = axis.usual is not ... and (g or not axis.is_of_guidance)
             if (
                 is_own
-                and value != axis.usual
+                and value not in (axis.usual, NONE)
                 and all(configured(c, axis) == value for c in self.configs)
             ):
                 shared.append(axis.brief.format(value))
         place = f"{g.attribution}@{g.layer}" if g else "baseline"
+        place = "unguided" if g and g.is_none else place
         return " ".join([self.config.model, place, *shared])
 
     def longest(self, measured: Measured) -> float:
@@ -275,7 +279,8 @@ def refuse_hopeless(trials: Iterable[TrialConfig]) -> None:
     combinations: dict[tuple[str, int], dict[tuple[str, str], set[str]]] = {}
     evaluated: dict[tuple[str, int], set[tuple[str, str]]] = {}
     for config in trials:
-        if (g := config.guidance) and not is_tested(config.model, g.attribution, g.loss):
+        g = config.guidance
+        if g and not g.is_none and not is_tested(config.model, g.attribution, g.loss):
             network = (config.model, config.data.image_size)
             pairs = combinations.setdefault(network, {})
             pairs.setdefault((g.attribution, g.layer), set()).add(g.loss)
@@ -330,6 +335,7 @@ def _decoded(spec: SweepSpec, grid: Grid, runtime: Runtime) -> Data:
     with progress_bars("decoding") as progress:
         data = open_data(config.data, runtime.data_root, runtime.cache, progress)
         data.prepare()
+    check_annotatable(data.split("train"), annotations_of(grid.trials.values()))
     return data
 
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mg_core import terminal
 from mg_core.config import Runtime, TrialConfig
+from mg_core.data.annotations import check_annotatable
 from mg_core.errors import InputError
 from mg_core.paths import with_home
 from mg_core.store import ResultStore, reading
@@ -28,6 +29,7 @@ from sweeps.changed_code import ANSWERS, Answer, settle_code
 from sweeps.check import refuse_hopeless, with_measured_resources
 from sweeps.display import Display
 from sweeps.grid import Grid, expand
+from sweeps.guidances import annotations_of
 from sweeps.lock import StoreLock
 from sweeps.origins import check_starts, origins_in_words, with_origins
 from sweeps.planning import Plan, admit, check_admission, look
@@ -173,16 +175,23 @@ def _choose(what: str, name: str, allowed: Sequence[str]) -> None:
 def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
     """Read the data set in this process, so that its errors come before any trial starts.
 
+    What some images lack for an annotation is said.
+
     Raises:
-        InputError: the data set is wrong; the message names the file.
+        InputError: the data set is wrong, which the message names the file of, or has no image
+            that an annotation can be drawn of.
     """
     from mg_core.data import open_data
     from mg_core.progress import progress_bars
 
-    spec = plan.spec
+    spec, said = plan.spec, []
     with progress_bars("decoding") as progress:
         for config in {trial.data.key: trial.data for trial in todo.values()}.values():
-            open_data(config, spec.data.root, spec.data.cache, progress).prepare()
+            data = open_data(config, spec.data.root, spec.data.cache, progress)
+            data.prepare()
+            said += check_annotatable(data.split("train"), annotations_of(todo.values()))
+    for sentence in said:
+        terminal.console().print(sentence, style="yellow", soft_wrap=True)
 
 
 def prepare_nodes(
@@ -199,7 +208,9 @@ def prepare_nodes(
     nodes = nodes_for(spec.resources)
     configs = {config.data.key: config.data for config in todo.values()}
     console.print(f"reading the data on {len(nodes)} nodes")
-    for sentence in prepare_on_nodes(nodes, list(configs.values()), runtime):
+    for sentence in prepare_on_nodes(
+        nodes, list(configs.values()), runtime, annotations_of(todo.values())
+    ):
         console.print(sentence, style="yellow", soft_wrap=True)
 
 

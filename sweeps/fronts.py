@@ -40,7 +40,7 @@ def current_fronts(
     groups: dict[tuple[Any, ...], dict[str, list[dict[str, Any]]]] = {}
     for trial_id, done in progress.items():
         config = trials.get(trial_id)
-        if config is None or config.guidance is None:
+        if config is None or config.guidance is None or config.guidance.is_none:
             continue
         own = (config.guidance.attribution, config.guidance.layer)
         rows = [row for row in done.front if (row["attribution"], row["layer"]) == own]

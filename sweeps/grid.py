@@ -29,6 +29,7 @@ from mg_core.models import MODELS
 from mg_core.models.library import is_of_library
 from mg_core.registry import Registry, import_variants
 from mg_core.training.checks import check_recipe
+from sweeps.guidances import GUIDANCE_AXES, check_annotations, guidances
 from sweeps.origins import check_names, check_origins, origin_of, with_origins
 from sweeps.spec import BlockSpec, SweepSpec
 from sweeps.stages import KEYS, combinations, settings
@@ -42,7 +43,6 @@ _DEFAULTS = {
 }
 TRAINED = {"epochs": 0, "learning_rate": 1e-4, "precision": "fp32", "weights": None}
 """Settings of a baseline that is trained already, for none of which it matters."""
-_AXES = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
 
 
 @dataclass
@@ -98,24 +98,26 @@ def expand(spec: SweepSpec) -> Grid:
     for number, block in enumerate(spec.grid):
         where = f"grid.{number}"
         _check_block(block, data, where)
-        before = len(guided)
+        n_valid = 0
         stages = [
             (f"{number}.{n}", s) for n, s in enumerate(combinations(settings(spec.guided, block)))
         ]
-        places = product(block.model, block.seed or spec.seed, _guidances(block))
+        places = product(block.model, block.seed or spec.seed, guidances(block))
         for model, seed, guidance in places:
-            if reason := _misfit(model, guidance.attribution, guidance.layer):
+            reason = _misfit(model, guidance.attribution, guidance.layer)
+            if reason and not guidance.is_none:
                 grid.dropped[reason] += 1
                 continue
             if (model, seed) not in starts:
                 starts[model, seed] = _baselines(spec, data, model, seed)
             for start, (name, stage) in product(starts[model, seed], stages):
                 trial_id, trial = start.guided(guidance, name, stage)
-                if trial_id in guided:
+                if trial_id in guided and not guidance.is_none:
                     raise InputError(f"{where}: the combination {trial.label} stands twice")
                 guided[trial_id] = trial
+                n_valid += 1
                 first.setdefault(name, (block, where, trial))
-        if len(guided) == before:
+        if not n_valid:
             raise InputError(f"{where}: no valid combination; {'; '.join(grid.dropped)}")
     models = sorted({model for model, _ in starts})
     _check_evaluate(spec, models)
@@ -131,7 +133,7 @@ def _check_size(spec: SweepSpec) -> None:
     """Raise an error for a grid that is too large to be listed, without listing it."""
     total = 0
     for number, block in enumerate(spec.grid):
-        sizes = {name: len(getattr(block, name) or (None,)) for name in _AXES}
+        sizes = {name: len(getattr(block, name) or (None,)) for name in GUIDANCE_AXES}
         sizes |= {"loss": sum(map(len, block.loss.values()))}
         sizes |= {"model": len(block.model), "seed": len(block.seed or spec.seed)}
         sizes |= {key: len(values) for key, values in settings(spec.guided, block).items()}
@@ -165,6 +167,7 @@ def _check_block(block: BlockSpec, data: DataConfig, where: str) -> None:
     )
     if not any(is_of_library(model) for model in block.model):
         _check(block.layer, layers, f"{where}.layer: no model of this block has layer")
+    check_annotations(block, where)
     dataset, options = variant_of(data)
     tasks = dataset.task_names(options)
     _check(block.task or (), tasks, f"{where}.task: data set {data.name} has no task")
@@ -191,25 +194,6 @@ def _check_weights(spec: SweepSpec, models: list[str]) -> None:
                 f"{', '.join(published) or 'none'}, or give a path or an http(s) address; there "
                 "is no file of this name in the current folder"
             )
-
-
-def _guidances(block: BlockSpec) -> list[GuidanceConfig]:
-    """Return the guidance of each combination of a block, for any model and seed."""
-    return [
-        GuidanceConfig(**{name: value for part in parts for name, value in part.items()})
-        for parts in product(*(_axis(block, name) for name in _AXES))
-    ]
-
-
-def _axis(block: BlockSpec, name: str) -> list[dict[str, Any]]:
-    """Return the settings of each value of an axis; each loss is combined with its own λ."""
-    if name == "loss":
-        return [
-            {"loss": loss, "localization_weight": weight}
-            for loss, weights in block.loss.items()
-            for weight in weights
-        ]
-    return [{name: value} for value in getattr(block, name) or (None,)]
 
 
 @cache
@@ -265,6 +249,12 @@ class Baseline:
     def __init__(self, spec: SweepSpec, config: TrialConfig) -> None:
         self.config, self.trial_id = config, config.trial_id
         self._evaluate = spec.evaluate
+        self._guided = {
+            (attribution, layer)
+            for block in spec.grid
+            if config.model in block.model
+            for attribution, layer in product(block.attribution, block.layer)
+        }
         self._pairs: dict[tuple[str, str], tuple[EvaluationPair, ...]] = {}
         self._hashed: dict[tuple[str, str, str], tuple[str, str]] = {}
 
@@ -295,13 +285,14 @@ class Baseline:
         return digest(before + own + after), trial
 
     def _pairs_at(self, guidance: GuidanceConfig) -> tuple[EvaluationPair, ...]:
-        own = EvaluationPair(attribution=guidance.attribution, layer=guidance.layer)
-        further = [
-            pair
-            for pair in self._evaluate
+        # What is guided nowhere is judged wherever something is.
+        places = self._guided if guidance.is_none else {(guidance.attribution, guidance.layer)}
+        own = [EvaluationPair(attribution=method, layer=layer) for method, layer in places]
+        pairs = {
+            str(pair): pair
+            for pair in [*own, *self._evaluate]
             if _misfit(self.config.model, pair.attribution, pair.layer) is None
-        ]
-        pairs = {str(pair): pair for pair in [own, *further]}
+        }
         return tuple(pairs[name] for name in sorted(pairs))
 
 

@@ -11,12 +11,17 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from mg_core.config import DataConfig, Runtime
 from mg_core.data import open_data
+from mg_core.data.annotations import check_annotatable
 from mg_core.errors import InputError
+from mg_core.recipe import Named
 from mg_core.registry import import_variants
 
 
 def prepare_on_nodes(
-    nodes: Sequence[str], configs: Sequence[DataConfig], runtime: Runtime
+    nodes: Sequence[str],
+    configs: Sequence[DataConfig],
+    runtime: Runtime,
+    annotations: Sequence[Named] = (),
 ) -> list[str]:
     """Read and decode data sets on some nodes, all at the same time.
 
@@ -24,6 +29,7 @@ def prepare_on_nodes(
         nodes: Ray's ids of the nodes, each of which has its own copy of the files and caches.
         configs: the data sets.
         runtime: its `data_root` and `cache` say where the data are.
+        annotations: what is to be drawn of the training images.
 
     Returns:
         What looks wrong, one sentence each, as `Data.prepare` logs it.
@@ -33,12 +39,13 @@ def prepare_on_nodes(
     """
     work = ray.remote(_prepare)
     texts = [config.model_dump_json() for config in configs]
+    drawn = [annotation.model_dump_json() for annotation in annotations]
     running = [
         work.options(
             num_cpus=0,
             max_retries=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
-        ).remote(runtime.model_dump_json(), texts)
+        ).remote(runtime.model_dump_json(), texts, drawn)
         for node in nodes
     ]
     said: list[str] = []
@@ -54,15 +61,18 @@ def prepare_on_nodes(
     return list(dict.fromkeys(said))
 
 
-def _prepare(settings: str, configs: Sequence[str]) -> list[str]:
+def _prepare(settings: str, configs: Sequence[str], annotations: Sequence[str]) -> list[str]:
     runtime, said = Runtime.model_validate_json(settings), _Sentences()
     import_variants(runtime.imports)
+    drawn = [Named.model_validate_json(annotation) for annotation in annotations]
     logger = logging.getLogger("mg_core")
     logger.addHandler(said)
     try:
         for text in configs:
             config = DataConfig.model_validate_json(text)
-            open_data(config, runtime.data_root, runtime.cache).prepare()
+            data = open_data(config, runtime.data_root, runtime.cache)
+            data.prepare()
+            said.found += check_annotatable(data.split("train"), drawn)
     except InputError as error:
         raise InputError(f"node {socket.gethostname()}: {error}") from None
     finally:

@@ -33,6 +33,7 @@ from mg_core.config import (
     Runtime,
     parse,
 )
+from mg_core.recipe import Annotation
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import own_version
 from mg_core.store.layout import SPEC
@@ -118,6 +119,12 @@ class GridAxes(Frozen):
             `torchvision/convnext_tiny` or `timm/vit_small_patch16_224`.
         layer: `input`, `mid1` … `final`, or for networks of a library any submodule's dotted name.
         loss: localization losses, each with its own values of λ.
+        annotation: what is annotated of an object, the ladder of supervision: `box`, the default,
+            `mask`, `{points: 5}` on each object, `random_box` (right size, wrong place: the
+            control), a registered one, or boxes that are off by a share of their size:
+            `{box: {dilate: 0.25}}`, which is the same as `box_dilation: 0.25`, `{box: {shrink:
+            0.2}}` on each side, `{box: {shift: 0.2}}`. `none` trains on without guidance: one trial
+            for each model, seed and training setting, judged wherever the grid guides the model.
         task: labels to learn, for data sets with several tasks.
         seed: seeds of this block; those of the sweep by default.
     """
@@ -129,6 +136,7 @@ class GridAxes(Frozen):
     reduction: Axis[Literal["sum", "mean"]] = ("sum",)
     annotated_fraction: Axis[Fraction] = (1.0,)
     box_dilation: Axis[Weight] = (0.0,)
+    annotation: Axis[Annotation] | None = None
     task: Axis[Name] | None = None
     seed: Axis[Seed] | None = None
 

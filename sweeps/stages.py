@@ -154,7 +154,7 @@ class StageAxes(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_set(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {k: v for k, v in handler(self).items() if v is not None or k not in KEYS}
+        return {k: v for k, v in handler(self).items() if v is not None or k not in LATER}
 
 
 class StageSpec(StageAxes):
@@ -167,6 +167,8 @@ class StageSpec(StageAxes):
 
 
 KEYS = tuple(StageAxes.model_fields)
+LATER = {*KEYS, "annotation"}
+"""Keys that are written only where they are set: older versions read such files too."""
 
 
 def settings(stage: StageSpec, block: StageAxes | None = None) -> dict[str, tuple[Any, ...]]:

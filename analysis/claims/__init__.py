@@ -1,4 +1,4 @@
-"""The paper's findings, and controls beside them, judged on what a sweep measured.
+"""The paper's findings, and controls beyond it (C), judged on what a sweep measured.
 
 Each finding is one or several conditions: a number with a bootstrap interval that must lie above a
 threshold. Points are percentage points. A checkpoint is always chosen on validation; its numbers
@@ -25,6 +25,7 @@ from analysis.claims.bootstrap import Interval
 from analysis.claims.boxes import r7, r8
 from analysis.claims.controls import c2, c3, c5
 from analysis.claims.groups import table_1
+from analysis.claims.ladder import c1, c4
 from analysis.claims.losses import r1, r2, r3
 from analysis.claims.measures import Measures
 from analysis.claims.places import r4, r5, r6, r9
@@ -36,7 +37,7 @@ __all__ += ["to_text"]
 
 FINDINGS: tuple[Callable[[Measures], Finding], ...] = (
     *(r1, r2, r3, r4, r5, r6, r7, r8, r9, table_1),
-    *(c2, c3, c5),
+    *(c1, c2, c3, c4, c5),
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.claims.measures import Measures, gained, laid_out, paired
+from analysis.claims.measures import Measures, by_boxes, gained, laid_out, paired
 from analysis.claims.statistics import (
     ENOUGH_KEPT,
     MOST_KEPT,
@@ -21,7 +21,7 @@ from mg_core.columns import CONFIGURATION
 
 def r7(measures: Measures) -> Finding:
     """1–10 % of the boxes are enough."""
-    rows = measures.guided_there
+    rows = by_boxes(measures.guided_there)
     chosen = measures.chosen(rows[rows["loss"] == "energy"])
     chosen = chosen.assign(gain=gained(chosen, chosen["annotated_fraction"] == 1))
     table = having(paired(chosen, "annotated_fraction", ["gain"]), [1.0])
@@ -48,7 +48,7 @@ def r7(measures: Measures) -> Finding:
 
 def r8(measures: Measures) -> Finding:
     """Energy is robust to dilated boxes, L1 is not."""
-    chosen = measures.chosen(measures.guided_there)
+    chosen = measures.chosen(by_boxes(measures.guided_there))
     chosen = chosen[chosen["loss"].isin(["energy", "l1"])]
     shared = [name for name in CONFIGURATION if name not in ("box_dilation", "loss")]
     chosen = chosen.assign(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from analysis.claims.measures import Measures, paired
+from analysis.claims.measures import Measures, by_boxes, paired
 from analysis.claims.statistics import estimate
 from analysis.claims.verdict import Condition, Finding
 from analysis.selection import TABLE_1_SLACK
@@ -11,7 +11,7 @@ from mg_core.data.layouts.waterbirds import Waterbirds
 
 def table_1(measures: Measures) -> Finding:
     """Guidance raises worst-group and overall accuracy on Waterbirds-100."""
-    rows = measures.guided_there
+    rows = by_boxes(measures.guided_there)
     rows = rows[rows["val_accuracy"].notna()] if "val_accuracy" in rows else rows.head(0)
     rows = rows[rows["task"].isin(Waterbirds.tasks)]
     chosen = measures.chosen(rows, "epg", "accuracy", TABLE_1_SLACK)

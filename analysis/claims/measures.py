@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
+from analysis.efforts import hours_of_trials
 from analysis.frame import in_percent, with_tests
 from analysis.indicators import hypervolume, reference_point
 from analysis.pareto import numbered
@@ -33,12 +34,14 @@ class Measures:
         is_finished: whether no trial is missing, and no test of a selected checkpoint.
         elsewhere: chosen checkpoints as attributions that were not guided judge them, with the
             same columns; see `analysis.selection.judged_elsewhere`.
+        hours: annotation time of each trial.
     """
 
     rows: pd.DataFrame
     step_seconds: pd.Series
     is_finished: bool
     elsewhere: pd.DataFrame
+    hours: pd.Series = field(default_factory=lambda: pd.Series(dtype="float64"))
 
     @classmethod
     def of(cls, results: Results) -> Measures:
@@ -53,7 +56,8 @@ class Measures:
         is_finished = is_run and (split == "val" or len(shown) == len(results.selected))
         known = elsewhere[elsewhere[f"{split}_f1"].notna()].assign(is_reference=False)
         kept = [name for name in rows if name in known]
-        return cls(rows.reset_index(drop=True), seconds, is_finished, known[kept])
+        hours = hours_of_trials(results).set_index("trial_id")["hours"]
+        return cls(rows.reset_index(drop=True), seconds, is_finished, known[kept], hours)
 
     @property
     def guided_there(self) -> pd.DataFrame:
@@ -111,6 +115,11 @@ def with_usual_boxes(rows: pd.DataFrame) -> pd.DataFrame:
         if column.part == "boxes":
             is_usual &= rows[column.name] == column.usual
     return rows[is_usual].reset_index(drop=True)
+
+
+def by_boxes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows guided by boxes, dilated ones too: other annotations have own findings."""
+    return rows[rows["annotation"] == "box"].reset_index(drop=True)
 
 
 def volume_shares(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

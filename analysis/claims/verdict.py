@@ -60,9 +60,9 @@ class Finding:
     """One claim beside what a sweep says of it.
 
     Attributes:
-        name: R1 to R9 or Table 1, claims of the paper; C and a number, controls beside it.
+        name: R1 to R9, or Table 1, claims of the paper; C and a number, one beyond it.
         claim: what is claimed, in a sentence.
-        published: what the paper reports for it; nothing for a control.
+        published: what the paper reports for it; nothing for one beyond it.
         figure: name of the figure that shows it, if there is one.
         missing: trials that a sweep needs for this finding.
         conditions: conditions all of which must hold.

@@ -128,8 +128,9 @@ def _write(frame: pd.DataFrame, shape: pa.Schema, file: Path) -> None:
 
 
 def _read(file: Path, shape: pa.Schema) -> pd.DataFrame:
-    # It holds baselines and guided trials, which have the axes in common that are no guidance.
-    table = schema.with_usual(pq.read_table(file), shape.names, is_guided=False)
+    table = pq.read_table(file)
+    if "kind" in table.column_names:  # Test rows have no axes.
+        table = schema.with_usual(table, shape.names, table["kind"].to_pylist())
     for name in shape.names:
         if name not in table.column_names:
             table = table.append_column(name, pa.nulls(len(table), shape.field(name).type))

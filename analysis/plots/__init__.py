@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 
-from analysis.plots import breakdowns, groups, qualitative, variations  # noqa: F401  register
+from analysis.plots import breakdowns, groups, ladder, qualitative, variations  # noqa: F401  register
 from analysis.plots.drawing import FIGURES, FORMATS, Drawing, render
 from analysis.plots.tradeoff import OF_METRIC
 from analysis.results import Results

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,9 +36,31 @@ class Arrays:
     @property
     def located(self) -> NDArray[np.bool_]:
         """(N, K) whether an image has a box of a class."""
-        found = np.zeros_like(self.labels)
-        rows = np.repeat(np.arange(len(found)), np.diff(self.box_offsets))
-        found[rows, self.box_classes] = True
+        found: NDArray[np.bool_] = self.n_boxes > 0
+        return found
+
+    @property
+    def n_boxes(self) -> NDArray[np.int64]:
+        """(N, K) number of boxes of a class in an image."""
+        return self._counted(self.box_offsets, self.box_classes)
+
+    @property
+    def outlined(self) -> NDArray[np.bool_]:
+        """(N, K) whether an image has a mask of a class, with a pixel in it."""
+        nothing = zlib.crc32(bytes(self.masks.row_bytes))
+        is_any = (self.mask_sums != nothing).astype(np.int64)
+        found: NDArray[np.bool_] = self._counted(self.mask_offsets, self.mask_classes, is_any) > 0
+        return found
+
+    def _counted(
+        self,
+        offsets: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        values: NDArray[np.int64] | int = 1,
+    ) -> NDArray[np.int64]:
+        """Add up the values of each class in each image, (N, K)."""
+        found = np.zeros(self.labels.shape, dtype=np.int64)
+        np.add.at(found, (np.repeat(np.arange(len(found)), np.diff(offsets)), classes), values)
         return found
 
     def are_sound(self, size: int, n_classes: int) -> bool:

@@ -115,17 +115,30 @@ def show(
     dilation: Annotated[
         float, typer.Option(min=0, help="Share by which boxes grow on each side, as in training.")
     ] = 0.0,
+    annotation: Annotated[
+        str | None,
+        typer.Option(help="What is drawn, as in a sweep file: mask, '{points: 5}', random_box, …"),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the trial that it is drawn for.")] = 0,
     task: Annotated[str | None, typer.Option(help="Task of a data set that has several.")] = None,
 ) -> None:
-    """Write a sheet of images with boxes and masks as trained on."""
+    """Write a sheet of images with boxes, or another annotation, and masks as trained on."""
     from mg_core.data import open_data
+    from mg_core.data.annotations import check_annotatable, check_annotation
     from mg_core.data.contact_sheet import contact_sheet
+    from mg_core.yaml_text import parse_yaml
 
+    if annotation is not None and dilation:
+        raise InputError("give --dilation or --annotation, such as '{box: {dilate: 0.25}}'")
+    config = _config(name, settings, image_size, imports)
+    written = parse_yaml(annotation, "--annotation") if annotation is not None else "box"
+    drawn = check_annotation({"box": {"dilate": dilation}} if dilation else written)
     with progress_bars("decoding") as progress:
-        config = _config(name, settings, image_size, imports)
         data = open_data(config, root, progress=progress)
         opened = data.split(split, task)
-    sheet = contact_sheet(opened, count, dilation=dilation)
+    for sentence in check_annotatable(opened, [drawn]):
+        print(sentence)
+    sheet = contact_sheet(opened, count, annotation=drawn, seed=seed)
     try:
         sheet.save(file)
     except (OSError, ValueError) as error:

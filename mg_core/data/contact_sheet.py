@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import colorsys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from mg_core.data.annotations import annotation_masks
 from mg_core.data.dataset import Split
 
 CAPTION = 24
@@ -16,14 +18,17 @@ SCALE_TO = 192
 """Smaller images are enlarged by a whole factor, to a side of about this many pixels."""
 
 
-def contact_sheet(split: Split, count: int, columns: int = 6, dilation: float = 0.0) -> Image.Image:
-    """Draw evenly spaced images of a split: masks of boxes outlined, objects tinted.
+def contact_sheet(
+    split: Split, count: int, columns: int = 6, annotation: Any = "box", seed: int = 0
+) -> Image.Image:
+    """Draw evenly spaced images of a split: what an annotation says outlined, objects tinted.
 
     Pixels outside all masks are darkened, which shows whether a mask lies inside or outside boxes.
+    `annotation` and `seed` are those of a trial.
     """
     n_images = min(count, len(split))
     indices = np.unique(np.linspace(0, len(split) - 1, n_images).round().astype(np.int64))
-    tiles = [_tile(split, int(index), dilation) for index in indices]
+    tiles = [_tile(split, int(index), annotation, seed) for index in indices]
     width, height = tiles[0].size
     n_rows = -(-len(tiles) // columns)
     sheet = Image.new(
@@ -35,11 +40,11 @@ def contact_sheet(split: Split, count: int, columns: int = 6, dilation: float = 
     return sheet
 
 
-def _tile(split: Split, index: int, dilation: float) -> Image.Image:
+def _tile(split: Split, index: int, annotation: Any, seed: int) -> Image.Image:
     present = np.flatnonzero(split.labels[index])
     repeated = [index] * len(present)
     pixels = split.images([index])[0].permute(1, 2, 0).numpy().astype(np.float64)
-    masks = split.masks(repeated, present, dilation).numpy()
+    masks = annotation_masks(split, repeated, present, annotation, seed).numpy()
     objects = split.segmentation(repeated, present)
     if masks.any():
         pixels[~masks.any(axis=0)] *= 0.55

@@ -36,9 +36,12 @@ class Split:
     """Images of S × S pixels with their labels, boxes and masks, as a task sees them.
 
     Attributes:
+        size: side S in pixels.
         ids: N image ids.
         labels: (N, K) bool: whether an image shows a class, or is of the class in the task.
         located: (N, K) bool: whether boxes say where; only then a map can be guided or judged.
+        outlined: (N, K) bool: whether a segmentation mask says which pixels.
+        n_boxes: (N, K) number of boxes.
         classes: K class names, in the order of the label columns.
         groups: (N,) group of each image; none for a data set without groups.
         group_names: names of the groups, which `groups` are indices into.
@@ -55,7 +58,7 @@ class Split:
         group_names: tuple[str, ...] = (),
     ) -> None:
         self._arrays = arrays if task is None else _relabelled(arrays, task)
-        self._size = size
+        self.size = size
         self.is_outside = task is not None and task.is_outside
         self.groups = arrays.groups if group_names else None
         self.group_names = group_names
@@ -63,6 +66,8 @@ class Split:
         self.ids: Sequence[str] = arrays.ids.tolist()
         self.labels = self._arrays.labels
         self.located = self._arrays.located
+        self.outlined = self._arrays.outlined
+        self.n_boxes = self._arrays.n_boxes
         self.has_segmentation = bool(arrays.is_segmented.any())
 
     def __len__(self) -> int:
@@ -81,8 +86,8 @@ class Split:
         rows, found = _matches(self._arrays.box_offsets, self._arrays.box_classes, indices, classes)
         boxes = self._arrays.boxes[found]
         if dilation:
-            boxes = dilate(boxes, dilation, self._size)
-        masks = rasterise(boxes, rows, len(indices), self._size)
+            boxes = dilate(boxes, dilation, self.size)
+        masks = rasterise(boxes, rows, len(indices), self.size)
         if self.is_outside:
             has_box = np.unique(rows)
             masks[has_box] = ~masks[has_box]
@@ -100,9 +105,10 @@ class Split:
             return None
         arrays = self._arrays
         rows, found = _matches(arrays.mask_offsets, arrays.mask_classes, indices, classes)
-        pixels = np.unpackbits(arrays.masks.read(found), axis=1, count=self._size**2)
-        masks = np.zeros((len(indices), self._size, self._size), dtype=np.bool_)
-        masks[rows] = pixels.reshape(-1, self._size, self._size).astype(np.bool_)
+        pixels = np.unpackbits(arrays.masks.read(found), axis=1, count=self.size**2)
+        masks = np.zeros((len(indices), self.size, self.size), dtype=np.bool_)
+        # In a task, several classes of the data set may be one class.
+        np.logical_or.at(masks, rows, pixels.reshape(-1, self.size, self.size).astype(np.bool_))
         return _tensor(masks)
 
     def segmented(self, indices: Indices) -> Tensor:

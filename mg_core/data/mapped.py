@@ -29,7 +29,7 @@ class MappedRows:
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         self._row_shape = shape[1:]
-        self._row_cost = int(np.prod(self._row_shape)) + 2 * FAULT_AROUND
+        self._row_cost = self.row_bytes + 2 * FAULT_AROUND
         self._touched = 0
         if shape[0] == 0:
             # An empty file cannot be mapped.
@@ -43,9 +43,14 @@ class MappedRows:
     def __len__(self) -> int:
         return len(self._rows)
 
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return int(np.prod(self._row_shape))
+
     def have(self, sums: NDArray[np.uint32]) -> bool:
         """Tell whether every row has its CRC-32, (N,); all rows are read, on every CPU."""
-        step = max(1, SUMMED_AT_ONCE // max(1, int(np.prod(self._row_shape))))
+        step = max(1, SUMMED_AT_ONCE // max(1, self.row_bytes))
 
         def has(start: int) -> bool:
             rows = self._rows[start : start + step]

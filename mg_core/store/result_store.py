@@ -369,8 +369,8 @@ class ResultStore:
             table = read_parquet(self.get(key), key, names)
             integrity.check_place(table, key)
             if shape is METRICS and set(names) - set(table.column_names):
-                kinds = read_parquet(self.get(key), key, ["kind"])["kind"].unique().to_pylist()
-                table = with_usual(table, names, is_guided=kinds == ["guided"])
+                kinds = read_parquet(self.get(key), key, ["kind"])["kind"].to_pylist()
+                table = with_usual(table, names, kinds)
             return table.replace_schema_metadata(None)
 
         found = list(self.files.map(read, keys))

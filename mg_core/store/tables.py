@@ -74,21 +74,26 @@ def config_columns(config: TrialConfig) -> dict[str, Any]:
     return values | {"dataset_options": json.dumps(values["dataset_options"])}
 
 
-def with_usual(table: pa.Table, names: Sequence[str], is_guided: bool) -> pa.Table:
-    """Add axes that a file is too old to have; its trial has their usual values."""
+def with_usual(table: pa.Table, names: Sequence[str], kinds: Sequence[str]) -> pa.Table:
+    """Add axes that a file is too old to have; its trials have their usual values.
+
+    `kinds` has the kind of each row's trial: a baseline has no value of the guidance.
+    """
     for name in names:
         axis = COLUMNS[name]
-        is_own = is_guided or not axis.is_of_guidance
-        if is_own and name not in table.column_names and axis.usual not in (..., None):
-            values = pa.array([axis.usual] * table.num_rows, TYPES[axis.type])
-            table = table.append_column(name, values)
+        if name in table.column_names or axis.usual in (..., None):
+            continue
+        has_it = [not axis.is_of_guidance or kind == "guided" for kind in kinds]
+        if any(has_it):
+            values = [axis.usual if own else None for own in has_it]
+            table = table.append_column(name, pa.array(values, TYPES[axis.type]))
     return table
 
 
 def conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Return a table with the columns of a schema; columns that it lacks are null."""
-    is_guided = table.num_rows > 0 and table["kind"][0].as_py() == "guided"
-    table = with_usual(table, schema.names, is_guided)
+    kinds = table["kind"].to_pylist() if "kind" in table.column_names else []
+    table = with_usual(table, schema.names, kinds)
     known = table.select([name for name in schema.names if name in table.column_names])
     both = [schema.empty_table(), known.replace_schema_metadata(None)]
     return pa.concat_tables(both, promote_options="default").select(schema.names)

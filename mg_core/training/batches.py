@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mg_core.config import TrialConfig
 from mg_core.counter import permutation, uniforms
+from mg_core.data.annotations import annotatable, annotation_masks
 from mg_core.data.boxes import annotated_indices
 from mg_core.guidance import Batch
 from mg_core.models import encode
@@ -27,21 +28,19 @@ def training_batches(
 
     Order, drawn classes, flips and augmentation depend only on (seed, epoch, sample). Images
     without boxes, outside the annotated subset, or whose object augmentation cropped away, are
-    not guided. Boxes are dilated before they are augmented, as they are of the data set.
+    not guided. Annotations are drawn before they are augmented, as they are of the data set.
     """
     n_images, seed, g = len(split), config.seed, config.guidance
-    annotated = np.zeros(n_images, dtype=bool)
-    if g is not None:
-        annotated[annotated_indices(split.located, g.annotated_fraction, seed)] = True
-        annotated &= split.located.any(axis=1)
-    targets = drawn_classes(split.located, uniforms(n_images, seed, "class", epoch))
+    known = annotated_classes(split, config)
+    annotated = np.asarray(known.any(axis=1))
+    targets = drawn_classes(known, uniforms(n_images, seed, "class", epoch))
     flips = uniforms(n_images, seed, "flip", epoch) < (0.5 if config.data.horizontal_flip else 0)
     augmentation = augmentation_of(config)
     for indices in slices(permutation(n_images, seed, "shuffle", epoch), config.batch_size):
         images = flipped(split.images(indices), flips[indices])
         rows = np.flatnonzero(annotated[indices])
         shown = indices[rows]
-        masks = split.masks(shown, targets[shown], g.box_dilation if g else 0.0)
+        masks = annotation_masks(split, shown, targets[shown], g.drawn if g else "none", seed)
         masks = flipped(masks, flips[shown])
         if augmentation is not None:
             images, masks, is_visible = augmentation(
@@ -60,6 +59,22 @@ def training_batches(
             masks=_to(masks, device),
             annotated=_to(torch.from_numpy(rows), device),
         )
+
+
+def annotated_classes(split: Split, config: TrialConfig) -> NDArray[np.bool_]:
+    """Return which classes of which training images are annotated, (N, K); none for a baseline.
+
+    The images are those of the annotated subset. Images that the annotation cannot be drawn of,
+    such as those without a segmentation mask, are chosen last and have none.
+    """
+    g = config.guidance
+    if g is None:
+        return np.zeros_like(split.located)
+    known = annotatable(split, g.annotation)
+    chosen = np.zeros((len(split), 1), dtype=np.bool_)
+    chosen[annotated_indices(known, g.annotated_fraction, config.seed)] = True
+    found: NDArray[np.bool_] = known & chosen
+    return found
 
 
 def augmentation_of(config: TrialConfig) -> Augmentation | None:

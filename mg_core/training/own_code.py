@@ -9,6 +9,7 @@ from typing import Any
 from mg_core.attributions import ATTRIBUTIONS
 from mg_core.config import Runtime, TrialConfig
 from mg_core.data import DATASETS
+from mg_core.data.annotations import ANNOTATIONS
 from mg_core.errors import InputError, NodeError
 from mg_core.losses import CLASSIFICATION_LOSSES, LOSSES
 from mg_core.models import MODELS
@@ -19,7 +20,7 @@ from mg_core.training.schedule import SCHEDULES
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     *(MODELS, ATTRIBUTIONS, LOSSES, DATASETS),
-    *(CLASSIFICATION_LOSSES, SCHEDULES),
+    *(CLASSIFICATION_LOSSES, SCHEDULES, ANNOTATIONS),
 )
 
 
@@ -38,6 +39,7 @@ def modules_of(config: TrialConfig, imports: Sequence[str]) -> tuple[str, ...]:
     used |= {ATTRIBUTIONS.home(pair.attribution) for pair in config.evaluate}
     if config.guidance is not None:
         used |= {ATTRIBUTIONS.home(config.guidance.attribution), LOSSES.home(config.guidance.loss)}
+        used |= {ANNOTATIONS.home(config.guidance.annotation.name)}
     homes = {registry.home(name) for registry in REGISTRIES for name in registry}
     found = []
     for module in imports:

@@ -32,7 +32,7 @@ def is_stopped(config: TrialConfig, rows: Iterable[Mapping[str, Any]]) -> bool:
     """Tell whether a trial stops after the rows of its epochs so far.
 
     Epoch 0, which evaluates the baseline, does not count. A metric of maps is that of the guided
-    attribution and layer.
+    attribution and layer, or of the first evaluated pair where none is guided.
     """
     stop = config.early_stop
     if stop is None:
@@ -40,11 +40,19 @@ def is_stopped(config: TrialConfig, rows: Iterable[Mapping[str, Any]]) -> bool:
     metric = BY_METRIC[stop.metric]
     sign = 1.0 if metric.better == "higher" else -1.0
     values: dict[int, float] = {}
+    own = _own_pair(config)
     for row in rows:
-        g = config.guidance
-        is_own = g is None or (row["attribution"], row["layer"]) == (g.attribution, g.layer)
+        is_own = own is None or (row["attribution"], row["layer"]) == own
         if row["epoch"] >= 1 and is_own:
             value = row[f"val_{stop.metric}"]
             values[row["epoch"]] = math.nan if value is None else sign * value
     ordered = [values[epoch] for epoch in sorted(values)]
     return has_stalled(ordered, stop.patience, stop.min_change)
+
+
+def _own_pair(config: TrialConfig) -> tuple[str, str] | None:
+    g = config.guidance
+    if g is None:
+        return None
+    pair = config.evaluate[0] if g.is_none and config.evaluate else g
+    return pair.attribution, pair.layer

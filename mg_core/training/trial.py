@@ -14,6 +14,7 @@ import torch
 
 from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
 from mg_core.data import open_data
+from mg_core.data.annotations import check_annotatable
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
 from mg_core.guidance import Batch, Guidance, StepLosses, check_guidance, guided_loss
 from mg_core.models.study import STUDY_MODELS
@@ -21,7 +22,7 @@ from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt
 from mg_core.store.progress import Progress
 from mg_core.training import checkpoint
-from mg_core.training.batches import batch_ids, slices, training_batches
+from mg_core.training.batches import annotated_classes, batch_ids, slices, training_batches
 from mg_core.training.checks import check_labels, check_task
 from mg_core.training.evaluation import Evaluation, averages, evaluate
 from mg_core.training.recipe import Recipe
@@ -143,6 +144,8 @@ class Trial:
         self.model.train()
         split = self._split("train")
         check_labels(split, config)
+        if config.guidance is not None:
+            check_annotatable(split, [config.guidance.annotation])
         counted = self._counted("train", len(split))
         losses: list[StepLosses] = []
         n_annotated = n_skipped = 0
@@ -155,11 +158,12 @@ class Trial:
             n_annotated += len(batch.annotated) if batch.annotated is not None else 0
             counted(len(batch.inputs))
         ids = partial(batch_ids, split, config, epoch)
-        means = _epoch_means(losses, epoch, ids, is_guided=config.guidance is not None)
+        means = _epoch_means(losses, epoch, ids, is_guided=guidance_of(config) is not None)
         recipe.check_scale(epoch)
         return {
             **means,
             "n_annotated": n_annotated,
+            "n_annotated_objects": int(split.n_boxes[annotated_classes(split, config)].sum()),
             "n_skipped_steps": n_skipped if config.precision == "fp16" else None,
             "seconds_step": (time.perf_counter() - start) / len(losses),
         }
@@ -203,7 +207,8 @@ def _check_once(model: torch.nn.Module, config: TrialConfig, n_classes: int) -> 
     """
     if config.guidance is None or config.model in STUDY_MODELS:
         return
-    guided = [(config.guidance.attribution, config.guidance.layer)]
+    g = config.guidance
+    guided = [] if g.is_none else [(g.attribution, g.layer)]
     evaluated = [(pair.attribution, pair.layer) for pair in config.evaluate]
     key = (config.model, n_classes, config.data.image_size, *guided, *evaluated)
     if key not in _checked:
@@ -248,9 +253,9 @@ def train_step(
 
 
 def guidance_of(config: TrialConfig) -> Guidance | None:
-    """Return the settings of a trial's guided steps; none for a baseline."""
+    """Return the settings of a trial's guided steps; none where nothing is guided."""
     g = config.guidance
-    if g is None:
+    if g is None or g.is_none:
         return None
     return Guidance(g.attribution, g.layer, g.loss, g.localization_weight, g.reduction)
 

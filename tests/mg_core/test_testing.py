@@ -1,12 +1,14 @@
 """The contracts that are public hold for every variant of this package, and can fail."""
 
+import numpy as np
 import pytest
 import torch
 
 from mg_core.attributions import ATTRIBUTIONS, Attribution
+from mg_core.data.annotations import ANNOTATIONS
 from mg_core.losses import LOSSES
 from mg_core.models.study import STUDY_MODELS
-from mg_core.testing import check_attribution, check_loss, check_model
+from mg_core.testing import check_annotation, check_attribution, check_loss, check_model
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -18,6 +20,11 @@ def test_losses_keep_theirs(name):
 def test_attributions_keep_theirs(name):
     families = ATTRIBUTIONS[name].families or {"vanilla"}
     check_attribution(name, f"{min(families)}_tiny")
+
+
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_annotations_keep_theirs(name):
+    check_annotation(name)
 
 
 @pytest.mark.parametrize("name", sorted(n for n in STUDY_MODELS if n.endswith("_tiny")))
@@ -67,3 +74,19 @@ def test_an_attribution_that_breaks_its_contract_is_told_how(combine, sentence, 
     ATTRIBUTIONS.register("own")(Attribution(combine))
     with pytest.raises(AssertionError, match=sentence):
         check_attribution("own")
+
+
+@pytest.mark.parametrize(
+    ("draw", "sentence"),
+    [
+        (lambda place: place.boxes, "does not return"),
+        (lambda place: np.random.rand(place.size, place.size) > 0.5, "more than the place"),
+        (lambda place: place.fill(place.boxes[:1]), "more than the place"),
+        (lambda place: place.fill(place.boxes) & False, "draws nothing"),
+    ],
+)
+def test_an_annotation_that_breaks_its_contract_is_told_how(draw, sentence, monkeypatch):
+    monkeypatch.setattr(ANNOTATIONS, "_variants", dict(ANNOTATIONS))
+    ANNOTATIONS.register("own")(draw)
+    with pytest.raises(AssertionError, match=sentence):
+        check_annotation("own")
