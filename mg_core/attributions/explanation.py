@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Literal
@@ -149,15 +149,36 @@ class Explanation:
                 found = self._probe(method, layer, features, target_classes, create_graph)
             maps.append(found)
         if create_graph:
-            taps = list(self._taps.values())
-            once(
-                self._model,
-                ("second derivatives", self._model.training, *self._methods),
-                lambda: check_second_derivatives(
-                    self._model, self.logits, taps, maps, self._inputs
-                ),
-            )
+            self._check_second_derivatives(("maps", *self._methods), maps)
         return maps
+
+    @torch.enable_grad()
+    def gradients(self, score: Tensor, layer: str) -> Tensor:
+        """Return the gradients of a score with respect to a layer's features, with their graph.
+
+        Args:
+            score: (), computed from `logits`; any other than a logit has no map.
+            layer: one of those of the explanation's pairs.
+
+        Returns:
+            (R, C, h, w), at least float32.
+
+        Raises:
+            InputError: as `maps`.
+        """
+        (found,) = self._pass.gradients(score, [self._taps[layer]], False, create_graph=True)
+        gradient = self._of_influence(layer, False, self._taps[layer], found)
+        self._check_second_derivatives(("gradients", layer), [gradient])
+        return self._on_grid(layer, gradient)
+
+    def _check_second_derivatives(self, key: Hashable, found: Sequence[Tensor]) -> None:
+        """Check once that what was computed can be differentiated by the parameters."""
+        taps = list(self._taps.values())
+        once(
+            self._model,
+            ("second derivatives", self._model.training, key),
+            lambda: check_second_derivatives(self._model, self.logits, taps, found, self._inputs),
+        )
 
     def _gradients(
         self, target_classes: Tensor, create_graph: bool
@@ -239,12 +260,12 @@ class Explanation:
     def _combine(
         self, method: Attribution, layer: str, features: Tensor, gradients: Tensor
     ) -> Tensor:
+        return method.combine(self._on_grid(layer, features), self._on_grid(layer, gradients))
+
+    def _on_grid(self, layer: str, values: Tensor) -> Tensor:
+        """Return features or gradients of the explained images as (R, C, h, w)."""
         layout = self._layouts[layer]
-        features, gradients = (
-            _at_least_single(layout.to_grid(self._select(values, layout.batch)))
-            for values in (features, gradients)
-        )
-        return method.combine(features, gradients)
+        return _at_least_single(layout.to_grid(self._select(values, layout.batch)))
 
     def _select(self, values: Tensor, axis: int) -> Tensor:
         rows = self._rows

@@ -57,11 +57,19 @@ def model():
     return build_model("vanilla_tiny", 4).train()
 
 
+# Every loss where maps are sharp and where they are coarse; every method at every layer.
+CASES = [
+    *((name, method, layer, loss, True) for name, method in PAIRS for layer in LAYERS
+      for loss in ("energy", "l1", "ppce", "rrr")),
+    *(("vanilla_tiny", *place, loss, True) for loss in LOSSES
+      for place in (("ixg", "input"), ("gradcam", "mid2"))),
+    *((name, method, layer, "energy", False) for name, method in PAIRS for layer in LAYERS),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("loss", "training"), [*((loss, True) for loss in LOSSES), ("energy", False)]
+    ("name", "attribution", "layer", "loss", "training"), list(dict.fromkeys(CASES))
 )
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize(("name", "attribution"), PAIRS)
 def test_gradient_agrees_with_finite_differences(name, attribution, layer, loss, training):
     torch.manual_seed(0)
     model = build_model(name, 4).double().train(training)
