@@ -35,6 +35,8 @@ CLASSES = 3
 SIZE, SMALL = 32, 16
 """Side of the images, in pixels; for attributions, which may run the network many times, a small
 one is enough."""
+TRANSFORMED = 64
+"""Side of the images for transformers: four patches of 16 pixels a side."""
 TOLERANCE = 1e-3
 
 
@@ -118,7 +120,7 @@ def _evidence(
     return evidence_of(explanation, layer, batch, classification)
 
 
-def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
+def check_attribution(name: str, model: str | None = None) -> None:
     """Check a registered attribution method on a registered model, at its input and a layer.
 
     Maps have the size of the layer and are finite; the map of an image depends on no other image;
@@ -126,7 +128,8 @@ def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
 
     Args:
         name: registered method.
-        model: registered model that the method fits.
+        model: registered model that the method fits; by default "vanilla_tiny", or a small
+            transformer of timm for a method that reads attention.
 
     Raises:
         AssertionError: it does not.
@@ -135,9 +138,12 @@ def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
         >>> from mg_core.testing import check_attribution
         >>> check_attribution("gradcam")
     """
+    reads_attention = ATTRIBUTIONS[name].reads_attention
+    model = model or ("timm/test_vit" if reads_attention else "vanilla_tiny")
+    size = TRANSFORMED if reads_attention else SMALL
     torch.manual_seed(0)
-    network = build_model(model, CLASSES)
-    batch = noise_batch(network, SMALL, CLASSES)
+    network = build_model(model, CLASSES, image_size=size)
+    batch = noise_batch(network, size, CLASSES)
     classes = torch.arange(len(batch.inputs)) % CLASSES
     for layer in (INPUT, *list(network.guidance_layers)[:1]):
         network.eval()
@@ -145,7 +151,7 @@ def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
         both = attribute(network, batch.inputs, classes, name, layer)
         _claim(both.ndim == 3, f"{what} gives {tuple(both.shape)}, not (B, h, w)")
         _claim(bool(both.isfinite().all()), f"{what} is not finite")
-        if layer == INPUT:
+        if layer == INPUT and not reads_attention:
             same = both.shape[1:] == batch.inputs.shape[2:]
             _claim(same, f"{what} gives maps of {tuple(both.shape[1:])}, not of the input's size")
         alone = attribute(network, batch.inputs[:1], classes[:1], name, layer)
