@@ -17,19 +17,21 @@ import copy
 import inspect
 import random
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from dataclasses import replace
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mg_core.attributions import ATTRIBUTIONS, INPUT, attribute
+from mg_core.attributions import ATTRIBUTIONS, INPUT, attribute, explain
 from mg_core.config import NONE
 from mg_core.data.annotations import ANNOTATIONS, Located
 from mg_core.errors import InputError
 from mg_core.guidance.rehearsal import gradient_error, in_words, noise_batch, rehearse
-from mg_core.losses import LOSSES
+from mg_core.guidance.step import Batch, evidence_of
+from mg_core.losses import CLASSIFICATION_LOSSES, LOSSES, Evidence, Informed, loss_of
 from mg_core.models import MODELS, build_model, encode
 from mg_core.registry import Registry, import_variants
 
@@ -39,6 +41,8 @@ CLASSES = 3
 SIZE, SMALL = 32, 16
 """Side of the images, in pixels; for attributions, which may run the network many times, a small
 one is enough."""
+TRANSFORMED = 64
+"""Side of the images for transformers: four patches of 16 pixels a side."""
 TOLERANCE = 1e-3
 
 
@@ -46,7 +50,8 @@ def check_loss(name: str) -> None:
     """Check a registered localization loss.
 
     It gives one finite value a map, whatever the map and the mask are; its gradient is finite and
-    that of finite differences; and the loss of a map depends on no other map.
+    that of finite differences; and the loss of a map depends on no other map. An informed loss is
+    checked on a small network, with its own maps.
 
     Raises:
         AssertionError: it does not.
@@ -55,6 +60,13 @@ def check_loss(name: str) -> None:
         >>> from mg_core.testing import check_loss
         >>> check_loss("energy")
     """
+    if isinstance(LOSSES[name], Informed):
+        _check_informed_loss(name)
+    else:
+        _check_plain_loss(name)
+
+
+def _check_plain_loss(name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(4, 5, 7, generator=generator, dtype=torch.float64)
     masks = torch.rand(4, 5, 7, generator=generator) > 0.6
@@ -78,7 +90,43 @@ def check_loss(name: str) -> None:
     _check_slope(lambda values: _value(name, values, masks).sum(), maps, f"loss {name!r}")
 
 
-def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
+def _check_informed_loss(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_model("vanilla_tiny", CLASSES)
+    batch = noise_batch(network, SMALL, CLASSES)
+    pairs = [("ixg", INPUT), ("gradcam", next(iter(network.guidance_layers)))]
+    for (attribution, layer), kind in product(pairs, CLASSIFICATION_LOSSES):
+        what = f"loss {name!r} with {attribution}@{layer} and {kind}"
+        network.eval()
+        evidence = _evidence(network, batch, attribution, layer, kind)
+        value = loss_of(name, evidence).detach()
+        for masks in (torch.zeros_like(evidence.masks), torch.ones_like(evidence.masks)):
+            odd = loss_of(name, replace(evidence, masks=masks))
+            _claim(bool(odd.isfinite().all()), f"{what} is not finite for some masks")
+        one = replace(
+            batch,
+            target_classes=evidence.target_classes[1:],
+            masks=evidence.masks[1:],
+            annotated=torch.tensor([1]),
+        )
+        alone = loss_of(name, _evidence(network, one, attribution, layer, kind))
+        is_alone = torch.allclose(alone, value[1:], rtol=TOLERANCE)
+        _claim(is_alone, f"{what}: the loss of an image depends on the other images")
+        found = rehearse(network, batch, attribution, layer, [name], classification=kind)
+        _claim(not found.problems, f"{what}: {found.problems.get(name)}")
+        error = gradient_error(network, batch, attribution, layer, name, kind)
+        is_exact = error < TOLERANCE
+        _claim(is_exact, f"{what}: finite differences give another gradient ({error:.1e})")
+
+
+def _evidence(
+    network: nn.Module, batch: Batch, attribution: str, layer: str, classification: str
+) -> Evidence:
+    explanation = explain(network, batch.inputs, [(attribution, layer)], batch.annotated)
+    return evidence_of(explanation, layer, batch, classification)
+
+
+def check_attribution(name: str, model: str | None = None) -> None:
     """Check a registered attribution method on a registered model, at its input and a layer.
 
     Maps have the size of the layer and are finite; the map of an image depends on no other image;
@@ -86,7 +134,8 @@ def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
 
     Args:
         name: registered method.
-        model: registered model that the method fits.
+        model: registered model that the method fits; by default "vanilla_tiny", or a small
+            transformer of timm for a method that reads attention.
 
     Raises:
         AssertionError: it does not.
@@ -95,9 +144,12 @@ def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
         >>> from mg_core.testing import check_attribution
         >>> check_attribution("gradcam")
     """
+    reads_attention = ATTRIBUTIONS[name].reads_attention
+    model = model or ("timm/test_vit" if reads_attention else "vanilla_tiny")
+    size = TRANSFORMED if reads_attention else SMALL
     torch.manual_seed(0)
-    network = build_model(model, CLASSES)
-    batch = noise_batch(network, SMALL, CLASSES)
+    network = build_model(model, CLASSES, image_size=size)
+    batch = noise_batch(network, size, CLASSES)
     classes = torch.arange(len(batch.inputs)) % CLASSES
     for layer in (INPUT, *list(network.guidance_layers)[:1]):
         network.eval()
@@ -105,7 +157,7 @@ def check_attribution(name: str, model: str = "vanilla_tiny") -> None:
         both = attribute(network, batch.inputs, classes, name, layer)
         _claim(both.ndim == 3, f"{what} gives {tuple(both.shape)}, not (B, h, w)")
         _claim(bool(both.isfinite().all()), f"{what} is not finite")
-        if layer == INPUT:
+        if layer == INPUT and not reads_attention:
             same = both.shape[1:] == batch.inputs.shape[2:]
             _claim(same, f"{what} gives maps of {tuple(both.shape[1:])}, not of the input's size")
         alone = attribute(network, batch.inputs[:1], classes[:1], name, layer)
@@ -229,7 +281,7 @@ def check_module(module: str) -> list[str]:
         (kind, name)
         for kind, registry in _REGISTRIES.items()
         for name in registry
-        if name not in before[kind] or _home(registry[name]).split(".")[0] == module.split(".")[0]
+        if name not in before[kind] or registry.home(name).split(".")[0] == module.split(".")[0]
     ]
     if not added:
         raise InputError(f"module {module!r} registers no loss, attribution, annotation or model")
@@ -258,11 +310,6 @@ _CHECKS: dict[str, Callable[[str], None]] = {
 }
 
 
-def _home(variant: object) -> str:
-    inner = getattr(variant, "combine", None) or getattr(variant, "builder", None) or variant
-    return inner if isinstance(inner, str) else str(getattr(inner, "__module__", ""))
-
-
 def _odd_maps(maps: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield "ordinary maps", maps
     yield "maps in single precision", maps.float()
@@ -273,7 +320,9 @@ def _odd_maps(maps: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def _value(name: str, maps: Tensor, masks: Tensor) -> Tensor:
-    return LOSSES[name](maps, masks)
+    loss = LOSSES[name]
+    assert not isinstance(loss, Informed)
+    return loss(maps, masks)
 
 
 def _check_slope(function: Callable[[Tensor], Tensor], point: Tensor, what: str) -> None:

@@ -323,7 +323,7 @@ def _problems_of(
 
 def is_tested(model: str, attribution: str, loss: str) -> bool:
     """Say whether model, attribution and loss are this package's own."""
-    homes = (ATTRIBUTIONS[attribution].combine.__module__, LOSSES[loss].__module__)
+    homes = (ATTRIBUTIONS.home(attribution), LOSSES.home(loss))
     return model in STUDY_MODELS and all(home.startswith("mg_core.") for home in homes)
 
 
@@ -358,8 +358,9 @@ def _rehearsals(
             if network is None:  # One at a time: they may be large.
                 network = checkpoint.initial_model(config, len(data.classes)).to(device)
             batch = _few(config, data, network, device)
-            pair = (g.attribution, g.layer)
-            yield number, rehearse(network, batch, *pair, place.losses, config.precision, exact)
+            settings = (g.attribution, g.layer, place.losses, config.precision, exact)
+            found = rehearse(network, batch, *settings, config.classification_loss)
+            yield number, found
 
 
 def _few(config: TrialConfig, data: Data, network: nn.Module, device: torch.device) -> Batch:

@@ -25,6 +25,7 @@ CATEGORIES = {
 SYMBOLS = {
     "o": "circle", "^": "triangle-up", "p": "pentagon", "D": "diamond", "s": "square",
     "v": "triangle-down", "h": "hexagon", "P": "cross", "<": "triangle-left",
+    ">": "triangle-right", "*": "star", "d": "diamond-tall", "8": "octagon", "H": "hexagon2",
 }  # fmt: skip
 """Plotly's name of each marker of `analysis.plots.style`."""
 

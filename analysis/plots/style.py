@@ -77,10 +77,21 @@ LOSSES = {
     "l1": Mark("$L_1$", "^", "#2ca05a", 5.2),
     "ppce": Mark("PPCE", "p", "#f4bd19", 5.8),
     "rrr": Mark("RRR*", "D", "#1b4090", 4.2),
+    "energy_density": Mark("Energy density", "s", "#ee8434", 4.4),
+    "soft_dice": Mark("Dice", "v", "#b4ecd8", 5.2),
+    "soft_iou": Mark("Soft IoU", "<", "#08402f", 5.2),
+    "gain": Mark("GAIN", ">", "#cde05c", 5.2),
+    "kl": Mark("KL", "h", "#7a4a12", 5.4),
+    "hint": Mark("HINT", "P", "#e58bb5", 5.4),
+    "res": Mark("RES-G", "*", "#2f1142", 7.0),
+    "rrr_original": Mark("RRR", "d", "#5b8fd6", 5.4),
 }
-"""The paper's four, in its order. From dark to light they are RRR*, Energy, L1, PPCE."""
+"""The paper's four, in its order, then the others. From dark to light the four are RRR*, Energy,
+L1, PPCE."""
 
-OTHER_MARKS = (("s", "#8a5aa8"), ("v", "#4fb3d9"), ("h", "#8c6d4f"), ("P", "#e58bb5"), ("<", INK))
+OTHER_MARKS = (
+    ("8", "#8a5aa8"), ("H", "#4fb3d9"), ("s", "#8c6d4f"), ("v", INK), ("P", "#4f6d7a"),
+)  # fmt: skip
 """Marker and colour of losses that users register, in order of their names."""
 LEVEL_MARKS = (
     ("o", "#f4bd19"), ("s", "#ee8434"), ("^", "#d8372c"), ("D", "#8e1f5c"), ("p", "#1b4090"),
@@ -96,12 +107,23 @@ BACKBONES = {
     "vit_s": "ViT-S",
     "tiny": "tiny",
 }
-ATTRIBUTIONS = {"ixg": "IxG", "intgrad": "IntGrad", "bcos": "B-cos", "gradcam": "GradCAM"}
+ATTRIBUTIONS = {
+    "ixg": "IxG",
+    "intgrad": "IntGrad",
+    "bcos": "B-cos",
+    "gradcam": "GradCAM",
+    "layercam": "LayerCAM",
+    "gradcam_plus_plus": "GradCAM++",
+    "attention": "Attention",
+    "expected_gradients": "Expected gradients",
+    "intgrad_steps": "IntGrad (32 steps)",
+    "smoothgrad_ixg": "SmoothGrad IxG",
+}
 LAYERS = {"input": "Input", "mid1": "Mid1", "mid2": "Mid2", "mid3": "Mid3", "final": "Final"}
 
 
 def marks(losses: Iterable[str]) -> dict[str, Mark]:
-    """Return how each loss is drawn, the paper's four first, others by name."""
+    """Return how each loss is drawn: this package's in their order, then users' by name."""
     names = set(losses)
     known = {name: mark for name, mark in LOSSES.items() if name in names}
     others = zip(sorted(names - set(known)), cycle(OTHER_MARKS), strict=False)

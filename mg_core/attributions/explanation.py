@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Literal
@@ -12,60 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mg_core.attributions.attention import (
+    Attentions,
+    by_image,
+    check_attentions,
+    to_grid,
+    token_layout,
+)
 from mg_core.attributions.checks import (
     check_influence,
     check_second_derivatives,
     layout_of,
     once,
 )
-from mg_core.attributions.dynamic_weights import DynamicWeights, dynamic_weights
+from mg_core.attributions.forward_pass import ForwardPass
 from mg_core.attributions.layout import Layout
 from mg_core.attributions.methods import ATTRIBUTIONS, INPUT, Attribution
-from mg_core.attributions.network import classify, eager, find_layer, hooked, logits_of, plain
-from mg_core.attributions.second_order import Explaining, second_order
+from mg_core.attributions.network import classify, find_layer, hooked, logits_of, plain
 from mg_core.errors import InputError
-
-
-class _ForwardPass:
-    """A forward pass whose explanations can be differentiated again.
-
-    Args:
-        forward: runs the model and returns the logits.
-        model: the model that `forward` runs.
-        kinds: the gradients that will be taken, by whether W(x) is held.
-        taps: features by layer that gradients are taken for; `forward` adds those of inner layers.
-
-    Attributes:
-        logits: (B, K), with their graph.
-    """
-
-    def __init__(
-        self,
-        forward: Callable[[], Tensor],
-        model: nn.Module,
-        kinds: Collection[bool],
-        taps: Mapping[str, Tensor],
-    ) -> None:
-        # With frozen weights, as in evaluation, explanations are not differentiated again.
-        is_trained = kinds and any(parameter.requires_grad for parameter in model.parameters())
-        differentiable = (
-            second_order(lambda: bool(taps)) if is_trained else nullcontext(Explaining())
-        )
-        holdable = dynamic_weights(model) if True in kinds else nullcontext(DynamicWeights())
-        with differentiable as self._explaining, holdable as self._weights, eager(model):
-            self.logits = forward()
-
-    def gradients(
-        self, score: Tensor, features: Sequence[Tensor], hold: bool, create_graph: bool
-    ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of a score by features, none without any path between them.
-
-        `hold` treats W(x) as constant.
-        """
-        with self._explaining(), self._weights.held(hold):
-            return torch.autograd.grad(
-                score, features, create_graph=create_graph, retain_graph=True, allow_unused=True
-            )
 
 
 class Explanation:
@@ -95,14 +59,22 @@ class Explanation:
         self._rows = rows
         self._modules = {layer: find_layer(model, layer) for _, layer in methods if layer != INPUT}
         self._taps: dict[str, Tensor] = {}
+        self._attentions = Attentions()
+        self._n_below: dict[str, int] = {}
         self._autocast = _current_autocast(inputs.device.type)
+        watched = any(method.reads_attention for method, _ in methods)
+
+        def forward() -> Tensor:
+            with self._attentions if watched else nullcontext():
+                return classify(model, inputs)
+
         with torch.enable_grad():
             if any(layer == INPUT for _, layer in methods):
                 inputs = self._tap(INPUT, inputs)
             hooks = {layer: partial(self._tap, layer) for layer in self._modules}
             kinds = {method.holds_weights for method, _ in methods}
             with hooked(self._modules, hooks):
-                self._pass = _ForwardPass(lambda: classify(model, inputs), model, kinds, self._taps)
+                self._pass = ForwardPass(forward, model, kinds, self._taps)
         for layer in self._modules:
             if layer not in self._taps:
                 raise InputError(f"layer {layer!r} takes no part in the model's forward pass")
@@ -120,9 +92,9 @@ class Explanation:
     def maps(self, target_classes: Tensor, create_graph: bool = False) -> list[Tensor]:
         """Return the raw maps of one class of each image.
 
-        All maps take one backward pass, or two if some hold W(x) and others do not. The method may
-        be called again for other classes. In training mode batch norm mixes the images of a batch;
-        gradients are those of the sum of their logits.
+        All maps take one backward pass, or two if some hold W(x) and others do not; a method of
+        attention takes one of its own. `maps` may be called again for other classes. In training
+        mode batch norm mixes the images of a batch; gradients are those of the sum of their logits.
 
         Args:
             target_classes: (R,) class index of each explained image.
@@ -141,23 +113,46 @@ class Explanation:
         maps = []
         for method, layer in self._methods:
             features = self._taps[layer] if create_graph else self._taps[layer].detach()
-            if method.probes is None:
+            if method.reads_attention:
+                found = self._relevance(method, layer, target_classes, create_graph)
+            elif method.probes:
+                found = self._probe(method, layer, features, target_classes, create_graph)
+            else:
                 found = self._combine(
                     method, layer, features, gradients[layer, method.holds_weights]
                 )
-            else:
-                found = self._probe(method, layer, features, target_classes, create_graph)
             maps.append(found)
         if create_graph:
-            taps = list(self._taps.values())
-            once(
-                self._model,
-                ("second derivatives", self._model.training, *self._methods),
-                lambda: check_second_derivatives(
-                    self._model, self.logits, taps, maps, self._inputs
-                ),
-            )
+            self._check_second_derivatives(("maps", *self._methods), maps)
         return maps
+
+    @torch.enable_grad()
+    def gradients(self, score: Tensor, layer: str) -> Tensor:
+        """Return the gradients of a score with respect to a layer's features, with their graph.
+
+        Args:
+            score: (), computed from `logits`; any other than a logit has no map.
+            layer: one of those of the explanation's pairs.
+
+        Returns:
+            (R, C, h, w), at least float32.
+
+        Raises:
+            InputError: as `maps`.
+        """
+        (found,) = self._pass.gradients(score, [self._taps[layer]], False, create_graph=True)
+        gradient = self._of_influence(layer, False, self._taps[layer], found)
+        self._check_second_derivatives(("gradients", layer), [gradient])
+        return self._on_grid(layer, gradient)
+
+    def _check_second_derivatives(self, key: Hashable, found: Sequence[Tensor]) -> None:
+        """Check once that what was computed can be differentiated by the parameters."""
+        taps = list(self._taps.values())
+        once(
+            self._model,
+            ("second derivatives", self._model.training, key),
+            lambda: check_second_derivatives(self._model, self.logits, taps, found, self._inputs),
+        )
 
     def _gradients(
         self, target_classes: Tensor, create_graph: bool
@@ -165,7 +160,9 @@ class Explanation:
         """Return gradients of the target logits, by layer and whether W(x) is held."""
         score = self._score(self.logits, target_classes)
         wanted = dict.fromkeys(
-            (layer, method.holds_weights) for method, layer in self._methods if not method.probes
+            (layer, method.holds_weights)
+            for method, layer in self._methods
+            if not (method.probes or method.reads_attention)
         )
         gradients: dict[tuple[str, bool], Tensor] = {}
         for hold in (False, True):
@@ -214,13 +211,36 @@ class Explanation:
             maps.append(self._combine(method, layer, operand, gradient))
         return torch.stack(maps).mean(0)
 
-    def _forward_from(self, layer: str, features: Tensor, hold: bool) -> _ForwardPass:
+    def _relevance(
+        self, method: Attribution, layer: str, target_classes: Tensor, create_graph: bool
+    ) -> Tensor:
+        """Return the map of a method of attention, from one backward pass of its own."""
+        recorded = self._attentions.weights
+        above = [w for w in recorded[self._n_below[layer] :] if w.requires_grad]
+        score = self._score(self.logits, target_classes)
+        found: Sequence[Tensor | None] = ()
+        if above:
+            found = self._pass.gradients(score, above, method.holds_weights, create_graph)
+        weights: list[Tensor] = []
+        gradients: list[Tensor] = []
+        for weight, gradient in zip(above, found, strict=True):
+            if gradient is not None:
+                for values, kept in ((weight, weights), (gradient, gradients)):
+                    whole = by_image(values, len(self._inputs), self._model)
+                    kept.append(_at_least_single(self._select(whole, 0)))
+        n_tokens = [weight.shape[-1] for weight in weights]
+        check_attentions(n_tokens, len(recorded), layer, self._model)
+        layout = token_layout(self._model, self._inputs, n_tokens[-1])
+        weights = weights if create_graph else [weight.detach() for weight in weights]
+        return to_grid(method.combine(weights, gradients), layout)
+
+    def _forward_from(self, layer: str, features: Tensor, hold: bool) -> ForwardPass:
         inputs = features.clone() if layer == INPUT else self._inputs
         hooks = {} if layer == INPUT else {layer: lambda _: features.clone()}
         # Copies of the buffers, so that running statistics are updated once for each batch.
         buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         with self._autocast(), hooked(self._modules, hooks):
-            return _ForwardPass(
+            return ForwardPass(
                 lambda: logits_of(functional_call(self._model, buffers, (inputs,)), self._model),
                 self._model,
                 {hold},
@@ -239,12 +259,12 @@ class Explanation:
     def _combine(
         self, method: Attribution, layer: str, features: Tensor, gradients: Tensor
     ) -> Tensor:
+        return method.combine(self._on_grid(layer, features), self._on_grid(layer, gradients))
+
+    def _on_grid(self, layer: str, values: Tensor) -> Tensor:
+        """Return features or gradients of the explained images as (R, C, h, w)."""
         layout = self._layouts[layer]
-        features, gradients = (
-            _at_least_single(layout.to_grid(self._select(values, layout.batch)))
-            for values in (features, gradients)
-        )
-        return method.combine(features, gradients)
+        return _at_least_single(layout.to_grid(self._select(values, layout.batch)))
 
     def _select(self, values: Tensor, axis: int) -> Tensor:
         rows = self._rows
@@ -258,6 +278,7 @@ class Explanation:
         if not features.requires_grad:
             features = features.detach().requires_grad_()
         self._taps[layer] = features
+        self._n_below[layer] = len(self._attentions.weights)
         return features.clone()
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
-from mg_core.attributions import explain, upsample
-from mg_core.attributions.explanation import Explanation
+from mg_core.attributions import Explanation, explain
 from mg_core.config import Precision
 from mg_core.errors import InputError
 from mg_core.guidance.preflight import unchanged
-from mg_core.guidance.step import AUTOCAST, Batch
-from mg_core.losses import localization_loss
+from mg_core.guidance.step import AUTOCAST, Batch, evidence_of
+from mg_core.losses import Evidence, loss_of
 from mg_core.models import encode
 
 STEPS = (1e-4, 1e-5, 1e-6, 1e-7)
@@ -53,6 +53,7 @@ def rehearse(
     losses: Sequence[str],
     precision: Precision = "fp32",
     exact: bool = False,
+    classification: str = "bce",
 ) -> Rehearsal:
     """Explain one batch, and take the gradient of each loss with respect to the weights.
 
@@ -66,10 +67,11 @@ def rehearse(
         losses: registered localization losses.
         precision: precision of the forward pass.
         exact: compare gradients with finite differences, in double precision.
+        classification: registered classification loss, which a localization loss may ask for.
     """
     model.train()
     with unchanged(model):
-        return _rehearse(model, batch, attribution, layer, losses, precision, exact)
+        return _rehearse(model, batch, attribution, layer, losses, precision, exact, classification)
 
 
 def _rehearse(
@@ -80,9 +82,11 @@ def _rehearse(
     losses: Sequence[str],
     precision: Precision,
     exact: bool,
+    classification: str,
 ) -> Rehearsal:
     try:
-        maps, batch = _positive_maps(model, batch, attribution, layer, precision)
+        maps, evidence = _positive_maps(model, batch, attribution, layer, precision, classification)
+        batch = replace(batch, target_classes=evidence.target_classes)
     except Exception as error:
         return Rehearsal(problems=dict.fromkeys(losses, in_words(error)))
     size = (int(maps.shape[1]), int(maps.shape[2]))
@@ -94,9 +98,11 @@ def _rehearse(
     errors: dict[str, float] = {}
     for loss in losses:
         try:
-            flaw = _flaw_of_loss(model, maps, batch, loss)
+            flaw = _flaw_of_loss(model, evidence, loss)
             if exact and not flaw:
-                errors[loss] = gradient_error(model, batch, attribution, layer, loss)
+                errors[loss] = gradient_error(
+                    model, batch, attribution, layer, loss, classification
+                )
         except Exception as error:
             flaw = in_words(error)
         problems |= {loss: flaw} if flaw else {}
@@ -124,7 +130,12 @@ def in_words(error: Exception) -> str:
 
 
 def gradient_error(
-    model: nn.Module, batch: Batch, attribution: str, layer: str, loss: str
+    model: nn.Module,
+    batch: Batch,
+    attribution: str,
+    layer: str,
+    loss: str,
+    classification: str = "bce",
 ) -> float:
     """Return how far the gradient of a guidance loss is from finite differences.
 
@@ -145,8 +156,7 @@ def gradient_error(
 
     def value() -> Tensor:
         explanation = _explained(twin, doubled, attribution, layer, "fp32")
-        (maps,) = explanation.maps(_targets(doubled), create_graph=True)
-        return _loss(maps, doubled, loss)
+        return loss_of(loss, evidence_of(explanation, layer, doubled, classification)).sum()
 
     gradients = torch.autograd.grad(value(), weights, materialize_grads=True, allow_unused=True)
     slope = float(sum((g * d).sum() for g, d in zip(gradients, direction, strict=True)))
@@ -165,9 +175,14 @@ def gradient_error(
 
 
 def _positive_maps(
-    model: nn.Module, batch: Batch, attribution: str, layer: str, precision: Precision
-) -> tuple[Tensor, Batch]:
-    """Explain a batch, and return its maps and the batch with the classes that were explained.
+    model: nn.Module,
+    batch: Batch,
+    attribution: str,
+    layer: str,
+    precision: Precision,
+    classification: str,
+) -> tuple[Tensor, Evidence]:
+    """Explain a batch; return its maps at the layer, and the evidence with the explained classes.
 
     A map of one class may be negative everywhere by chance, and its GradCAM zero. Other classes
     are then explained.
@@ -180,7 +195,10 @@ def _positive_maps(
         (maps,) = explanation.maps(classes, create_graph=True)
         if bool((maps > 0).any()):
             break
-    return maps, replace(batch, target_classes=classes)
+    chosen = replace(batch, target_classes=classes)
+    evidence = evidence_of(explanation, layer, chosen, classification)
+    # Many losses and masks are tried on the same maps.
+    return maps, replace(evidence, maps_of=cache(evidence.maps_of))
 
 
 def _explained(
@@ -197,11 +215,6 @@ def _targets(batch: Batch) -> Tensor:
     return batch.target_classes
 
 
-def _loss(maps: Tensor, batch: Batch, loss: str) -> Tensor:
-    assert batch.masks is not None
-    return localization_loss(loss, upsample(maps, batch.inputs.shape[-2:]), batch.masks).sum()
-
-
 def _flaw_of_maps(maps: Tensor) -> str:
     if not bool(maps.isfinite().all()):
         return "the maps are not finite"
@@ -210,19 +223,18 @@ def _flaw_of_maps(maps: Tensor) -> str:
     return ""
 
 
-def _flaw_of_loss(model: nn.Module, maps: Tensor, batch: Batch, loss: str) -> str:
-    assert batch.masks is not None
-    value = _loss(maps, batch, loss)
+def _flaw_of_loss(model: nn.Module, evidence: Evidence, loss: str) -> str:
+    value = loss_of(loss, evidence).sum()
     if not bool(value.isfinite()):
         return "the loss is not finite"
     if not value.requires_grad:
         return "the loss does not depend on the maps"
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     # Boxes that no positive value lies in may give no gradient, as with Energy; halves hold some.
-    left = torch.zeros_like(batch.masks)
+    left = torch.zeros_like(evidence.masks)
     left[..., : left.shape[-1] // 2] = True
-    for masks in (batch.masks, left, ~left):
-        value = _loss(maps, replace(batch, masks=masks), loss)
+    for masks in (evidence.masks, left, ~left):
+        value = loss_of(loss, replace(evidence, masks=masks)).sum()
         found = torch.autograd.grad(value, weights, retain_graph=True, allow_unused=True)
         gradients = [gradient for gradient in found if gradient is not None]
         if not all(bool(gradient.isfinite().all()) for gradient in gradients):

@@ -9,10 +9,10 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from mg_core.attributions import explain, upsample
+from mg_core.attributions import Explanation, explain, upsample
 from mg_core.config import Precision
 from mg_core.errors import InputError
-from mg_core.losses import classification_loss, localization_loss
+from mg_core.losses import NEEDS_ONE_LABEL, Evidence, classification_loss, loss_of
 
 Reduction = Literal["sum", "mean"]
 
@@ -183,17 +183,50 @@ def guided_loss(
     dtype = AUTOCAST.get(precision)
     with torch.autocast(batch.inputs.device.type, dtype, enabled=dtype is not None):
         explanation = explain(model, batch.inputs, pairs, annotated if is_guided else None)
-    logits = explanation.logits
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = _at_least_single(explanation.logits)
     bce = classification_loss(classification, logits, batch.labels, label_smoothing)
     if not (guidance and is_guided):
         return bce, StepLosses(bce.detach(), bce.detach(), torch.zeros_like(bce))
-    if batch.target_classes is None or batch.masks is None:
-        raise InputError("a batch with annotated images needs their target_classes and masks")
-    (maps,) = explanation.maps(batch.target_classes, create_graph=True)
-    per_image = localization_loss(
-        guidance.loss, upsample(maps, batch.inputs.shape[-2:]), batch.masks
-    )
+    evidence = evidence_of(explanation, guidance.layer, batch, classification)
+    per_image = loss_of(guidance.loss, evidence)
     localization = per_image.sum() if guidance.reduction == "sum" else per_image.mean()
     loss = bce + guidance.localization_weight * localization
     return loss, StepLosses(loss.detach(), bce.detach(), localization.detach())
+
+
+def evidence_of(
+    explanation: Explanation, layer: str, batch: Batch, classification: str = "bce"
+) -> Evidence:
+    """Return what a localization loss may ask of a batch that was explained.
+
+    Args:
+        explanation: of one (attribution, layer) on the annotated images.
+        layer: that layer.
+        batch: with annotated images, their classes and their masks.
+        classification: registered classification loss.
+
+    Raises:
+        InputError: the batch lacks classes or masks.
+    """
+    rows, classes, masks = batch.annotated, batch.target_classes, batch.masks
+    if rows is None or classes is None or masks is None:
+        raise InputError("a batch with annotated images needs their target_classes and masks")
+    logits = _at_least_single(explanation.logits).index_select(0, rows)
+
+    def enlarged(maps: Tensor) -> Tensor:
+        return upsample(maps, batch.inputs.shape[-2:])
+
+    return Evidence(
+        masks=masks.bool(),
+        target_classes=classes,
+        logits=logits,
+        labels=batch.labels.index_select(0, rows).to(logits.dtype),
+        is_single_label=classification in NEEDS_ONE_LABEL,
+        maps_of=lambda classes: enlarged(explanation.maps(classes, create_graph=True)[0]),
+        gradients_of=lambda score: explanation.gradients(score.sum(), layer),
+        upsample=enlarged,
+    )
+
+
+def _at_least_single(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()

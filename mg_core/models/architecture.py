@@ -34,6 +34,7 @@ class Architecture:
             time compare models by it.
         pretrained: name -> published weights.
         head: dotted name of the classification layer, which pretrained weights never fill.
+        has_attention: whether it is a transformer; none if only building it will tell.
     """
 
     builder: str | Callable[[int], Model]
@@ -42,6 +43,7 @@ class Architecture:
     gflops: float = 1.0
     pretrained: Mapping[str, WeightFile] = field(default_factory=dict)
     head: str = "fc"
+    has_attention: bool | None = None
 
     def __call__(self, num_classes: int) -> Model:
         """Build the model and give it the declared attributes."""

@@ -62,4 +62,6 @@ STUDY: tuple[Row, ...] = (
 STUDY_MODELS = frozenset(name for name, *_ in STUDY)
 for _name, _builder, _layers, _gflops, _weights, _head in STUDY:
     _place, _family = f"mg_core.models.{_builder}", _name.split("_")[0]
-    MODELS.register(_name)(Architecture(_place, _family, _layers, _gflops, _weights, _head))
+    MODELS.register(_name)(
+        Architecture(_place, _family, _layers, _gflops, _weights, _head, _head == VIT_HEAD)
+    )

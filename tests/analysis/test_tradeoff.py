@@ -14,6 +14,7 @@ from analysis.results import read_results
 from analysis.selection import select
 from mg_core.config import EvaluationPair
 from mg_core.errors import InputError
+from mg_core.losses import LOSSES
 from mg_core.pareto import non_dominated
 
 
@@ -86,13 +87,16 @@ def test_data_and_drawing_of_nothing(demo):
         assert draw_tradeoff(data, "epg").axes
 
 
+PAPERS = ("energy", "l1", "ppce", "rrr")
+
+
 def test_panels_are_models_by_layers_in_the_papers_order(sweep, make_grid, tmp_path):
     models = {
         "bcos_resnet50": ("bcos",),
         "vanilla_resnet50": ("ixg",),
         "xdnn_resnet50": ("intgrad",),
     }
-    store = sweep(tmp_path, make_grid(models, ("final", "input"), tuple(style.LOSSES)))
+    store = sweep(tmp_path, make_grid(models, ("final", "input"), PAPERS))
     data = tradeoff_data(joined_rows(store), "epg")
     figure = draw_tradeoff(data, "epg")
     figure.draw_without_rendering()
@@ -131,9 +135,18 @@ def test_every_loss_differs_in_marker_and_in_lightness():
     assert min(np.diff(grey)) > 0.05
 
 
+def test_every_loss_of_this_package_has_a_mark_that_the_page_knows():
+    from analysis.page.explorer import SYMBOLS
+
+    assert list(style.LOSSES)[:4] == list(PAPERS)
+    assert set(style.LOSSES) == {name for name in LOSSES if LOSSES.home(name)[:8] == "mg_core."}
+    marks = [mark.marker for mark in style.marks([*style.LOSSES, "mine", "yours"]).values()]
+    assert len({SYMBOLS[marker] for marker in marks}) == len(marks)
+
+
 def test_losses_of_users_get_marks_of_their_own():
     marks = style.marks(["energy", "mine", "yours"])
-    assert [mark.marker for mark in marks.values()] == ["o", "s", "v"]
+    assert [mark.marker for mark in marks.values()] == ["o", "8", "H"]
     assert style.marks(["l1"])["l1"] == style.LOSSES["l1"]
 
 

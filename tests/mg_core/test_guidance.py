@@ -24,12 +24,13 @@ def fits(model: str, attribution: str) -> bool:
     return families is None or MODELS[model].family in families
 
 
-# Methods with forward passes of their own have their tests beside the other attributions.
+# Methods with forward passes of their own, and those of attention, have their tests beside the
+# other attributions.
 PAIRS = [
     (model, method)
     for model in TINY
     for method, how in ATTRIBUTIONS.items()
-    if fits(model, method) and not how.probes
+    if fits(model, method) and not (how.probes or how.reads_attention)
 ]
 
 
@@ -57,11 +58,20 @@ def model():
     return build_model("vanilla_tiny", 4).train()
 
 
+# Every loss where maps are sharp and where they are coarse; every method at every layer.
+STUDIED = ("ixg", "intgrad", "bcos", "gradcam")
+CASES = [
+    *((name, method, layer, loss, True) for name, method in PAIRS for layer in LAYERS
+      for loss in (("energy", "l1", "ppce", "rrr") if method in STUDIED else ("l1",))),
+    *(("vanilla_tiny", *place, loss, True) for loss in LOSSES
+      for place in (("ixg", "input"), ("gradcam", "mid2"))),
+    *((name, method, layer, "energy", False) for name, method in PAIRS for layer in LAYERS),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("loss", "training"), [*((loss, True) for loss in LOSSES), ("energy", False)]
+    ("name", "attribution", "layer", "loss", "training"), list(dict.fromkeys(CASES))
 )
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize(("name", "attribution"), PAIRS)
 def test_gradient_agrees_with_finite_differences(name, attribution, layer, loss, training):
     torch.manual_seed(0)
     model = build_model(name, 4).double().train(training)

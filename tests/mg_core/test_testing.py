@@ -6,7 +6,8 @@ import torch
 
 from mg_core.attributions import ATTRIBUTIONS, Attribution
 from mg_core.data.annotations import ANNOTATIONS
-from mg_core.losses import LOSSES
+from mg_core.errors import InputError
+from mg_core.losses import LOSSES, informed
 from mg_core.models.study import STUDY_MODELS
 from mg_core.testing import check_annotation, check_attribution, check_loss, check_model
 
@@ -18,8 +19,8 @@ def test_losses_keep_theirs(name):
 
 @pytest.mark.parametrize("name", ATTRIBUTIONS)
 def test_attributions_keep_theirs(name):
-    families = ATTRIBUTIONS[name].families or {"vanilla"}
-    check_attribution(name, f"{min(families)}_tiny")
+    families = ATTRIBUTIONS[name].families
+    check_attribution(name, f"{min(families)}_tiny" if families else None)
 
 
 @pytest.mark.parametrize("name", ANNOTATIONS)
@@ -57,6 +58,23 @@ def test_a_loss_that_breaks_its_contract_is_told_how(loss, sentence, monkeypatch
     monkeypatch.setattr(LOSSES, "_variants", dict(LOSSES))
     LOSSES.register("own")(loss)
     with pytest.raises(AssertionError, match=sentence):
+        check_loss("own")
+
+
+@pytest.mark.parametrize(
+    ("loss", "sentence"),
+    [
+        (lambda e: e.attributions.sum((1, 2)) / e.logits.detach().mean(), "depends on the other"),
+        (lambda e: e.attributions.sum((1, 2)) / e.masks.sum((1, 2)), "is not finite"),
+        (lambda e: e.attributions.detach().sum((1, 2)) * e.logits.sum(1), "give another gradient"),
+        (lambda e: e.logits.detach().sum(1), "does not depend on the maps"),
+        (lambda e: e.attributions.sum((1, 2)) @ e.labels, "one value a map"),
+    ],
+)
+def test_an_informed_loss_that_breaks_its_contract_is_told_how(loss, sentence, monkeypatch):
+    monkeypatch.setattr(LOSSES, "_variants", dict(LOSSES))
+    LOSSES.register("own")(informed(loss))
+    with pytest.raises((AssertionError, InputError), match=sentence):
         check_loss("own")
 
 

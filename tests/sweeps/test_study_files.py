@@ -3,6 +3,7 @@
 import pytest
 
 from mg_core.errors import InputError
+from mg_core.losses import LOSSES
 from sweeps.grid import expand
 from sweeps.spec import load_spec
 
@@ -17,6 +18,7 @@ SMALL = {
     "study": (216, 6),
     "study_bcos": (54, 3),
     "study_waterbirds": (24, 4),
+    "losses": (72, 1),
 }
 
 
@@ -25,6 +27,15 @@ def test_counts_of_the_small_study(repository, name):
     grid = expand(load_spec(repository / "sweeps" / f"{name}.yaml", []))
     assert (len(grid.guided), len(grid.baselines)) == SMALL[name]
     assert {config.model.split("_")[1] for config in grid.trials.values()} == {"tiny"}
+
+
+def test_every_loss_of_this_package_is_compared(repository):
+    grid = expand(load_spec(repository / "sweeps" / "losses.yaml", []))
+    trials = [config.guidance for config in grid.guided.values()]
+    own = [name for name in LOSSES if LOSSES.home(name).startswith("mg_core.")]
+    for place in {(g.attribution, g.layer) for g in trials}:
+        losses = [g.loss for g in trials if (g.attribution, g.layer) == place]
+        assert sorted(losses) == sorted(own * 3)
 
 
 def test_a_model_of_ones_own_on_photographs(repository):

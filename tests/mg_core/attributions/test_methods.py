@@ -78,6 +78,49 @@ def test_smoothgrad_averages_maps_of_noisy_copies(layer, inputs):
     torch.testing.assert_close(found, torch.stack(maps).mean(0))
 
 
+@pytest.mark.parametrize("layer", ["input", "1", "3"])
+def test_expected_gradients_average_over_references_of_noise(layer, inputs):
+    model, depth = network().eval(), 0 if layer == "input" else int(layer) + 1
+    features = model[:depth](inputs).detach()
+    mean = features.flatten(1).mean(1)[:, None, None, None]
+    deviation = features.flatten(1).std(1, unbiased=False)[:, None, None, None]
+    generator = torch.Generator().manual_seed(0)
+    maps = []
+    for sample in range(16):
+        noise = torch.randn(features.shape[1:], generator=generator).double()
+        reference = mean + deviation * noise
+        place = (sample + torch.rand((), generator=generator).double()) / 16
+        assert sample / 16 <= place <= (sample + 1) / 16
+        point = reference + place * (features - reference)
+        maps.append(((features - reference) * gradient_at(model[depth:], point)).sum(1))
+    found = attribute(model, inputs, CLASSES, "expected_gradients", layer)
+    torch.testing.assert_close(found, torch.stack(maps).mean(0))
+
+
+@pytest.mark.parametrize("layer", ["input", "1", "2", "3"])
+@pytest.mark.parametrize("training", [False, True])
+def test_weighted_activations_place_by_place(layer, training, inputs):
+    model, depth = network().train(training), 0 if layer == "input" else int(layer) + 1
+    plain = network().train(training)
+    features = plain[:depth](inputs).detach()
+    gradient = gradient_at(plain[depth:], features)
+    layercam, plus_plus = torch.zeros(2, *features.shape[:1] + features.shape[2:]).double()
+    for image in range(2):
+        for channel in range(features.shape[1]):
+            values, slopes = features[image, channel], gradient[image, channel]
+            total, weight = max(float(values.sum()), 0.0), 0.0
+            for slope in slopes.flatten():
+                if slope > 0:
+                    # exp(f) has the derivatives exp(f) gⁿ; the factor exp(f) cancels here.
+                    alpha = slope**2 / (2 * slope**2 + total * slope**3)
+                    weight = weight + alpha * slope
+            plus_plus[image] += weight * values
+            layercam[image] += values * slopes.clamp(min=0)
+    for name, expected in (("layercam", layercam), ("gradcam_plus_plus", plus_plus)):
+        found = attribute(model, inputs, CLASSES, name, layer)
+        torch.testing.assert_close(found, expected.clamp(min=0))
+
+
 @pytest.mark.parametrize("method", PROBED)
 def test_map_of_an_image_depends_on_no_other(method, inputs):
     model = network().eval()
