@@ -33,7 +33,7 @@ from sweeps.lock import read_lock
 def kill_driver(sweep: Sweep) -> bool:
     """SIGKILL of the driver at any moment; without Ray it is the trial too."""
     process = sweep.start()
-    wait_for(lambda: sweep.store.progress(), process)
+    wait_for(sweep.progress, process)
     time.sleep(sweep.rng.uniform(0, 2))
     kill(process.pid)
     return process.wait() == -signal.SIGKILL
@@ -65,7 +65,7 @@ def fill_disk(sweep: Sweep) -> bool:
 def two_drivers(sweep: Sweep) -> bool:
     """A second driver that misses the lock, and works on the same trials at the same time."""
     first = sweep.start()
-    wait_for(lambda: sweep.store.progress(), first)
+    wait_for(sweep.progress, first)
     sweep.store.files.delete([LOCK])
     second = sweep.start()
     both = wait_for(lambda: read_lock(sweep.store), second) and first.poll() is None
@@ -121,7 +121,7 @@ def storage_down(sweep: Sweep) -> bool:
     """The end of the S3 server while a trial is at work, or a stall; it comes back."""
     assert sweep.server is not None
     process = sweep.start()
-    is_hit = wait_for(lambda: sweep.store.progress(), process)
+    is_hit = wait_for(sweep.progress, process)
     if is_hit:
         time.sleep(sweep.rng.uniform(0, 2))
         if sweep.rng.random() < 0.7:
