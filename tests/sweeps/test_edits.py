@@ -210,10 +210,15 @@ def test_a_list_of_the_shelf_that_is_damaged_is_said_and_written_again(run, tmp_
     run()
     run("grid.loss={energy: [0.1]}", extend=True)
     store = ResultStore(str(tmp_path / "store"))
-    store.put(SHELF, b"[")
-    assert [damage.key for damage in verify(store, lambda *_: None)] == [SHELF]
-    with pytest.raises(InputError, match=r"shelf\.json is damaged"):
-        analysis.tables(store)
+    (shelved,) = read_shelf(store)
+    place = store.get(SHELF).index(shelved.encode())
+    other = bytearray(store.get(SHELF))
+    other[place] = ord("a" if shelved[0] == "0" else "0")  # An id of no trial.
+    for damage in (b"[", bytes(other)):
+        store.put(SHELF, damage)
+        assert [found.key for found in verify(store, lambda *_: None)] == [SHELF]
+        with pytest.raises(InputError, match=r"shelf\.json is damaged"):
+            analysis.tables(store)
     run("grid.loss={energy: [0.1]}")
     assert len(read_shelf(store)) == 1
 
