@@ -30,10 +30,10 @@ from sweeps.lock import read_lock
 # it hit anything: a sweep may be over first.
 
 
-def kill_driver(sweep: Sweep) -> bool:
-    """SIGKILL of the driver at any moment; without Ray it is the trial too."""
+def kill_driver(sweep: Sweep, is_time: Callable[[], object] | None = None) -> bool:
+    """SIGKILL of the driver at any moment from some time on; without Ray it is the trial too."""
     process = sweep.start()
-    wait_for(sweep.progress, process)
+    wait_for(is_time or sweep.progress, process)
     time.sleep(sweep.rng.uniform(0, 2))
     kill(process.pid)
     return process.wait() == -signal.SIGKILL
@@ -89,7 +89,8 @@ def flipped_bit(sweep: Sweep) -> bool:
 
 def swapped_files(sweep: Sweep) -> bool:
     """The metrics of one trial in the place of another's."""
-    kill_driver(sweep)
+    # On a busy machine a driver that is killed too soon would never get as far as a second trial.
+    kill_driver(sweep, lambda: len(sweep.store.metrics_keys()) > 1)
     keys = sorted(sweep.store.metrics_keys().values())
     if len(keys) > 1:
         one, other = sweep.rng.sample(keys, 2)
