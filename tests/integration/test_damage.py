@@ -296,10 +296,10 @@ def test_a_damaged_or_lost_spec_is_said_and_written_again(finished, store, run, 
     right = (store / "sweep.yaml").read_text()
     damaged = right.replace("objectives", "nbjectives")
     assert damaged != right
-    for text in (damaged, "", None):
+    for text in (damaged, damaged.replace("n", "\xf1"), "", None):
         (store / "sweep.yaml").unlink()
         if text is not None:
-            (store / "sweep.yaml").write_text(text)
+            (store / "sweep.yaml").write_text(text, encoding="latin-1")
         assert "sweep.yaml" in mg_sweep("verify", store, code=1).stdout
         assert "sweep.yaml" in mg_sweep("status", store, code=2).stderr
         with pytest.raises(InputError, match=r"sweep.yaml"):
