@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.checkpoints import are_finite
 from analysis.results import Results
 from analysis.testing.plan import Job, Target
 from mg_core.columns import KEY
@@ -115,7 +116,7 @@ class Bench:
             return (
                 f"checkpoint {job.weights} does not fit its model: {' '.join(str(error).split())}"
             )
-        if not all(bool(values.isfinite().all()) for values in weights.values()):
+        if not are_finite(weights):
             return f"checkpoint {job.weights} holds weights that are not finite"
         try:
             problems = [

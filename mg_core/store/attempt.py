@@ -155,9 +155,12 @@ class Attempt:
     def start_over(self, damage: DamagedError) -> None:
         """Set the trial's damaged files aside and begin it anew."""
         folder = set_aside(self.store, results_of(self.store, self.trial_id))
-        self.damage = f"{damage.strerror}; now in {folder}, and the trial begins anew"
-        self._record["damage"] = self.damage
+        self.note(f"{damage.strerror}; now in {folder}, and the trial begins anew")
         self.rows, self.progress = METRICS.empty_table(), None
+
+    def note(self, damage: str) -> None:
+        """Say in the record what was wrong, and what became of it."""
+        self.damage = self._record["damage"] = damage
 
     def take_over(self, rows: pa.Table, progress: Progress) -> None:
         """Commit epochs of another trial as this one's own, once their weights are in place."""

@@ -7,6 +7,7 @@ user's own. Every command then gives the right numbers or a sentence, and never 
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ import analysis
 import sweeps
 from mg_core.errors import InputError, StorageError
 from mg_core.store import ResultStore, layout
+from mg_core.store.progress import FOOTER
+from mg_core.store.tables import to_parquet
 
 KINDS = ("metrics", "test", "heatmaps", "checkpoints", "trials", "attempts")
 
@@ -203,7 +206,7 @@ def test_a_new_store_wants_a_folder_of_its_own(finished, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing", "torn"])
-def test_a_trial_with_a_damaged_state_starts_over_and_says_so(finished, tmp_path, how):
+def test_a_trial_with_a_damaged_state_starts_over_and_says_so(finished, tmp_path, how, capsys):
     content_ = yaml.safe_load((finished / "sweep.yaml").read_text())
     place = tmp_path / "killed"
     planned = sweeps.plan(content_, store=place)
@@ -224,6 +227,7 @@ def test_a_trial_with_a_damaged_state_starts_over_and_says_so(finished, tmp_path
     record = ResultStore(str(place)).attempts([guided.trial_id])[guided.trial_id]
     assert state.name in record["damage"]
     assert "the trial begins anew" in record["damage"]
+    assert f"{guided.trial_id} {guided.label}: {record['damage']}" in capsys.readouterr().out
 
 
 def _train(planned, place, config, last_epoch):
@@ -255,13 +259,20 @@ def test_a_baseline_with_damaged_weights_is_trained_again(finished, store, run):
 def test_weights_that_are_not_finite_are_said(finished, store):
     for path in files_of(store, "test"):
         path.unlink()
-    path = next((store / "checkpoints" / _guided(finished, store)).rglob("*.safetensors"))
+    opened, trial = ResultStore(str(store)), _guided(finished, store)
+    rows, progress = opened.read_rows(trial)
+    kept = rows.replace_schema_metadata({FOOTER: replace(progress, digests={}).footer()})
+    opened.put(opened.metrics_keys()[trial], to_parquet(kept))  # As older versions wrote it.
+    path = next((store / "checkpoints" / trial).rglob("*.safetensors"))
     weights = load_file(path)
     weights["fc.weight"][0, 0] = torch.nan
     save_file(weights, path)
     problems = analysis.test(store)
     assert len(problems) == 1
-    assert path.name in problems[0]
+    sentence = f"{path.name} holds weights that are not finite"
+    assert sentence in problems[0]
+    with pytest.raises(InputError, match=sentence):
+        analysis.load_model(store, trial, epoch=int(path.stem.split("-")[1]))
 
 
 def test_a_damaged_trial_record_is_written_again(finished, store, run):

@@ -134,12 +134,18 @@ def test_without_states_longer_trials_train_from_the_start(run, tmp_path, capsys
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
 
 
-def test_a_shorter_trial_whose_state_is_damaged_is_no_help(run, tmp_path):
+def test_a_shorter_trial_whose_state_is_damaged_is_no_help_and_that_is_said(run, tmp_path, capsys):
     done = run()
     store = ResultStore(str(tmp_path / "store"))
     for trial in done.grid.guided:
         store.put(str(store.progress(trial)[trial].state), b"torn")
+    capsys.readouterr()
     assert run("guided.epochs=3", extend=True).counts()["complete"] == 3
+    said = capsys.readouterr().out
+    for trial in done.grid.guided:
+        state = store.progress(trial)[trial].state
+        assert f"{state} is damaged (its checksum is wrong)" in said
+        assert f"the epochs of trial {trial} are not gone on from" in said
     run("guided.epochs=3", store="fresh")
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
 

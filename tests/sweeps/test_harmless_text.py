@@ -53,7 +53,9 @@ def test_parts_of_the_environments_addresses_are_blacked_out(monkeypatch):
     assert said == "no ***, ***, ***; someone"
 
 
-@pytest.mark.parametrize("password", ["ro0tp@ss/w", "pa'ss zebra", 'qu"o<te', "a@b@cdef", "x%40y/z"])
+@pytest.mark.parametrize(
+    "password", ["ro0tp@ss/w", "pa'ss zebra", 'qu"o<te', "a@b@cdef", "x%40y/z"]
+)
 @pytest.mark.parametrize("scheme", ["mysql+pymysql://", "smb://", "//"])
 def test_passwords_of_any_signs_are_known_from_the_environment(monkeypatch, scheme, password):
     monkeypatch.setenv("MY_STORAGE", f"{scheme}root:{password}@host/share")
