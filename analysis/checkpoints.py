@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
@@ -15,6 +16,8 @@ from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mg_core.config import TrialConfig
     from mg_core.models import Model
 
@@ -87,7 +90,7 @@ def load_model(
         The model ready for inference, its class names and its image size.
 
     Raises:
-        InputError: there is no such trial or checkpoint.
+        InputError: there is no such trial or checkpoint, or its weights are not finite.
 
     Example:
         >>> import analysis
@@ -108,6 +111,8 @@ def load_model(
         import_variants(tuple(spec.get("imports") or ()))
         key, digest = _weights_key(opened, trial_id, config, epoch)
         weights = opened.weights(key, digest)
+    if not are_finite(weights):
+        raise InputError(f"checkpoint {key} holds weights that are not finite")
     settings = spec.get("data") or {}
     root, cache = data or settings.get("root"), settings.get("cache")
     classes = class_names(config.data, root, cache, task_of(config))
@@ -118,6 +123,11 @@ def load_model(
         reason = " ".join(str(error).split())
         raise InputError(f"checkpoint {key} does not fit {config.model}: {reason}") from None
     return Checkpoint(model.eval(), classes, config.data.image_size)
+
+
+def are_finite(weights: Mapping[str, Tensor]) -> bool:
+    """Say whether a model with these weights can give numbers."""
+    return all(bool(values.isfinite().all()) for values in weights.values())
 
 
 def _weights_key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import accumulate
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from mg_core.errors import InputError
@@ -21,8 +22,20 @@ _USER = (
     r"(?P<user>[^\s/?#\"'<>]*|[^\s/?#\"'<>@:]*:(?!\d{1,5}[/?#])[^\s\"'<>]*?)@"
 )
 _IN_ADDRESS = re.compile(rf"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]*://){_USER}")
-_ADDRESS = re.compile(rf"(?:[A-Za-z][A-Za-z0-9+.\-]*://)?{_USER}")
+_LOGIN = re.compile(
+    r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//(?P<user>[^\s/?#@:]*)(?::(?!\d{1,5}[/?#])(?P<password>.*))?@"
+    r"|[^\s/?#\"'<>@:]*:(?P<word>[^\s/?#\"'<>]*)@",
+    re.DOTALL,
+)
+"""The beginning of a whole value that is an address, whose password may hold any sign."""
 _PARAMETER = re.compile(r"(?<=[?&;])(?P<name>[\w.\-%]+)=(?P<value>[^\s&;#\"'<>]+)")
+_SETTING = re.compile(
+    r"(?P<name>\b\w*(?:password|passwd|pwd|secret|api_?key|access_key)\w*)"
+    r"(?P<equals>\s?=\s?)(?P<value>'[^']*'|\"[^\"]*\"|[^\s'\";,&)]+)",
+    re.IGNORECASE,
+)
+"""A keyword and its value, as in the connection strings of databases."""
+_HEADER = re.compile(r"(Authorization\W{1,4}\w+\s+)[^\s'\"]+", re.IGNORECASE)
 CONTAINERS = ("abfs://", "abfss://", "wasb://", "wasbs://")
 """Schemes of Azure, whose addresses have a container in place of a user."""
 
@@ -49,23 +62,35 @@ def redacted(text: str) -> str:
     """Replace secrets by `***`, and control characters as `harmless` does.
 
     Secrets are the values of environment variables whose names match `SECRET`, and the users,
-    passwords and secret parameters in addresses, wherever they come from.
+    passwords and secret parameters in addresses, connection strings and headers, wherever they
+    come from.
     """
     for value in sorted(_secrets(), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     text = _IN_ADDRESS.sub(_without_user, text)
-    return harmless(_PARAMETER.sub(_without_value, text))
+    text = _PARAMETER.sub(_without_value, text)
+    text = _SETTING.sub(rf"\g<name>\g<equals>{HIDDEN}", text)
+    return harmless(_HEADER.sub(rf"\g<1>{HIDDEN}", text))
 
 
 def _secrets() -> Iterator[str]:
     """Yield the secret values of the environment, the passwords of its addresses included."""
     for name, value in os.environ.items():
         found = [value] if SECRET.search(name) else []
-        address = _ADDRESS.match(value)
-        if address and "@" in value and not value.startswith(CONTAINERS):
-            user, _, password = address["user"].partition(":")
-            found += [password, unquote(password)] if password else [user] * ("://" in value)
+        if not value.startswith(CONTAINERS):
+            found += _of_address(value)
         yield from {secret for secret in found if len(secret) >= SHORTEST_SECRET}
+
+
+def _of_address(value: str) -> Iterator[str]:
+    """Yield what may be the secret of an address: it ends at any @ if there are several."""
+    found = _LOGIN.match(value)
+    password = found and (found["password"] or found["word"])
+    if password:
+        for end in accumulate(re.findall("[^@]*@", f"{password}@")):
+            yield from (end[:-1], unquote(end[:-1]))
+    elif found and found["user"]:
+        yield found["user"]
 
 
 def _without_user(found: re.Match[str]) -> str:

@@ -48,6 +48,7 @@ class Display(Listener):
         self._epochs_left = {trial: plan.epochs_left(trial) for trial in todo}
         self._epochs_total = sum(self._epochs_left.values())
         self._zero: set[tuple[str, str]] = set()
+        self._damage: set[tuple[str, str]] = set()
         self._last_line = time.monotonic()
         self._first: tuple[float, int] | None = None
         self._bar = Progress(
@@ -87,6 +88,12 @@ class Display(Listener):
         if new:
             self._say(f"{self._label(outcome.trial_id)}: {zero_maps_in_words(new)}", "yellow")
 
+    def _say_damage(self, outcome: Outcome) -> None:
+        """Say once for each trial what was wrong with its files."""
+        if outcome.damage and (outcome.trial_id, outcome.damage) not in self._damage:
+            self._damage.add((outcome.trial_id, outcome.damage))
+            self._say(f"{self._label(outcome.trial_id)}: {outcome.damage}", "yellow")
+
     def outcome(self, outcome: Outcome) -> None:
         """Show a trial's new epoch or its end."""
         trial = outcome.trial_id
@@ -106,6 +113,7 @@ class Display(Listener):
         self._bar.update(
             self._task, completed=self._epochs_total - self._left(), rate=self._rate_text()
         )
+        self._say_damage(outcome)
         self._say_zero_maps(outcome)
         if outcome.error:
             again = "; the next run tries it again" if state == "waiting" else ""

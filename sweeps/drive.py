@@ -23,7 +23,7 @@ from mg_core.store.files import PATIENCE
 from mg_core.store.garbage import collect_garbage
 from mg_core.store.layout import SPEC, is_own
 from mg_core.store.ledger import FAILURE_KINDS
-from mg_core.store.verification import mend, mend_baseline
+from mg_core.store.verification import mend, mend_baseline, missing_weights
 from mg_core.training.own_code import check_imported
 from sweeps.changed_code import ANSWERS, Answer, settle_code
 from sweeps.check import refuse_hopeless, with_measured_resources
@@ -127,18 +127,21 @@ def _mended(
     spec: SweepSpec, grid: Grid, store: ResultStore, retry_failed: bool, console: Console
 ) -> Plan:
     """Return how far the sweep is, once damaged and misplaced files are set aside."""
-    said = []
     with reading(store):
-        said += mend(store, set(grid.trials))
+        said = mend(store, set(grid.trials))
         plan = look(spec, grid, PATIENCE)
         needed = {config.baseline for config in plan.todo(retry_failed).values()}
-        for baseline in sorted(filter(None, needed)):
-            if plan.ledger.is_complete(baseline):
-                sentence = mend_baseline(store, plan.ledger.progress[baseline])
-                said += [sentence] if sentence else []
-    for sentence in said:
+        found = [
+            mend_baseline(store, plan.ledger.progress[baseline])
+            for baseline in sorted(filter(None, needed))
+            if plan.ledger.is_complete(baseline)
+        ]
+        if any(found):
+            plan = look(spec, grid, PATIENCE)
+        found.append(missing_weights(store, plan.ledger.progress))
+    for sentence in [*said, *filter(None, found)]:
         console.print(sentence, style="yellow", soft_wrap=True)
-    return look(spec, grid, PATIENCE) if said else plan
+    return plan
 
 
 def refuse_others_folder(store: ResultStore, into: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
+from mg_core.store.layout import SPEC
 from mg_core.store.ledger import Ledger, read_ledger
 from mg_core.store.shelf import write_shelf
 from sweeps.cost import Costs, epochs_left
@@ -126,7 +127,9 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
     """
     edit = plan.edit
     with reading(store):
-        if store.spec_text() is None or not store.is_store():
+        if store.spec_text() is None:
+            return _check_without_spec(edit, store, extend)
+        if not store.is_store():
             return
         try:
             stored = store.spec()
@@ -151,13 +154,30 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
     raise InputError(f"store {store.uri!r} holds a different sweep: {changes}; {hint}")
 
 
+def _check_without_spec(edit: Edit, store: ResultStore, extend: bool) -> None:
+    """Raise an error if a store that lost its spec has results of trials outside the sweep."""
+    others = edit.leaving & _begun(store)
+    if others and not extend:
+        raise InputError(
+            f"store {store.uri!r} lacks its {SPEC} and holds {len(others)} trials that are not in "
+            "this sweep; run the file that they were trained with, which writes it again, or "
+            "--extend takes the change"
+        )
+
+
+def _begun(store: ResultStore) -> set[str]:
+    """Return the trials that any attempt was made at."""
+    return store.attempt_counts().keys() | store.metrics_keys().keys()
+
+
 def admit(plan: Plan, store: ResultStore) -> None:
     """Write the spec and the trials of a sweep, once `check_admission` has passed."""
     present = store.trial_ids()
-    if store.spec_text() is None:
-        # A driver was killed before it wrote the spec. None of its trials has started.
-        store.remove_trials(present - plan.grid.trials.keys())
-        present &= plan.grid.trials.keys()
+    if store.spec_text() is None and (outside := present - plan.grid.trials.keys()):
+        # A driver was killed before it wrote the spec; what has begun is of a spec that was lost.
+        planned = outside - _begun(store)
+        store.remove_trials(planned)
+        present -= planned
     # Trials before the spec: a store with a spec has all trials of it.
     added = plan.grid.trials.keys() - present
     store.put_trials({key: plan.grid.trials[key] for key in sorted(added)})

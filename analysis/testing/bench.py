@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from analysis.checkpoints import are_finite
 from analysis.results import Results
 from analysis.testing.plan import Job, Target
 from mg_core.columns import KEY
@@ -29,7 +30,7 @@ from mg_core.training.interventions import Interventions, intervene
 from mg_core.training.trial import prepare_process
 
 if TYPE_CHECKING:
-    from mg_core.data import Data
+    from mg_core.data import Data, Split
     from mg_core.data.reader import Progress
 
 HEATMAPS = 8
@@ -116,7 +117,7 @@ class Bench:
             return (
                 f"checkpoint {job.weights} does not fit its model: {' '.join(str(error).split())}"
             )
-        if not all(bool(values.isfinite().all()) for values in weights.values()):
+        if not are_finite(weights):
             return f"checkpoint {job.weights} holds weights that are not finite"
         try:
             problems = [
@@ -130,7 +131,7 @@ class Bench:
     def _write_rows(self, job: Job, model: torch.nn.Module, data: Data) -> str | None:
         if not job.targets:
             return None
-        split = data.split("test", job.task)
+        split = _test_split(data, job.task)
         found = evaluate(model, split, job.pairs, job.config.batch_size, self._device)
         if not math.isfinite(found.classification["bce"]):
             return f"checkpoint {job.weights} gives logits that are not finite"
@@ -146,7 +147,7 @@ class Bench:
     def _write_heatmaps(self, job: Job, model: torch.nn.Module, data: Data) -> str | None:
         if not job.shown or not self._n_heatmaps:
             return None
-        split = data.split("test", job.task)
+        split = _test_split(data, job.task)
         trial_id, epoch = job.owner
         shown = shown_images(split, self._n_heatmaps)
         found = heat_maps(model, split, shown, job.shown, self._device)
@@ -176,6 +177,18 @@ class Bench:
                 config.model, n_classes, image_size=config.data.image_size
             ).to(self._device)
         return self._models[key]
+
+
+def _test_split(data: Data, task: str | None) -> Split:
+    """Return the test split, of which F1 would be 0 for every model if it had no labels.
+
+    Raises:
+        InputError: it has none, or cannot be read.
+    """
+    split = data.split("test", task)
+    if not split.labels.any():
+        raise InputError("no image of the test split has a label, so no model can be tested")
+    return split
 
 
 def result_row(

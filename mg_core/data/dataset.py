@@ -17,7 +17,7 @@ from mg_core.config import DataConfig, parse
 from mg_core.data.arrays import Arrays
 from mg_core.data.boxes import dilate, rasterise
 from mg_core.data.cache import FORMAT_VERSION, cache_folder, cached_split
-from mg_core.data.decoding import check_labels, copies
+from mg_core.data.decoding import check_labels, copies, shortcomings
 from mg_core.data.images import file_print
 from mg_core.data.parallel import in_parallel
 from mg_core.data.reader import SPLITS, Progress, Reader, Task, find_task, silent
@@ -156,7 +156,7 @@ class Data:
         """Decode the training and validation images, and check what training and testing need.
 
         What only looks wrong is logged: images that come twice, and a test split that cannot be
-        read. The files of the test split are looked for and not decoded.
+        read or judged. The files of the test split are looked for and not decoded.
 
         Raises:
             InputError: the data set is wrong, or a split has no labels.
@@ -170,6 +170,8 @@ class Data:
         try:
             records = self._reader.records("test")
             prints = in_parallel(file_print, [record.image for record in records])
+            if sentence := shortcomings(records):
+                LOGGER.warning("%s", sentence)
             contents["test"] = [(r.id, found) for r, found in zip(records, prints, strict=True)]
         except InputError as error:
             LOGGER.warning("trained models cannot be tested: %s", error)

@@ -88,14 +88,16 @@ def check_units(records: Sequence[Record], split: str, advice: str) -> None:
     """Refuse boxes that are given as shares of the image.
 
     Raises:
-        InputError: no box of the split reaches beyond the first pixel.
+        InputError: all boxes of the split, or too many for slips, end within the first pixel.
     """
-    with_boxes = [record for record in records if record.boxes]
-    corners = np.array([box[1:] for record in with_boxes for box in record.boxes])
-    if len(corners) and corners.min() > -0.5 and corners.max() < 1.5 and np.ptp(corners):
+    found = [(record.image, box[1:]) for record in records for box in record.boxes]
+    corners = np.array([box for _, box in found], dtype=np.float64).reshape(-1, 4)
+    is_within = ((corners > -0.5) & (corners < 1.5)).all(axis=1)
+    places = np.flatnonzero(is_within & (np.ptp(corners, axis=1) > 0))
+    if len(places) and (len(places) == len(found) or len(places) > max(1, MANY * len(found))):
         raise InputError(
-            f"{with_boxes[0].image}: its boxes and all others of the {split} split lie under a "
-            f"pixel, as if given as shares of the image from 0 to 1; {advice}"
+            f"{found[places[0]][0]}: {len(places):,} of {len(found):,} boxes of the {split} split "
+            f"lie under a pixel, as if given as shares of the image from 0 to 1; {advice}"
         )
 
 
@@ -113,6 +115,15 @@ def check_labels(has_labels: bool, has_boxes: bool, split: str) -> None:
         raise InputError(
             f"no image of the {split} split has a box, so there is nothing to guide or to judge"
         )
+
+
+def shortcomings(records: Sequence[Record]) -> str:
+    """Return a sentence if the images of a test split have no labels or no boxes."""
+    if not any(record.classes or record.group is not None for record in records):
+        return "trained models cannot be tested: no image of the test split has a label"
+    if not any(record.boxes for record in records):
+        return "maps cannot be judged on the test split: none of its images has a box"
+    return ""
 
 
 def beyond(records: Sequence[Record], sizes: Sequence[tuple[int, int]], split: str) -> str:

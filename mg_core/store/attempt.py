@@ -155,9 +155,12 @@ class Attempt:
     def start_over(self, damage: DamagedError) -> None:
         """Set the trial's damaged files aside and begin it anew."""
         folder = set_aside(self.store, results_of(self.store, self.trial_id))
-        self.damage = f"{damage.strerror}; now in {folder}, and the trial begins anew"
-        self._record["damage"] = self.damage
+        self.note(f"{damage.strerror}; now in {folder}, and the trial begins anew")
         self.rows, self.progress = METRICS.empty_table(), None
+
+    def note(self, damage: str) -> None:
+        """Say in the record what was wrong, and what became of it."""
+        self.damage = self._record["damage"] = damage
 
     def take_over(self, rows: pa.Table, progress: Progress) -> None:
         """Commit epochs of another trial as this one's own, once their weights are in place."""
@@ -251,10 +254,21 @@ def zero_maps(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def garbage_of(store: ResultStore, trial_id: str, progress: Progress) -> list[str]:
-    """Return the metrics, weights and states of a trial that `progress` does not name."""
-    own = layout.attempt_key(layout.METRICS, trial_id, progress.attempt)
-    kept = progress.references | {own}
-    return [key for key in files_of(store, trial_id) if key not in kept]
+    """Return the metrics, weights and states of a trial that are `unnamed` by `progress`."""
+    return unnamed(files_of(store, trial_id), progress)
+
+
+def unnamed(files: Sequence[str], progress: Progress) -> list[str]:
+    """Return those files of a trial that its commit does not name.
+
+    There are none if what the commit names is missing: it was put here from elsewhere, or lost its
+    files, and those of other attempts may be all that is left.
+    """
+    own = layout.attempt_key(layout.METRICS, progress.trial_id, progress.attempt)
+    kept = {own, *progress.references}
+    # A complete trial does without its state, which may have been set aside.
+    needed = kept - {progress.state} if progress.is_complete else kept
+    return [key for key in files if key not in kept] if needed <= set(files) else []
 
 
 def files_of(store: ResultStore, trial_id: str) -> list[str]:
@@ -264,10 +278,13 @@ def files_of(store: ResultStore, trial_id: str) -> list[str]:
 
 
 def results_of(store: ResultStore, trial_id: str) -> list[str]:
-    """Return what a trial that begins anew leaves behind: its weights' tests and maps too."""
+    """Return what a trial that begins anew leaves behind: its weights' tests and maps too.
+
+    The metrics come last: while they are there, a move that was interrupted can be repeated.
+    """
     folders = (layout.prefix(folder, trial_id) for folder in (layout.TEST, layout.HEATMAPS))
     tested = [key for folder in folders for key in store.files.keys(folder) if layout.is_own(key)]
-    return [*files_of(store, trial_id), *tested]
+    return [*tested, *reversed(files_of(store, trial_id))]
 
 
 def set_aside(store: ResultStore, keys: Iterable[str]) -> str:

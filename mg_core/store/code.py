@@ -7,11 +7,11 @@ may be, which the driver writes down here.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from mg_core.store import layout
+from mg_core.store.integrity import sealed, unsealed
 from mg_core.store.progress import Progress
 from mg_core.store.result_store import ResultStore
 from mg_core.store.tables import damaged
@@ -64,7 +64,8 @@ def read_accepted(store: ResultStore) -> set[Change]:
     except FileNotFoundError:
         return set()
     try:
-        return {(str(m), str(old), str(new)) for m, old, new in json.loads(text)["accepted"]}
+        known = unsealed(text, layout.CODE)["accepted"]
+        return {(str(module), str(old), str(new)) for module, old, new in known}
     except (ValueError, LookupError, TypeError) as error:
         raise damaged(layout.CODE, error) from None
 
@@ -72,7 +73,7 @@ def read_accepted(store: ResultStore) -> set[Change]:
 def accept(store: ResultStore, found: Iterable[Change]) -> None:
     """Write down that results of these versions may stand together."""
     known = sorted(read_accepted(store) | set(found))
-    store.put(layout.CODE, json.dumps({"accepted": known}, indent=1).encode())
+    store.put(layout.CODE, sealed({"accepted": known}))
 
 
 def versions_of(progress: Iterable[Progress]) -> dict[str, Counter[str]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
+from collections import defaultdict
 from typing import Any
 
 from mg_core.store import layout
-from mg_core.store.attempt import Attempt, SupersededError, garbage_of
+from mg_core.store.attempt import Attempt, SupersededError, garbage_of, unnamed
 from mg_core.store.layout import AttemptKey
 from mg_core.store.progress import Progress
 from mg_core.store.result_store import ResultStore
@@ -45,16 +45,14 @@ def with_garbage(store: ResultStore) -> dict[str, tuple[Progress, dict[str, Any]
         By trial, its progress and the record of its last attempt.
     """
     progress, records = store.progress(), store.attempts()
-    present = Counter(
-        layout.trial_of(key)
-        for folder in (layout.METRICS, layout.CHECKPOINTS)
-        for key in store.files.keys(folder)
-        if layout.is_own(key)
-    )
+    present: dict[str, list[str]] = defaultdict(list)
+    for folder in (layout.METRICS, layout.CHECKPOINTS):
+        for key in filter(layout.is_own, store.files.keys(folder)):
+            present[layout.trial_of(key)].append(key)
     found = {}
     for trial, item in progress.items():
         record = records.get(trial, {})
         is_settled = item.is_complete or record.get("how") == "failed"
-        if is_settled and present[trial] > 1 + len(item.references):
+        if is_settled and unnamed(present[trial], item):
             found[trial] = (item, record)
     return found

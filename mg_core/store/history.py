@@ -7,14 +7,13 @@ epochs are bit for bit those of a trial that was that long from the start.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
 
 from mg_core.config import TrialConfig, digest
-from mg_core.errors import StorageError
+from mg_core.errors import DamagedError
 from mg_core.store import layout
 from mg_core.store.attempt import Attempt
 from mg_core.store.code import changes, newest, read_accepted
@@ -73,11 +72,13 @@ def adopt(attempt: Attempt, lengths: Sequence[int]) -> str | None:
         if goes_on(config, progress) and not changes(newest(progress), attempt.code, accepted)
     ]
     for trial_id in sorted(fitting, key=lambda trial: -found[trial].epoch):
-        with contextlib.suppress(StorageError):
+        try:
             rows, progress = attempt.store.read_rows(trial_id)
             if progress is not None and goes_on(config, progress):
                 _begin_with(attempt, rows, progress)
                 return f"begins with the epochs of trial {trial_id}, up to {progress.epoch}"
+        except DamagedError as error:
+            attempt.note(f"{error.strerror}; the epochs of trial {trial_id} are not gone on from")
     return None
 
 

@@ -129,7 +129,7 @@ def check_spec(spec: Any, source: str) -> dict[str, Any]:
 
 
 def record_checksum(record: Mapping[str, Any]) -> int:
-    """Return the checksum of an attempt's record."""
+    """Return the checksum of all values but its own."""
     kept = {name: value for name, value in record.items() if name != "crc"}
     return zlib.crc32(json.dumps(kept, sort_keys=True).encode())
 
@@ -153,6 +153,26 @@ def check_place(table: pa.Table, key: str) -> None:
         own = layout.pairs_key(key, pairs, first.get("task"))
         if own != key:
             raise misplaced(key, f"the rows of {own}")
+
+
+def sealed(values: Mapping[str, Any]) -> bytes:
+    """Return values as JSON with their checksum."""
+    return json.dumps({**values, "crc": record_checksum(values)}, indent=1).encode()
+
+
+def unsealed(text: bytes, key: str) -> dict[str, Any]:
+    """Return what `sealed` wrote; older versions wrote no checksum.
+
+    Raises:
+        DamagedError: the checksum is wrong, or this is no such file.
+    """
+    try:
+        values = json.loads(text)
+        if values.get("crc", crc := record_checksum(values)) != crc:
+            raise ValueError("its checksum is wrong")
+        return dict(values)
+    except (ValueError, AttributeError) as error:
+        raise damaged(key, error) from None
 
 
 def misplaced(key: str, what: str) -> DamagedError:

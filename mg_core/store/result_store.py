@@ -80,8 +80,8 @@ class ResultStore:
 
     def spec_text(self) -> str | None:
         """Return the resolved spec as YAML; none if no sweep was started here."""
-        try:
-            return self.get(layout.SPEC).decode()
+        try:  # Where bytes are no UTF-8 it is damaged, as its checksum then says.
+            return self.get(layout.SPEC).decode(errors="replace")
         except FileNotFoundError:
             return None
 

@@ -5,10 +5,10 @@ The driver alone writes the list. A trial that stands in the sweep again is take
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 
 from mg_core.store import layout
+from mg_core.store.integrity import sealed, unsealed
 from mg_core.store.result_store import ResultStore
 from mg_core.store.tables import damaged
 
@@ -24,8 +24,8 @@ def read_shelf(store: ResultStore) -> frozenset[str]:
     except FileNotFoundError:
         return frozenset()
     try:
-        return frozenset(map(str, json.loads(text)["trials"]))
-    except (ValueError, LookupError, TypeError) as error:
+        return frozenset(map(str, unsealed(text, layout.SHELF)["trials"]))
+    except (LookupError, TypeError) as error:
         raise damaged(layout.SHELF, error) from None
 
 
@@ -33,7 +33,7 @@ def write_shelf(store: ResultStore, trial_ids: Iterable[str]) -> None:
     """Replace the list of shelved trials; without any there is no file."""
     shelved = sorted(trial_ids)
     if shelved:
-        store.put(layout.SHELF, json.dumps({"trials": shelved}, indent=1).encode())
+        store.put(layout.SHELF, sealed({"trials": shelved}))
     else:
         store.files.delete(key for key in store.files.keys("") if key == layout.SHELF)
 

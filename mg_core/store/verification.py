@@ -173,6 +173,23 @@ def mend_baseline(store: ResultStore, progress: Progress) -> str | None:
     return None
 
 
+def missing_weights(store: ResultStore, progress: Mapping[str, Progress]) -> str | None:
+    """Return a sentence if weights that trials kept are missing; nothing is done about it.
+
+    Somebody may have removed them to save space, and what the trials measured stays right.
+    """
+    present = set(store.files.keys(layout.CHECKPOINTS))
+    lost = [
+        key for item in progress.values() for key in item.checkpoints.values() if key not in present
+    ]
+    if not lost:
+        return None
+    return (
+        f"{len(lost)} kept checkpoints are missing, such as {lost[0]}, and cannot be tested; "
+        "mg-sweep verify lists them and says what repairs it"
+    )
+
+
 def _said(error: Exception) -> str:
     text = str(error.strerror) if isinstance(error, StorageError) else str(error)
     return text.partition("; mg-sweep verify")[0]

@@ -45,6 +45,7 @@ class Outcome:
         error: kind and message of the failure, in one line; none unless it failed.
         kind: kind of the failure; none unless it failed.
         signature: equal for failures with the same cause.
+        damage: what was wrong with files of earlier attempts, and what became of it; mostly empty.
     """
 
     trial_id: str
@@ -56,6 +57,7 @@ class Outcome:
     error: str | None = None
     kind: FailureKind | None = None
     signature: str = ""
+    damage: str = ""
 
 
 def run_trial(
@@ -216,9 +218,9 @@ def _end(
 def _outcome(
     config: TrialConfig, attempt: Attempt | None, state: State, failure: Failure | None = None
 ) -> Outcome:
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"damage": attempt.damage} if attempt is not None else {}
     if attempt is not None and attempt.progress is not None:
-        values = {name: getattr(attempt.progress, name) for name in FROM_PROGRESS}
+        values |= {name: getattr(attempt.progress, name) for name in FROM_PROGRESS}
     if failure is not None:
         values["error"] = f"{failure.kind}: {failure.error}"
         values |= {"kind": failure.kind, "signature": failure.signature}

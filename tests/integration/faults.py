@@ -30,10 +30,10 @@ from sweeps.lock import read_lock
 # it hit anything: a sweep may be over first.
 
 
-def kill_driver(sweep: Sweep) -> bool:
-    """SIGKILL of the driver at any moment; without Ray it is the trial too."""
+def kill_driver(sweep: Sweep, is_time: Callable[[], object] | None = None) -> bool:
+    """SIGKILL of the driver at any moment from some time on; without Ray it is the trial too."""
     process = sweep.start()
-    wait_for(lambda: sweep.store.progress(), process)
+    wait_for(is_time or sweep.progress, process)
     time.sleep(sweep.rng.uniform(0, 2))
     kill(process.pid)
     return process.wait() == -signal.SIGKILL
@@ -65,7 +65,7 @@ def fill_disk(sweep: Sweep) -> bool:
 def two_drivers(sweep: Sweep) -> bool:
     """A second driver that misses the lock, and works on the same trials at the same time."""
     first = sweep.start()
-    wait_for(lambda: sweep.store.progress(), first)
+    wait_for(sweep.progress, first)
     sweep.store.files.delete([LOCK])
     second = sweep.start()
     both = wait_for(lambda: read_lock(sweep.store), second) and first.poll() is None
@@ -89,7 +89,8 @@ def flipped_bit(sweep: Sweep) -> bool:
 
 def swapped_files(sweep: Sweep) -> bool:
     """The metrics of one trial in the place of another's."""
-    kill_driver(sweep)
+    # On a busy machine a driver that is killed too soon would never get as far as a second trial.
+    kill_driver(sweep, lambda: len(sweep.store.metrics_keys()) > 1)
     keys = sorted(sweep.store.metrics_keys().values())
     if len(keys) > 1:
         one, other = sweep.rng.sample(keys, 2)
@@ -121,7 +122,7 @@ def storage_down(sweep: Sweep) -> bool:
     """The end of the S3 server while a trial is at work, or a stall; it comes back."""
     assert sweep.server is not None
     process = sweep.start()
-    is_hit = wait_for(lambda: sweep.store.progress(), process)
+    is_hit = wait_for(sweep.progress, process)
     if is_hit:
         time.sleep(sweep.rng.uniform(0, 2))
         if sweep.rng.random() < 0.7:

@@ -13,8 +13,9 @@ from pathlib import Path
 from room import Room
 from s3_server import Server
 
-from mg_core.errors import StorageError
+from mg_core.errors import DamagedError
 from mg_core.store import ResultStore
+from mg_core.store.progress import Progress
 
 PROGRAM = "import sys; sys.argv[0] = 'mg-sweep'; from sweeps.cli import main; main()"
 COMMAND = [sys.executable, "-c", PROGRAM]
@@ -76,16 +77,22 @@ class Sweep:
 
     def is_complete(self) -> bool:
         """Say whether nothing is left that a fault could hit."""
-        try:
-            found = self.store.progress()
-        except StorageError:  # A damaged file is set aside by the next run.
-            return False
-        wanted = self.store.trial_ids()
+        found, wanted = self.progress(), self.store.trial_ids()
         return bool(wanted) and all(t in found and found[t].is_complete for t in wanted)
 
     def is_begun(self) -> bool:
         """Say whether a guided trial has committed an epoch."""
-        return any(found.epoch == 0 for found in self.store.progress().values())
+        return any(found.epoch == 0 for found in self.progress().values())
+
+    def progress(self) -> dict[str, Progress]:
+        """Return how far each trial is; nothing while a damaged file lies in the store.
+
+        The store refuses to say how far its trials are until a run has set such a file aside.
+        """
+        try:
+            return self.store.progress()
+        except DamagedError:
+            return {}
 
     def finish(self) -> None:
         """Give the command until the sweep is complete.

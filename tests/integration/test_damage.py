@@ -7,6 +7,7 @@ user's own. Every command then gives the right numbers or a sentence, and never 
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,31 +19,10 @@ import analysis
 import sweeps
 from mg_core.errors import InputError, StorageError
 from mg_core.store import ResultStore, layout
+from mg_core.store.progress import FOOTER
+from mg_core.store.tables import to_parquet
 
 KINDS = ("metrics", "test", "heatmaps", "checkpoints", "trials", "attempts")
-
-
-@pytest.fixture(scope="module")
-def finished(desk, tmp_path_factory):
-    """Return a finished, tested store that no test changes, and its sweep file."""
-    folder = tmp_path_factory.mktemp("finished")
-    shutil.copytree(desk / "runs" / "demo", folder / "store")
-    shutil.copy(desk / "sweep.yaml", folder)
-    return folder
-
-
-@pytest.fixture
-def store(finished, tmp_path):
-    shutil.copytree(finished / "store", tmp_path / "store")
-    return tmp_path / "store"
-
-
-@pytest.fixture
-def run(finished, store):
-    """Run the sweep again on the damaged store."""
-    return lambda **options: sweeps.run(
-        finished / "sweep.yaml", store=store, runner="inline", **options
-    )
 
 
 def content(folder):
@@ -226,7 +206,7 @@ def test_a_new_store_wants_a_folder_of_its_own(finished, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["flipped", "missing", "torn"])
-def test_a_trial_with_a_damaged_state_starts_over_and_says_so(finished, tmp_path, how):
+def test_a_trial_with_a_damaged_state_starts_over_and_says_so(finished, tmp_path, how, capsys):
     content_ = yaml.safe_load((finished / "sweep.yaml").read_text())
     place = tmp_path / "killed"
     planned = sweeps.plan(content_, store=place)
@@ -247,6 +227,7 @@ def test_a_trial_with_a_damaged_state_starts_over_and_says_so(finished, tmp_path
     record = ResultStore(str(place)).attempts([guided.trial_id])[guided.trial_id]
     assert state.name in record["damage"]
     assert "the trial begins anew" in record["damage"]
+    assert f"{guided.trial_id} {guided.label}: {record['damage']}" in capsys.readouterr().out
 
 
 def _train(planned, place, config, last_epoch):
@@ -278,13 +259,20 @@ def test_a_baseline_with_damaged_weights_is_trained_again(finished, store, run):
 def test_weights_that_are_not_finite_are_said(finished, store):
     for path in files_of(store, "test"):
         path.unlink()
-    path = next((store / "checkpoints" / _guided(finished, store)).rglob("*.safetensors"))
+    opened, trial = ResultStore(str(store)), _guided(finished, store)
+    rows, progress = opened.read_rows(trial)
+    kept = rows.replace_schema_metadata({FOOTER: replace(progress, digests={}).footer()})
+    opened.put(opened.metrics_keys()[trial], to_parquet(kept))  # As older versions wrote it.
+    path = next((store / "checkpoints" / trial).rglob("*.safetensors"))
     weights = load_file(path)
     weights["fc.weight"][0, 0] = torch.nan
     save_file(weights, path)
     problems = analysis.test(store)
     assert len(problems) == 1
-    assert path.name in problems[0]
+    sentence = f"{path.name} holds weights that are not finite"
+    assert sentence in problems[0]
+    with pytest.raises(InputError, match=sentence):
+        analysis.load_model(store, trial, epoch=int(path.stem.split("-")[1]))
 
 
 def test_a_damaged_trial_record_is_written_again(finished, store, run):
@@ -319,10 +307,10 @@ def test_a_damaged_or_lost_spec_is_said_and_written_again(finished, store, run, 
     right = (store / "sweep.yaml").read_text()
     damaged = right.replace("objectives", "nbjectives")
     assert damaged != right
-    for text in (damaged, "", None):
+    for text in (damaged, damaged.replace("n", "\xf1"), "", None):
         (store / "sweep.yaml").unlink()
         if text is not None:
-            (store / "sweep.yaml").write_text(text)
+            (store / "sweep.yaml").write_text(text, encoding="latin-1")
         assert "sweep.yaml" in mg_sweep("verify", store, code=1).stdout
         assert "sweep.yaml" in mg_sweep("status", store, code=2).stderr
         with pytest.raises(InputError, match=r"sweep.yaml"):

@@ -134,12 +134,18 @@ def test_without_states_longer_trials_train_from_the_start(run, tmp_path, capsys
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
 
 
-def test_a_shorter_trial_whose_state_is_damaged_is_no_help(run, tmp_path):
+def test_a_shorter_trial_whose_state_is_damaged_is_no_help_and_that_is_said(run, tmp_path, capsys):
     done = run()
     store = ResultStore(str(tmp_path / "store"))
     for trial in done.grid.guided:
         store.put(str(store.progress(trial)[trial].state), b"torn")
+    capsys.readouterr()
     assert run("guided.epochs=3", extend=True).counts()["complete"] == 3
+    said = capsys.readouterr().out
+    for trial in done.grid.guided:
+        state = store.progress(trial)[trial].state
+        assert f"{state} is damaged (its checksum is wrong)" in said
+        assert f"the epochs of trial {trial} are not gone on from" in said
     run("guided.epochs=3", store="fresh")
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
 
@@ -210,10 +216,15 @@ def test_a_list_of_the_shelf_that_is_damaged_is_said_and_written_again(run, tmp_
     run()
     run("grid.loss={energy: [0.1]}", extend=True)
     store = ResultStore(str(tmp_path / "store"))
-    store.put(SHELF, b"[")
-    assert [damage.key for damage in verify(store, lambda *_: None)] == [SHELF]
-    with pytest.raises(InputError, match=r"shelf\.json is damaged"):
-        analysis.tables(store)
+    (shelved,) = read_shelf(store)
+    place = store.get(SHELF).index(shelved.encode())
+    other = bytearray(store.get(SHELF))
+    other[place] = ord("a" if shelved[0] == "0" else "0")  # An id of no trial.
+    for damage in (b"[", bytes(other)):
+        store.put(SHELF, damage)
+        assert [found.key for found in verify(store, lambda *_: None)] == [SHELF]
+        with pytest.raises(InputError, match=r"shelf\.json is damaged"):
+            analysis.tables(store)
     run("grid.loss={energy: [0.1]}")
     assert len(read_shelf(store)) == 1
 

@@ -30,7 +30,11 @@ DANGEROUS = ("\x1b", "\x07", "\x9b", "\u202e", "\r")
         ("mysql+pymysql://root:p%40@db?x=1", "mysql+pymysql://***@db?x=1"),
         ("http://a.b/c http://u:p@x", "http://a.b/c http://***@x"),
         ("https://h/x?sig=abc&n=2&access_token=zz", "https://h/x?sig=***&n=2&access_token=***"),
+        ("dsn host=db user=me password=hunter3 x=1", "dsn host=db user=me password=*** x=1"),
+        ("connect(host='db', passwd = 'hunt er', n=2)", "connect(host='db', passwd = ***, n=2)"),
+        ("{'Authorization': 'Bearer ey.J.x', 'n': 1}", "{'Authorization': 'Bearer ***', 'n': 1}"),
         # What is no secret stays.
+        ("num_tokens=197, key=val_f1", None),
         ("s3://bucket/0001-ixg@input.parquet", None),
         ("http://host:8080/path@x", None),
         ("abfss://container@account/x", None),
@@ -47,6 +51,18 @@ def test_parts_of_the_environments_addresses_are_blacked_out(monkeypatch):
     monkeypatch.setenv("EMAIL", "someone@example.org")
     said = redacted("no hunter@2pw, hunter%402pw, proxypass; someone")
     assert said == "no ***, ***, ***; someone"
+
+
+@pytest.mark.parametrize(
+    "password", ["ro0tp@ss/w", "pa'ss zebra", 'qu"o<te', "a@b@cdef", "x%40y/z"]
+)
+@pytest.mark.parametrize("scheme", ["mysql+pymysql://", "smb://", "//"])
+def test_passwords_of_any_signs_are_known_from_the_environment(monkeypatch, scheme, password):
+    monkeypatch.setenv("MY_STORAGE", f"{scheme}root:{password}@host/share")
+    for text in (f"{scheme}root:{password}@host/share", f"wrong password {password} there"):
+        assert password[-4:] not in redacted(text)
+    monkeypatch.setenv("LIBRARIES", "lib:/opt/tools@2/lib")  # No address, and no secret.
+    assert redacted("/opt/tools/x") == "/opt/tools/x"
 
 
 def test_control_characters_become_signs():
