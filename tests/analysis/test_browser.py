@@ -75,6 +75,16 @@ def test_choosing_axes_and_a_checkpoint_shows_its_maps(page):
     assert all(width > 3 * 90 for width in widths)
 
 
+def test_a_metric_of_the_test_split_of_which_less_is_better_can_be_an_axis(page):
+    page.select_option("#explorer-y", "deletion")
+    title = "deletion area (%, less is better)"
+    page.wait_for_function(f"document.querySelector('.ytitle').textContent === '{title}'")
+    assert not page.text_content("#explorer-count").startswith("0 ")
+    page.select_option("#explorer-split", "val")
+    assert page.text_content("#explorer-count") == "0 checkpoints and 0 baselines shown"
+    assert page.problems == []
+
+
 def test_clicking_a_point_chooses_it(page):
     page.locator("#explorer-plot .scatterlayer .point").first.scroll_into_view_if_needed()
     box = page.locator("#explorer-plot .scatterlayer .point").first.bounding_box()

@@ -15,6 +15,7 @@ from mg_core.data import open_data
 from mg_core.errors import InputError
 from mg_core.models import build_model
 from mg_core.training.evaluation import evaluate
+from mg_core.training.interventions import intervene
 
 
 def run_all(store, **options):
@@ -67,6 +68,9 @@ def test_rows_are_those_of_a_direct_evaluation(untested):
         scores.values["iou_by_threshold"][:, column].mean(), rel=1e-12
     )
     assert row["test_iou_threshold"] == row["val_iou_threshold"]
+    changed = intervene(model, data.split("test"), config.evaluate, config.batch_size)
+    for name, value in (changed.swapped | changed.perturbed[pair]).items():
+        assert row[f"test_{name}"] == pytest.approx(value, rel=1e-9), name
     by_class = [value for value in row["test_epg_by_class"] if not math.isnan(value)]
     assert len(row["test_epg_by_class"]) == 3
     assert min(by_class) <= row["test_epg"] <= max(by_class)
