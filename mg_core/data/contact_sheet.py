@@ -66,6 +66,8 @@ def _tile(split: Split, index: int, annotation: Any, seed: int) -> Image.Image:
     draw = ImageDraw.Draw(tile)
     draw.text((1, side), split.ids[index][-side // 6 :], fill="black")
     names = ", ".join(split.classes[k] for k in present.tolist()) or "no labels"
+    if split.groups is not None:
+        names += f" ({split.group_names[split.groups[index]]})"
     draw.text((1, side + CAPTION // 2), names[: side // 6], fill="black")
     return tile
 
