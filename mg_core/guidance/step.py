@@ -206,12 +206,15 @@ def evidence_of(
         classification: registered classification loss.
 
     Raises:
-        InputError: the batch lacks classes or masks.
+        InputError: the batch lacks classes or masks, or masks have another size than the inputs.
     """
     rows, classes, masks = batch.annotated, batch.target_classes, batch.masks
     if rows is None or classes is None or masks is None:
         raise InputError("a batch with annotated images needs their target_classes and masks")
-    logits = _at_least_single(explanation.logits).index_select(0, rows)
+    wanted = (len(classes), *batch.inputs.shape[-2:])
+    if masks.shape != wanted:
+        raise InputError(f"masks must have shape {wanted}, not {tuple(masks.shape)}")
+    logits = _at_least_single(explanation.logits)[rows]
 
     def enlarged(maps: Tensor) -> Tensor:
         return upsample(maps, batch.inputs.shape[-2:])
@@ -220,7 +223,7 @@ def evidence_of(
         masks=masks.bool(),
         target_classes=classes,
         logits=logits,
-        labels=batch.labels.index_select(0, rows).to(logits.dtype),
+        labels=batch.labels[rows].to(logits.dtype),
         is_single_label=classification in NEEDS_ONE_LABEL,
         maps_of=lambda classes: enlarged(explanation.maps(classes, create_graph=True)[0]),
         gradients_of=lambda score: explanation.gradients(score.sum(), layer),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -132,6 +134,20 @@ def test_a_compiled_network_is_explained_as_it_is_written(batch):
     guidance = Guidance("ixg", "1", "rrr_original", 1.0)
     expected, _ = guided_loss(model, batch, guidance)
     torch.testing.assert_close(guided_loss(torch.compile(model), batch, guidance)[0], expected)
+
+
+def test_masks_of_another_size_are_refused_in_a_sentence(batch):
+    other = replace(batch, masks=batch.masks[:, :4])
+    with pytest.raises(InputError, match=r"masks must have shape \(2, 8, 8\), not \(2, 4, 8\)"):
+        guided_loss(network(), other, Guidance("ixg", "1", "rrr_original", 1.0))
+
+
+def test_a_boolean_choice_of_images_is_the_same(batch):
+    chosen = replace(batch, annotated=torch.tensor([True, False, True]))
+    for loss in ("energy", "rrr_original"):
+        guidance = Guidance("ixg", "input", loss, 1.0)
+        found, expected = (guided_loss(network(), b, guidance)[0] for b in (chosen, batch))
+        assert torch.equal(found, expected)
 
 
 def test_maps_and_masks_alone_are_not_enough(batch):

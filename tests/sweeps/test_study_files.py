@@ -3,7 +3,6 @@
 import pytest
 
 from mg_core.errors import InputError
-from mg_core.losses import LOSSES
 from sweeps.grid import expand
 from sweeps.spec import load_spec
 
@@ -22,6 +21,12 @@ SMALL = {
 }
 
 
+COMPARED = [
+    *("energy", "l1", "ppce", "rrr", "energy_density", "soft_dice", "soft_iou", "gain"),
+    *("kl", "hint", "res", "rrr_original"),
+]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_counts_of_the_small_study(repository, name):
     grid = expand(load_spec(repository / "sweeps" / f"{name}.yaml", []))
@@ -29,13 +34,12 @@ def test_counts_of_the_small_study(repository, name):
     assert {config.model.split("_")[1] for config in grid.trials.values()} == {"tiny"}
 
 
-def test_every_loss_of_this_package_is_compared(repository):
+def test_every_place_of_the_losses_has_three_weights_of_each(repository):
     grid = expand(load_spec(repository / "sweeps" / "losses.yaml", []))
     trials = [config.guidance for config in grid.guided.values()]
-    own = [name for name in LOSSES if LOSSES.home(name).startswith("mg_core.")]
     for place in {(g.attribution, g.layer) for g in trials}:
         losses = [g.loss for g in trials if (g.attribution, g.layer) == place]
-        assert sorted(losses) == sorted(own * 3)
+        assert {name: losses.count(name) for name in losses} == dict.fromkeys(COMPARED, 3)
 
 
 def test_a_model_of_ones_own_on_photographs(repository):
