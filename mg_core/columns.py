@@ -60,7 +60,7 @@ class Column:
     usual_phrase: str = ""
     is_share: bool = False
     better: Literal["higher", "lower"] | None = None
-    needs: Literal["groups", "masks"] | None = None
+    needs: Literal["groups", "masks", "one label"] | None = None
     of_pair: bool = False
     splits: tuple[str, ...] = ("val", "test")
     metric: str = ""
@@ -200,8 +200,8 @@ METRICS: tuple[Column, ...] = (
     Column("bce", "float64", "binary cross-entropy", label="BCE", better="lower"),
     Column("n_images", "int64", "images of the split"),
     Column("n_classes_without_positives", "int64", "classes left out of map"),
-    _share("accuracy", "share of images whose largest logit is their class, for data with groups",
-           needs="groups"),
+    _share("accuracy", "share of images whose largest logit is their class, where each has one",
+           needs="one label"),
     _share("accuracy_group_0", "accuracy of landbirds on land", needs="groups"),
     _share("accuracy_group_1", "accuracy of landbirds on water", needs="groups"),
     _share("accuracy_group_2", "accuracy of waterbirds on land", needs="groups"),

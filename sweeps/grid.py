@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from mg_core.attributions import ATTRIBUTIONS, INPUT
 from mg_core.columns import AXES, configured
@@ -86,6 +86,7 @@ def expand(spec: SweepSpec) -> Grid:
     import_variants(spec.imports)
     _misfit.cache_clear()  # The user may have changed own variants since the last call.
     _check_size(spec)
+    _check_layers(spec)
     check_names(spec)
     spec = with_origins(spec)
     options = spec.data.model_dump(exclude={"root", "cache"})
@@ -102,7 +103,8 @@ def expand(spec: SweepSpec) -> Grid:
             (f"{number}.{n}", s) for n, s in enumerate(combinations(settings(spec.guided, block)))
         ]
         places = product(block.model, block.seed or spec.seed, _guidances(block))
-        for model, seed, guidance in places:
+        for model, seed, named in places:
+            guidance = _at_module(spec, model, named)
             if reason := _misfit(model, guidance.attribution, guidance.layer):
                 grid.dropped[reason] += 1
                 continue
@@ -199,6 +201,26 @@ def _guidances(block: BlockSpec) -> list[GuidanceConfig]:
     ]
 
 
+Located = TypeVar("Located", GuidanceConfig, EvaluationPair)
+
+
+def _at_module(spec: SweepSpec, model: str, place: Located) -> Located:
+    """Return a place at the module that `layers` names for its layer, if it names one."""
+    module = spec.layers.get(model, {}).get(place.layer)
+    return place.model_copy(update={"layer": module}) if module else place
+
+
+def _check_layers(spec: SweepSpec) -> None:
+    models = {model for block in spec.grid for model in block.model}
+    _check(spec.layers, sorted(models), "layers: the grid has no model")
+    for model in spec.layers:
+        if not is_of_library(model):
+            raise InputError(
+                f"layers: model {model!r} names its guidance layers itself; only those of a "
+                "library's network can be others"
+            )
+
+
 def _axis(block: BlockSpec, name: str) -> list[dict[str, Any]]:
     """Return the settings of each value of an axis; each loss is combined with its own λ."""
     if name == "loss":
@@ -262,7 +284,7 @@ class Baseline:
 
     def __init__(self, spec: SweepSpec, config: TrialConfig) -> None:
         self.config, self.trial_id = config, config.trial_id
-        self._evaluate = spec.evaluate
+        self._evaluate = [_at_module(spec, config.model, pair) for pair in spec.evaluate]
         self._pairs: dict[tuple[str, str], tuple[EvaluationPair, ...]] = {}
         self._hashed: dict[tuple[str, str, str], tuple[str, str]] = {}
 
@@ -329,6 +351,7 @@ def _check_recipes(
 
 def _check_evaluate(spec: SweepSpec, models: list[str]) -> None:
     for number, pair in enumerate(spec.evaluate):
-        reasons = [_misfit(model, pair.attribution, pair.layer) for model in models]
+        places = [(model, _at_module(spec, model, pair)) for model in models]
+        reasons = [_misfit(model, at.attribution, at.layer) for model, at in places]
         if all(reasons):
             raise InputError(f"evaluate.{number}: {reasons[0]}")

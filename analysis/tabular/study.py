@@ -22,7 +22,7 @@ TRAINING = [column for column in AXES if column.part == "training" and column.na
 def tables(results: Results) -> list[Table]:
     """Return all tables of a store."""
     makers = [guidance_gains, best_by_metric, baselines, volumes, attained, front_listing]
-    if results.rows["val_accuracy"].notna().any():
+    if results.rows["val_accuracy_worst_group"].notna().any():
         makers.insert(0, table_1)
     return [make(results) for make in makers]
 
@@ -146,7 +146,7 @@ def table_1(results: Results) -> Table:
     says so where seeds have no such checkpoint, or none that was tested.
     """
     selected = results.selected
-    rows = selected[selected["val_accuracy"].notna()]
+    rows = selected[selected["val_accuracy_worst_group"].notna()]
     is_elsewhere = any((rows[f"guided_{name}"] != rows[name]).any() for name in PAIR)
     guided = [f"guided_{name}" for name in PAIR]
     shown = {"model", "task", "loss", *(() if is_elsewhere else guided)}

@@ -118,8 +118,8 @@ class Reader(ABC):
     Attributes:
         Options: pydantic model of the `options` in a data set's configuration.
         tasks: by name, the default one first; empty where the boxes decide the labels.
-        is_multi_label: whether an image may have several labels; one in a data set with tasks has
-            one label in each.
+        is_multi_label: whether an image may have several labels; none where the files decide. One
+            in a data set with tasks has one label in each.
         classes: class names, in the order of the label columns.
         units_advice: what to do about boxes that are shares of the image.
 
@@ -152,7 +152,7 @@ class Reader(ABC):
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
-    is_multi_label: ClassVar[bool] = True
+    is_multi_label: ClassVar[bool | None] = None
     tasks: ClassVar[Mapping[str, Task]] = {}
     units_advice: ClassVar[str] = "give them in pixels"
     classes: tuple[str, ...]

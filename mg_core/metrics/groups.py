@@ -1,4 +1,4 @@
-"""Accuracy in each group of a data set with spurious correlations (Sec. 5.5)."""
+"""Accuracy where images have one label, and in each group of a data set with groups (Sec. 5.5)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,24 @@ N_GROUPS = 4
 """Group = 2 · kind of bird + background."""
 WORST_GROUP = 2
 """Waterbirds on land, the worst group of Table 1 in both tasks."""
+
+
+@torch.no_grad()
+def accuracy(logits: Tensor, labels: Tensor) -> float | None:
+    """Return the share of images whose largest logit is their class.
+
+    Args:
+        logits: (N, K).
+        labels: (N, K), bool or 0/1, one class an image.
+
+    Returns:
+        None without images; NaN if a logit is NaN.
+
+    Raises:
+        InputError: logits and labels of different shapes.
+    """
+    check_shapes("(N, K)", logits=logits, labels=labels)
+    return _mean(_hits(logits, labels))
 
 
 @torch.no_grad()
@@ -36,8 +54,7 @@ def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, 
     groups = groups.to(logits.device)
     if len(groups) and (int(groups.min()) < 0 or int(groups.max()) >= N_GROUPS):
         raise InputError(f"groups must be in [0, {N_GROUPS})")
-    hits = (logits.argmax(1) == labels.to(logits.device).int().argmax(1)).double()
-    hits = hits.masked_fill(logits.isnan().any(1), float("nan"))
+    hits = _hits(logits, labels)
     by_group = [_mean(hits[groups == group]) for group in range(N_GROUPS)]
     present = [value for value in by_group if value is not None]
     return {
@@ -47,6 +64,11 @@ def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, 
         # Python's min keeps or drops a NaN depending on its place, a tensor's always keeps it.
         "accuracy_min_group": float(torch.tensor(present).double().min()) if present else None,
     }
+
+
+def _hits(logits: Tensor, labels: Tensor) -> Tensor:
+    hits = (logits.argmax(1) == labels.to(logits.device).int().argmax(1)).double()
+    return hits.masked_fill(logits.isnan().any(1), float("nan"))
 
 
 def _mean(values: Tensor) -> float | None:

@@ -17,7 +17,7 @@ from mg_core.columns import BY_METRIC
 from mg_core.config import EvaluationPair
 from mg_core.metrics import localization
 from mg_core.metrics.classification import classification
-from mg_core.metrics.groups import group_accuracy
+from mg_core.metrics.groups import accuracy, group_accuracy
 from mg_core.models import encode
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Evaluation:
     """A model's metrics on one split.
 
     Attributes:
-        classification: classification metrics by name, for a data set with groups with the
-            accuracy of each group.
+        classification: classification metrics by name; with the accuracy where each image has one
+            label, and for a data set with groups with that of each group.
         scores: scores of each evaluated (attribution, layer).
     """
 
@@ -148,6 +148,8 @@ def _classification(logits: NDArray[np.float32], split: Split) -> dict[str, Any]
     found: dict[str, Any] = {**classification(scores, labels)}
     if split.groups is not None:
         found |= group_accuracy(scores, labels, torch.from_numpy(split.groups))
+    elif bool((labels.sum(1) == 1).all()):
+        found["accuracy"] = accuracy(scores, labels)
     return found
 
 
