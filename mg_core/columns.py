@@ -63,7 +63,7 @@ class Column:
     usual_phrase: str = ""
     is_share: bool = False
     better: Literal["higher", "lower"] | None = None
-    needs: Literal["groups", "masks"] | None = None
+    needs: Literal["groups", "masks", "one label"] | None = None
     of_pair: bool = False
     splits: tuple[str, ...] = ("val", "test")
     metric: str = ""
@@ -214,8 +214,8 @@ METRICS: tuple[Column, ...] = (
     _share("f1_swapped", "micro F1 of the same images with the background of another one",
            "F1 after swap", splits=("test",)),
     Column("n_swapped", "int64", "images whose background is swapped", splits=("test",)),
-    _share("accuracy", "share of images whose largest logit is their class, for data with groups",
-           needs="groups"),
+    _share("accuracy", "share of images whose largest logit is their class, where each has one",
+           needs="one label"),
     Column("groups", "texts", "names of the groups, in the order of the lists that are per group",
            needs="groups", per="group"),
     Column("accuracy_by_group", "list", "accuracy of each group, NaN without any image",

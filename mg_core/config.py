@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -12,7 +14,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
     model_validator,
 )
@@ -47,6 +48,18 @@ def _not_bool(value: Any) -> Any:
     return value
 
 
+def _spelt(pattern: str, what: str) -> Callable[[str], str]:
+    """Return a validator of texts that says in words what is wanted."""
+    fits = re.compile(pattern, re.ASCII).fullmatch
+
+    def check(value: str) -> str:
+        if not fits(value):
+            raise ValueError(f"{what} is wanted, not {_short(value)}")
+        return value
+
+    return check
+
+
 def objective(name: str) -> str:
     """Return `name` if it is the name of an objective.
 
@@ -66,10 +79,22 @@ NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Smoothing = Annotated[Number, Field(ge=0, lt=1)]
 Precision = Literal["fp32", "bf16", "fp16"]
-Device = Annotated[str, StringConstraints(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+Device = Annotated[
+    str, AfterValidator(_spelt(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or such as cuda:1"))
+]
 Objective = Annotated[str, AfterValidator(objective)]
-Name = Annotated[str, StringConstraints(min_length=1, pattern=r"^[A-Za-z0-9_.\-]+$")]
-ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)?$")]
+Name = Annotated[
+    str, AfterValidator(_spelt(r"[A-Za-z0-9_.\-]+", "a name of letters, digits, '.', '_' and '-'"))
+]
+ModelName = Annotated[
+    str,
+    AfterValidator(
+        _spelt(
+            r"[A-Za-z0-9_.\-]+(/[A-Za-z0-9_.\-]+)?",
+            "a registered model or a library and a network such as torchvision/resnet18",
+        )
+    ),
+]
 """A registered name, or a library and the name of a network there."""
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 OURS = frozenset({"mg_core", "sweeps", "analysis"})
@@ -27,7 +28,11 @@ def members(module: str) -> dict[str, Path]:
     file = getattr(sys.modules.get(module), "__file__", None)
     if not file or not file.endswith(".py"):
         return {}
-    path = Path(file).resolve()
+    return _with_imported(module, Path(file))
+
+
+def _with_imported(module: str, file: Path) -> dict[str, Path]:
+    path = file.resolve()
     names = module.split(".")
     home = path.parent if path.name == "__init__.py" else path
     root = home.parents[len(names) - 1]
@@ -47,14 +52,53 @@ def members(module: str) -> dict[str, Path]:
 
 def version(module: str) -> str:
     """Return sixteen hex digits of a digest of an imported module's files as they are now."""
+    return _digest(members(module))
+
+
+def _digest(files: Mapping[str, Path]) -> str:
     digest = hashlib.sha256()
-    for name, path in sorted(members(module).items()):
-        try:
-            text = path.read_bytes().replace(b"\r\n", b"\n")
-        except OSError:
-            text = b""  # It was removed since it was imported.
+    for name, path in sorted(files.items()):
+        text = _content(path)
         digest.update(f"{name} {len(text)}\n".encode() + text)
     return digest.hexdigest()[:16]
+
+
+def parts(module: str) -> dict[str, str]:
+    """Return eight hex digits of each file that a module stands on, by the name of its module.
+
+    The module need not be imported; there are none for one that is not found here.
+    """
+    found = members(module) or _unimported(module)
+    return {
+        name: hashlib.sha256(_content(path)).hexdigest()[:8] for name, path in sorted(found.items())
+    }
+
+
+def version_here(module: str) -> str | None:
+    """Return the version of a module's files without importing it; none if they are not found."""
+    found = members(module) or _unimported(module)
+    return _digest(found) if found else None
+
+
+def _unimported(module: str) -> dict[str, Path]:
+    """Return what `members` does of a module that is not imported, and stays so."""
+    top, *inner = module.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        return {}
+    if spec is None or not spec.origin:
+        return {}
+    root = Path(spec.origin).parent
+    file = _file(root.parent, module) if inner else Path(spec.origin)
+    return _with_imported(module, file) if file and file.suffix == ".py" else {}
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes().replace(b"\r\n", b"\n")
+    except OSError:
+        return b""  # It was removed since it was imported.
 
 
 def note_loaded(module: str) -> None:

@@ -276,7 +276,7 @@ def check_module(module: str) -> list[str]:
         InputError: the module cannot be imported, or registers nothing.
     """
     before = {kind: set(registry) for kind, registry in _REGISTRIES.items()}
-    import_variants([module])
+    import_variants([module], "--contracts")
     added = [
         (kind, name)
         for kind, registry in _REGISTRIES.items()

@@ -8,9 +8,20 @@ from typing import Literal, get_args
 
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
+from mg_core.sources import on_disk, parts, version_here
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import results_of, set_aside
-from mg_core.store.code import ABSENT, SHOWN, Change, accept, changes, newest, read_accepted
+from mg_core.store.code import (
+    ABSENT,
+    SHOWN,
+    Change,
+    accept,
+    changes,
+    newest,
+    read_accepted,
+    read_parts,
+)
+from mg_core.store.progress import Progress
 from mg_core.training.own_code import modules_of
 from sweeps.planning import Plan
 
@@ -59,19 +70,18 @@ def settle_code(
         found = outdated(plan, code, accepted)
         if not found:
             return None
+        said = f"imports: {described(found, plan.complete, read_parts(store))}"
         if answer == "accept":
             accept(store, set().union(*found.values()))
-            return f"imports: {_described(plan, found)}; accepted, they stand together"
+            return f"{said}; accepted, they stand together"
         if answer == "rerun":
             trials = _with_guided(found, plan.grid.trials)
             keys = [key for trial in sorted(trials) for key in results_of(store, trial)]
             folder = set_aside(store, keys) if keys else "nothing"
-            return (
-                f"imports: {_described(plan, found)}; {len(trials)} trials are trained again, what "
-                f"they had is in {folder}"
-            )
+            again = "1 trial is" if len(trials) == 1 else f"{len(trials)} trials are"
+            return f"{said}; {again} trained again, the results so far are in {folder}"
     raise InputError(
-        f"imports: {_described(plan, found)}; --accept-code lets the versions stand together, "
+        f"{said}; --accept-code lets the versions stand together, "
         "--rerun-code trains these trials again"
     )
 
@@ -81,20 +91,69 @@ def _with_guided(outdated_ids: Collection[str], trials: Mapping[str, TrialConfig
     return {t for t, c in trials.items() if t in outdated_ids or c.baseline in outdated_ids}
 
 
-def _described(plan: Plan, found: Mapping[str, set[Change]]) -> str:
-    complete = plan.complete
+def warning(plan: Plan, store: ResultStore) -> str | None:
+    """Say which trials another version of the user's code computed, for those who only look."""
+    with reading(store):
+        found = outdated(plan, on_disk(plan.spec.imports), read_accepted(store))
+        said = described(found, plan.complete, read_parts(store))
+    return f"imports: {said}; mg-sweep run asks what to do" if found else None
+
+
+def outdated_here(
+    progress: Mapping[str, Progress], accepted: Collection[Change]
+) -> dict[str, set[Change]]:
+    """Return trials of other versions than the files here, as far as these are found.
+
+    No module is imported.
+    """
+    now: dict[str, str | None] = {}
+    found = {}
+    for trial_id, item in progress.items():
+        recorded = {}
+        for module, version in newest(item).items():
+            if module not in now:
+                now[module] = version_here(module)
+            if now[module]:
+                recorded[module] = version
+        here = {module: str(now[module]) for module in recorded}
+        if changed := changes(recorded, here, accepted):
+            found[trial_id] = changed
+    return found
+
+
+def described(
+    found: Mapping[str, set[Change]],
+    complete: Collection[str],
+    noted: Mapping[str, Mapping[str, str]],
+) -> str:
+    """Say which modules changed, in which of their files, and what older versions computed.
+
+    Args:
+        found: trials of other versions.
+        complete: ids of complete trials.
+        noted: files of each version as far as they were noted.
+    """
     trials: Counter[Change] = Counter()
     n_complete: Counter[Change] = Counter()
     for trial_id, changed in found.items():
         trials.update(changed)
         n_complete.update(changed if trial_id in complete else ())
-    parts = [
-        f"module {module!r} has changed since it computed {number} trials ({n_complete[change]} "
-        f"complete): they are of version {_short(old)}, and here is {_short(new)}"
+    return "; ".join(
+        f"module {change[0]!r} has changed{_files(change, noted)} since it computed "
+        f"{number} {'trial' if number == 1 else 'trials'} ({n_complete[change]} complete): of "
+        f"version {_short(change[1])}, and here is {_short(change[2])}"
         for change, number in sorted(trials.items())
-        for module, old, new in [change]
-    ]
-    return "; ".join(parts)
+    )
+
+
+def _files(change: Change, known: Mapping[str, Mapping[str, str]]) -> str:
+    """Say which of the files that a module stands on are others, unless it is its own alone."""
+    module, old, _ = change
+    before, now = known.get(old), parts(module)
+    if not (before and now):
+        return ""
+    changed = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))
+    return f" in {', '.join(changed)}" if changed and changed != [module] else ""
 
 
 def _short(version: str) -> str:

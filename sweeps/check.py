@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import cached_property
+from typing import TYPE_CHECKING, cast
 
-from mg_core.attributions import ATTRIBUTIONS
 from mg_core.columns import AXES, configured
 from mg_core.config import NONE, Runtime, TrialConfig
 from mg_core.data.annotations import check_annotatable
 from mg_core.errors import InputError
-from mg_core.losses import LOSSES
-from mg_core.models.study import STUDY_MODELS
-from mg_core.training.measured import known, shape
+from mg_core.models.library import is_of_library
+from mg_core.sources import on_disk
+from mg_core.training.checks import check_all_labels
+from mg_core.training.measured import keep, shape
+from sweeps.cost import epochs_left, finish_time
 from sweeps.grid import Grid, expand
 from sweeps.guidances import annotations_of
 from sweeps.machine import Machine
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mg_core.data import Data
     from mg_core.guidance import Batch
     from mg_core.guidance.rehearsal import Rehearsal
+    from mg_core.models import Model
     from mg_core.training.measured import Measured
 
 FEW_IMAGES = 4
@@ -38,28 +41,28 @@ Say = Callable[[str, int, int], None]
 class Place:
     """Trials whose epochs take the same time, see `mg_core.training.measured.shape`."""
 
-    configs: tuple[TrialConfig, ...]
+    trials: Mapping[str, TrialConfig]
 
     @property
     def config(self) -> TrialConfig:
         """One of the trials."""
-        return self.configs[0]
+        return next(iter(self.trials.values()))
 
     @property
     def losses(self) -> tuple[str, ...]:
         """Localization losses of all of them; empty for baselines."""
-        guidances = (c.guidance for c in self.configs)
+        guidances = (c.guidance for c in self.trials.values())
         return tuple(dict.fromkeys(g.loss for g in guidances if g and not g.is_none))
 
     @property
     def n_trials(self) -> int:
         """How many there are."""
-        return len(self.configs)
+        return len(self.trials)
 
     @property
     def n_epochs(self) -> int:
         """Epochs of all of them, epoch 0 not counted."""
-        return sum(config.epochs for config in self.configs)
+        return sum(config.epochs for config in self.trials.values())
 
     @property
     def name(self) -> str:
@@ -72,17 +75,12 @@ class Place:
             if (
                 is_own
                 and value not in (axis.usual, NONE)
-                and all(configured(c, axis) == value for c in self.configs)
+                and all(configured(c, axis) == value for c in self.trials.values())
             ):
                 shared.append(axis.brief.format(value))
         place = f"{g.attribution}@{g.layer}" if g else "baseline"
         place = "unguided" if g and g.is_none else place
         return " ".join([self.config.model, place, *shared])
-
-    def longest(self, measured: Measured) -> float:
-        """Return the expected time of the longest of them."""
-        seconds = max(config.epochs for config in self.configs) * measured.epoch_seconds
-        return seconds + (measured.validation_seconds if self.config.guidance else 0.0)
 
 
 @dataclass
@@ -91,51 +89,86 @@ class Check:
 
     Attributes:
         spec: the sweep.
-        places: its trials, by what they take.
+        grid: its trials.
+        machine: CPUs, GPUs and memory of this machine.
+        host: node of a cluster that it was found out on; empty for this machine.
+        nodes: what the nodes of that cluster have that are large enough for a trial.
+        left: epochs to run of each trial that counts, by id; by default all epochs of all.
+        data_bytes: size of the decoded data.
+        has_idle_gpu: whether PyTorch sees a GPU here that the sweep does not ask for.
+        problems_of: by place and loss that was rehearsed, why it cannot guide; empty if it can.
+        layers: guidance layers that were found in networks of libraries: module by name, by model.
         rehearsals: what one batch showed, by place.
         measured: what a trial takes, by place; places that failed are missing.
-        data_bytes: size of the decoded data.
-        machine: CPUs, GPUs and memory of this machine.
-        has_idle_gpu: whether PyTorch sees a GPU here that the sweep does not ask for.
     """
 
     spec: SweepSpec
-    places: list[Place]
+    grid: Grid
     machine: Machine
+    host: str = ""
+    nodes: tuple[Machine, ...] = ()
+    left: Mapping[str, int] | None = None
     data_bytes: int = 0
     has_idle_gpu: bool = False
+    problems_of: dict[int, Mapping[str, str]] = field(default_factory=dict)
+    layers: dict[str, dict[str, str]] = field(default_factory=dict)
     rehearsals: dict[int, Rehearsal] = field(default_factory=dict)
     measured: dict[int, Measured] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> list[Place]:
+        """The trials, by what they take."""
+        return places_of(self.grid)
+
+    def working(self, number: int) -> TrialConfig:
+        """Return a trial of a place whose loss can guide, as far as that is known."""
+        problems = self.problems_of.get(number, {})
+        configs = self.places[number].trials.values()
+        can = (c for c in configs if c.guidance is None or not problems.get(c.guidance.loss))
+        return next(can, self.places[number].config)
+
+    def is_hopeless(self, number: int) -> bool:
+        """Say whether no loss of a place can guide."""
+        problems = self.problems_of.get(number, {})
+        losses = self.places[number].losses
+        return bool(losses) and all(problems.get(loss) for loss in losses)
 
     @property
     def problems(self) -> list[str]:
         """One sentence on each combination that cannot work."""
         return [
-            f"{self.places[number].name}, {loss}: {problem}"
-            for number, rehearsal in self.rehearsals.items()
-            for loss, problem in rehearsal.problems.items()
+            f"{place.name}, {loss}: {problem}"
+            for number, place in enumerate(self.places)
+            for loss in place.losses
+            if (problem := self.problems_of.get(number, {}).get(loss))
         ]
+
+    @cached_property
+    def seconds(self) -> dict[str, float]:
+        """Expected time of each trial that counts, by id."""
+        found: dict[str, float] = {}
+        for number, measured in self.measured.items():
+            for trial_id, config in self.places[number].trials.items():
+                left = (
+                    self.left.get(trial_id, 0)
+                    if self.left is not None
+                    else epochs_left(config, None)
+                )
+                n_trained = min(left, config.epochs)
+                if left:  # Epoch 0 of those that have one is validated alone.
+                    found[trial_id] = n_trained * measured.epoch_seconds
+                    found[trial_id] += (left - n_trained) * measured.validation_seconds
+        return found
 
     @property
     def trial_seconds(self) -> float:
-        """Expected time of all trials, one after another."""
-        total = 0.0
-        for number, found in self.measured.items():
-            place = self.places[number]
-            total += place.n_epochs * found.epoch_seconds
-            if place.config.kind == "guided":
-                total += place.n_trials * found.validation_seconds
-        return total
+        """Expected time of the trials, one after another."""
+        return sum(self.seconds.values())
 
     @property
     def sweep_seconds(self) -> float:
         """Expected time of the sweep here, where guided trials wait for their baselines."""
-        longest = dict.fromkeys(("baseline", "guided"), 0.0)
-        for number, found in self.measured.items():
-            place = self.places[number]
-            kind = place.config.kind
-            longest[kind] = max(longest[kind], place.longest(found))
-        return max(self.trial_seconds / self.at_a_time, sum(longest.values()))
+        return finish_time(self.grid.trials, self.seconds, self.at_a_time)
 
     @property
     def memory_bytes(self) -> int:
@@ -160,8 +193,12 @@ class Check:
 
     @property
     def at_a_time(self) -> int:
-        """How many trials run at a time on this machine, with the sweep's resources."""
-        return self.machine.room(self.spec.resources, self.spec.max_concurrent)
+        """How many trials run at a time, with the sweep's resources."""
+        machines = self.nodes or (self.machine,)
+        # What `resources: auto` would reserve is known once the trials are measured.
+        wanted = self.resources if self.spec.resources.auto else self.spec.resources
+        room = sum(machine.room(wanted) for machine in machines)
+        return min(room, self.spec.max_concurrent or room)
 
     @property
     def fitting(self) -> int:
@@ -176,10 +213,10 @@ class Check:
 
 def places_of(grid: Grid) -> list[Place]:
     """Put the trials of a grid together that take the same time, baselines first."""
-    groups: dict[str, list[TrialConfig]] = {}
-    for config in grid.trials.values():
-        groups.setdefault(shape(config).canonical, []).append(config)
-    return [Place(tuple(members)) for members in groups.values()]
+    groups: dict[str, dict[str, TrialConfig]] = {}
+    for trial_id, config in grid.trials.items():
+        groups.setdefault(shape(config).canonical, {})[trial_id] = config
+    return [Place(members) for members in groups.values()]
 
 
 def check(spec: SweepSpec, exact: bool = False, say: Say | None = None) -> Check:
@@ -200,131 +237,42 @@ def check(spec: SweepSpec, exact: bool = False, say: Say | None = None) -> Check
     from mg_core.training.measurement import measure_apart
 
     say = say or (lambda what, done, total: None)
-    grid, runtime = expand(spec), _runtime(spec)
-    found = Check(spec, places_of(grid), _machine(runtime))
+    grid, runtime = expand(spec), runtime_of(spec)
+    found = Check(spec, grid, machine_of(runtime))
     is_on_cpu = spec.device == "auto" and runtime.device == "cpu"
     found.has_idle_gpu = is_on_cpu and torch.cuda.is_available()
     data = _decoded(spec, grid, runtime)
     found.data_bytes = (
         sum(len(data.split(name)) for name in ("train", "val")) * 3 * (spec.data.image_size**2)
     )
-    rehearsals = _rehearsals(found.places, data, runtime, exact)
+    rehearsals = _rehearsals(found, data, runtime, exact)
     for done, (number, rehearsal) in enumerate(rehearsals, start=1):
+        place = found.places[number]
         found.rehearsals[number] = rehearsal
+        found.problems_of[number] = {
+            loss: rehearsal.problems.get(loss, "") for loss in place.losses
+        }
+        keep(place.config, runtime, data.fingerprint, problems=found.problems_of[number])
         say("rehearsing", done, sum(bool(place.losses) for place in found.places))
-    for number, place in enumerate(found.places):
-        is_working = number not in found.rehearsals or (
-            len(found.rehearsals[number].problems) < len(place.losses)
-        )
-        if is_working:
-            found.measured[number] = measure_apart(place.config, runtime)
+    for number in range(len(found.places)):
+        if not found.is_hopeless(number):
+            found.measured[number] = measure_apart(found.working(number), runtime)
         say("measuring", number + 1, len(found.places))
     return found
 
 
-def _runtime(spec: SweepSpec) -> Runtime:
-    """Return where trials are measured: where `resources: auto` is asked for, on a GPU if any."""
-    runtime = spec.runtime()
+def runtime_of(spec: SweepSpec) -> Runtime:
+    """Return where trials are measured: where `resources: auto` is asked for, on a GPU if any.
+
+    The modules under `imports` must be imported.
+    """
+    runtime = spec.runtime().model_copy(update={"code": on_disk(spec.imports)})
     return runtime.model_copy(update={"device": spec.device}) if spec.resources.auto else runtime
 
 
-def _machine(runtime: Runtime) -> Machine:
+def machine_of(runtime: Runtime) -> Machine:
+    """Return this machine, with its GPUs where trials use them."""
     return Machine.this(has_gpus=runtime.device != "cpu")
-
-
-def recalled(spec: SweepSpec, grid: Grid) -> Check | None:
-    """Return what is known of a sweep on this machine; none if some trials were not measured.
-
-    No batch is rehearsed, and PyTorch is not imported.
-    """
-    runtime = _runtime(spec)
-    found = Check(spec, places_of(grid), _machine(runtime))
-    for number, place in enumerate(found.places):
-        measured = known(place.config, runtime)
-        if measured is None:
-            return None
-        found.measured[number] = measured
-    return found
-
-
-def with_measured_resources(spec: SweepSpec, grid: Grid, say: Say | None = None) -> SweepSpec:
-    """Return a sweep whose trials reserve what was measured, if it asks for `resources: auto`.
-
-    Raises:
-        InputError: a trial cannot be measured.
-    """
-    if not spec.resources.auto:
-        return spec
-    from mg_core.training.measurement import measure_apart
-
-    runtime = _runtime(spec)
-    found = Check(spec, places_of(grid), _machine(runtime))
-    for number, place in enumerate(found.places):
-        measured = known(place.config, runtime) or measure_apart(place.config, runtime)
-        found.measured[number] = measured
-        if say is not None:
-            say("measuring", number + 1, len(found.places))
-    return spec.model_copy(update={"resources": found.resources})
-
-
-def refuse_hopeless(trials: Iterable[TrialConfig]) -> None:
-    """Refuse trials with variants from outside that cannot be guided.
-
-    The variants of this package are tested. All others are rehearsed on noise, which takes neither
-    data nor pretrained weights.
-
-    Raises:
-        InputError: names the first combination that cannot work, and why.
-    """
-    combinations: dict[tuple[str, int], dict[tuple[str, str], set[str]]] = {}
-    evaluated: dict[tuple[str, int], set[tuple[str, str]]] = {}
-    for config in trials:
-        g = config.guidance
-        if g and not g.is_none and not is_tested(config.model, g.attribution, g.loss):
-            network = (config.model, config.data.image_size)
-            pairs = combinations.setdefault(network, {})
-            pairs.setdefault((g.attribution, g.layer), set()).add(g.loss)
-            own = evaluated.setdefault(network, set())
-            own |= {(pair.attribution, pair.layer) for pair in config.evaluate}
-    problems = []
-    for (model, size), pairs in combinations.items():
-        others = sorted(evaluated[model, size] - pairs.keys())
-        problems += _problems_of(model, size, pairs, others)
-    if problems:
-        more = f" (and {len(problems) - 1} more; mg-sweep check lists all)"
-        raise InputError(
-            f"grid: {problems[0]}{more if len(problems) > 1 else ''}; leave it out of the grid"
-        )
-
-
-def _problems_of(
-    model: str,
-    size: int,
-    pairs: Mapping[tuple[str, str], Iterable[str]],
-    evaluated: Sequence[tuple[str, str]],
-) -> list[str]:
-    """Try a model on noise: each guided pair with its losses, and the pairs that are evaluated."""
-    from mg_core.guidance import check_guidance
-    from mg_core.guidance.rehearsal import noise_batch, rehearse
-    from mg_core.models import build_model
-
-    network = build_model(model, num_classes=4, image_size=size)
-    batch = noise_batch(network, size, num_classes=4)
-    problems = []
-    for pair, losses in pairs.items():
-        found = rehearse(network, batch, *pair, sorted(losses)).problems
-        problems += [f"{model} {'@'.join(pair)}, {loss}: {p}" for loss, p in found.items()]
-    try:
-        check_guidance(network, [], evaluated, size)
-    except InputError as error:
-        problems.append(f"{model}, evaluated at {error}")
-    return problems
-
-
-def is_tested(model: str, attribution: str, loss: str) -> bool:
-    """Say whether model, attribution and loss are this package's own."""
-    homes = (ATTRIBUTIONS.home(attribution), LOSSES.home(loss))
-    return model in STUDY_MODELS and all(home.startswith("mg_core.") for home in homes)
 
 
 def _decoded(spec: SweepSpec, grid: Grid, runtime: Runtime) -> Data:
@@ -336,19 +284,20 @@ def _decoded(spec: SweepSpec, grid: Grid, runtime: Runtime) -> Data:
         data = open_data(config.data, runtime.data_root, runtime.cache, progress)
         data.prepare()
     check_annotatable(data.split("train"), annotations_of(grid.trials.values()))
+    check_all_labels(data, grid.trials.values())
     return data
 
 
 def _rehearsals(
-    places: Sequence[Place], data: Data, runtime: Runtime, exact: bool
+    found: Check, data: Data, runtime: Runtime, exact: bool
 ) -> Iterator[tuple[int, Rehearsal]]:
-    """Yield what one batch of real images shows of each guided place."""
+    """Yield what one batch of real images shows of each guided place; note guidance layers."""
     from mg_core.guidance.rehearsal import rehearse
     from mg_core.training import checkpoint
     from mg_core.training.trial import prepare_process
 
     device = prepare_process(runtime)
-    guided = {number: place for number, place in enumerate(places) if place.losses}
+    guided = {number: place for number, place in enumerate(found.places) if place.losses}
     for model in dict.fromkeys(place.config.model for place in guided.values()):
         network = None
         for number, place in guided.items():
@@ -357,10 +306,11 @@ def _rehearsals(
                 continue
             if network is None:  # One at a time: they may be large.
                 network = checkpoint.initial_model(config, len(data.classes)).to(device)
+                if is_of_library(model):
+                    found.layers[model] = dict(cast("Model", network).guidance_layers)
             batch = _few(config, data, network, device)
             settings = (g.attribution, g.layer, place.losses, config.precision, exact)
-            found = rehearse(network, batch, *settings, config.classification_loss)
-            yield number, found
+            yield number, rehearse(network, batch, *settings, config.classification_loss)
 
 
 def _few(config: TrialConfig, data: Data, network: nn.Module, device: torch.device) -> Batch:

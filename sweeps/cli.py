@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mg_core.cli import new_app, run
+from mg_core.cli import INTERRUPTED, new_app, run
 from mg_core.errors import InputError
 
 if TYPE_CHECKING:
@@ -48,13 +48,19 @@ NumGpus = Annotated[int | None, typer.Option(min=0, help="Logical GPUs of a Ray 
 @app.command()
 def validate(file: FileOrStore, settings: Settings = None, store: StoreOption = None) -> None:
     """Check a sweep file and the names in it, without touching data or store."""
+    from sweeps.display import counted
     from sweeps.grid import expand
+    from sweeps.layers import check_layers
+    from sweeps.origins import without_effect
     from sweeps.spec import load_spec
 
-    grid = expand(load_spec(file, settings or (), store))
-    typer.echo(
-        f"{file}: valid; {len(grid.baselines)} baseline and {len(grid.guided)} guided trials"
-    )
+    spec = load_spec(file, settings or (), store)
+    grid = expand(spec)
+    check_layers(grid)
+    for sentence in without_effect(spec):
+        typer.echo(sentence)
+    guided = counted(len(grid.guided), "guided trial", "guided trials")
+    typer.echo(f"{file}: valid; {len(grid.baselines)} baseline and {guided}")
 
 
 @app.command()
@@ -79,9 +85,15 @@ def run_check(
         str | None,
         typer.Option(metavar="MODULE", help="Check the variants that a module registers instead."),
     ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="Ray cluster on a node of which to check; default: this machine."),
+    ] = None,
 ) -> None:
     """Try every combination on one batch, and measure how long, how large and how many at a time.
 
+    That is done on this machine, or in a Ray task on a node of the cluster that `--address` or
+    RAY_ADDRESS names.
     Data are decoded and nothing is trained. Exit code 0: all can work; 1: some cannot.
     """
     if contracts is not None:
@@ -92,14 +104,28 @@ def run_check(
         raise typer.Exit(1 if problems else 0)
     if file is None:
         raise InputError("name a sweep file, or a module with --contracts")
+    import os
+    import sys
+
     from mg_core import terminal
-    from mg_core.progress import progress_bars
-    from sweeps.check import check
     from sweeps.check_view import check_view
     from sweeps.spec import load_spec
 
-    with progress_bars() as progress:
-        found = check(load_spec(file, settings or (), store), exact, progress)
+    spec = load_spec(file, settings or (), store)
+    try:
+        if address or os.environ.get("RAY_ADDRESS"):
+            from sweeps.check_on_cluster import check_there
+
+            found = check_there(spec, exact, address)
+        else:
+            from mg_core.progress import progress_bars
+            from sweeps.check import check
+
+            with progress_bars() as progress:
+                found = check(spec, exact, progress)
+    except KeyboardInterrupt:
+        print("interrupted; nothing was trained, and the next check begins anew", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     terminal.console().print(check_view(found))
     raise typer.Exit(1 if found.problems else 0)
 
@@ -324,27 +350,46 @@ def _store(file: str, override: str | None) -> ResultStore:
 
 
 def _print_plan(plan: Plan) -> None:
+    from mg_core.store import ResultStore
     from mg_core.store.shelf import in_words as shelved_in_words
-    from sweeps.check import recalled
-    from sweeps.check_view import recalled_line
-    from sweeps.display import in_words
+    from sweeps.changed_code import warning
+    from sweeps.display import counted, in_words
+    from sweeps.origins import without_effect
 
     grid = plan.grid
     typer.echo(f"sweep {plan.spec.name}, store {plan.spec.store}")
-    typer.echo(
-        f"{len(grid.trials)} trials: {len(grid.baselines)} baseline and {len(grid.guided)} guided"
-    )
+    trials = counted(len(grid.trials), "trial", "trials")
+    typer.echo(f"{trials}: {len(grid.baselines)} baseline and {len(grid.guided)} guided")
     for axis, values in grid.axes().items():
         shown = ", ".join(f"{value} {n}" for value, n in list(values.items())[:SHOWN_VALUES])
         more = f" … and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
         typer.echo(f"  {axis}: {shown}{more}")
     n_epochs = sum(plan.epochs_left(trial) for trial in plan.todo(retry_failed=False))
-    typer.echo(f"{in_words(plan.counts())} ({n_epochs} epochs to run)")
+    typer.echo(f"{in_words(plan.counts())} ({counted(n_epochs, 'epoch', 'epochs')} to run)")
     if plan.edit.present and not plan.edit.is_none:
         typer.echo(f"with --extend: {plan.edit}")
     if shelved := shelved_in_words(len(plan.edit.shelved - plan.edit.back)):
         typer.echo(shelved)
     for reason, number in grid.dropped.items():
-        typer.echo(f"{number} combinations dropped: {reason}")
-    if known := recalled(plan.spec, grid):
-        typer.echo(recalled_line(known))
+        typer.echo(f"{counted(number, 'combination', 'combinations')} dropped: {reason}")
+    changed = warning(plan, ResultStore(plan.spec.store))
+    for line in [*filter(None, [changed]), *without_effect(plan.spec), *_remembered(plan)]:
+        typer.echo(line)
+
+
+def _remembered(plan: Plan) -> list[str]:
+    """Return what earlier measurements on this machine say of a sweep."""
+    from sweeps.check_view import recalled_lines
+    from sweeps.recall import recalled
+
+    is_open = {"waiting", "running"}
+    left = {
+        trial: plan.epochs_left(trial)
+        for trial in plan.grid.trials
+        if plan.ledger.state(trial) in is_open
+    }
+    try:
+        found = recalled(plan.spec, plan.grid, left)
+    except InputError as error:
+        return [str(error)]
+    return recalled_lines(found) if found else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Hashable, Iterable, Mapping
 
 from mg_core.config import TrialConfig
@@ -61,6 +62,43 @@ def epochs_left(config: TrialConfig, progress: Progress | None) -> int:
     if progress is not None and progress.is_complete:
         return 0
     return config.epochs - (progress.epoch if progress else config.first_epoch - 1)
+
+
+def finish_time(
+    trials: Mapping[str, TrialConfig], seconds: Mapping[str, float], n_workers: int
+) -> float:
+    """Return when the last of some trials ends that run on a number of workers.
+
+    As in a run, baselines start before guided trials, long ones before short ones, and a guided
+    trial when its baseline is complete.
+
+    Args:
+        trials: configurations of all trials of the sweep, by id.
+        seconds: times of those that run, by id.
+        n_workers: how many run at a time.
+    """
+    waiting: dict[str, list[str]] = {}
+    ready: list[tuple[bool, float, str]] = []
+
+    def release(trial_id: str) -> None:
+        is_guided = trials[trial_id].kind == "guided"
+        heapq.heappush(ready, (is_guided, -seconds[trial_id], trial_id))
+
+    for trial_id in seconds:
+        baseline = trials[trial_id].baseline
+        if baseline in seconds:
+            waiting.setdefault(str(baseline), []).append(trial_id)
+        else:
+            release(trial_id)
+    now, running = 0.0, list[tuple[float, str]]()
+    while ready or running:
+        while ready and len(running) < n_workers:
+            _, time, trial_id = heapq.heappop(ready)
+            heapq.heappush(running, (now - time, trial_id))
+        now, ended = heapq.heappop(running)
+        for trial_id in waiting.pop(ended, []):
+            release(trial_id)
+    return now
 
 
 def static_cost(config: TrialConfig) -> float:

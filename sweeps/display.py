@@ -130,7 +130,9 @@ class Display(Listener):
     def summary(self) -> str:
         """Return the number of trials in each state, in one line."""
         counts = Counter(self._states.values())
-        return f"{in_words(counts, is_brief=True)} of {len(self._states)} trials"
+        return (
+            f"{in_words(counts, is_brief=True)} of {counted(len(self._states), 'trial', 'trials')}"
+        )
 
     def _say(self, text: str, style: str) -> None:
         self._console.print(Text(text, style=style), soft_wrap=True)
@@ -213,6 +215,11 @@ def table(
 def in_words(counts: Counter[Any], is_brief: bool = False) -> str:
     """Return the number of trials in each state; a brief text leaves out states without any."""
     return ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s] or not is_brief)
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number with the words for what it counts."""
+    return f"{number} {one if number == 1 else several}"
 
 
 def duration(seconds: float) -> str:

@@ -18,21 +18,26 @@ from mg_core.config import Runtime, TrialConfig
 from mg_core.data.annotations import check_annotatable
 from mg_core.errors import InputError
 from mg_core.paths import with_home
+from mg_core.sources import parts
 from mg_core.store import ResultStore, reading
+from mg_core.store.code import note_parts
 from mg_core.store.files import PATIENCE
 from mg_core.store.garbage import collect_garbage
 from mg_core.store.layout import SPEC, is_own
 from mg_core.store.ledger import FAILURE_KINDS
 from mg_core.store.verification import mend, mend_baseline, missing_weights
+from mg_core.training.checks import check_all_labels
 from mg_core.training.own_code import check_imported
 from sweeps.changed_code import ANSWERS, Answer, settle_code
-from sweeps.check import refuse_hopeless, with_measured_resources
-from sweeps.display import Display
+from sweeps.check_view import automatic_line
+from sweeps.display import Display, counted
 from sweeps.grid import Grid, expand
 from sweeps.guidances import annotations_of
+from sweeps.hopeless import refuse_hopeless
 from sweeps.lock import StoreLock
 from sweeps.origins import check_starts, origins_in_words, with_origins
 from sweeps.planning import Plan, admit, check_admission, look
+from sweeps.recall import measured_for_resources
 from sweeps.runner import FailFast, Listeners, Queue, RunTrials, run_inline
 from sweeps.spec import SweepSpec
 from sweeps.tracking import check_tracking, tracked
@@ -69,7 +74,7 @@ def drive(
     code = check_imported(spec.imports)
     grid = expand(spec)  # All errors of the sweep come before any write.
     is_elsewhere = runner == "ray" and bool(address or os.environ.get("RAY_ADDRESS"))
-    spec = _fitted(spec, grid, is_elsewhere)
+    spec = _fitted(spec, grid, is_elsewhere, console)
     runtime = spec.runtime(run).model_copy(update={"code": code})
     store = ResultStore(runtime.store)
     refuse_others_folder(store, into)
@@ -87,16 +92,17 @@ def drive(
         todo = plan.todo(retry_failed, only)
         console.print(f"store {spec.store}: {_opening(plan, len(todo))}", soft_wrap=True)
         if todo:
-            for sentence in origins_in_words(todo):
-                console.print(sentence, soft_wrap=True)
             refuse_hopeless(todo.values())
             if not is_elsewhere:  # The nodes of a cluster have their own copies.
                 prepare_data(plan, todo)
                 check_starts(spec, todo)
+            for sentence in origins_in_words(spec, todo):
+                console.print(sentence, soft_wrap=True)
             with _ready(spec, runner, address, num_gpus) as run_trials:
                 if is_elsewhere:
                     prepare_nodes(spec, todo, runtime, console)
                 admit(plan, store)
+                note_parts(store, {version: parts(module) for module, version in code.items()})
                 if note := idle_gpus(spec, _visible_gpus(spec, runner)):
                     console.print(note, style="yellow", soft_wrap=True)
                 runtime = runtime.model_copy(update={"lengths": plan.edit.lengths})
@@ -110,17 +116,21 @@ def drive(
         return look(spec, grid, PATIENCE)
 
 
-def _fitted(spec: SweepSpec, grid: Grid, is_elsewhere: bool) -> SweepSpec:
+def _fitted(spec: SweepSpec, grid: Grid, is_elsewhere: bool, console: Console) -> SweepSpec:
     """Return a sweep whose trials reserve what was measured here, if it asks for that."""
     from mg_core.progress import progress_bars
 
-    if spec.resources.auto and is_elsewhere:
+    if not spec.resources.auto:
+        return spec
+    if is_elsewhere:
         raise InputError(
             "resources: auto measures this machine, and the trials run on a cluster that was "
             "started elsewhere; run mg-sweep check on one of its nodes and write its line"
         )
     with progress_bars() as progress:
-        return with_measured_resources(spec, grid, progress)
+        found = measured_for_resources(spec, grid, progress)
+    console.print(automatic_line(found), soft_wrap=True)
+    return spec.model_copy(update={"resources": found.resources})
 
 
 def _mended(
@@ -192,6 +202,7 @@ def prepare_data(plan: Plan, todo: dict[str, TrialConfig]) -> None:
         for config in {trial.data.key: trial.data for trial in todo.values()}.values():
             data = open_data(config, spec.data.root, spec.data.cache, progress)
             data.prepare()
+            check_all_labels(data, todo.values())
             said += check_annotatable(data.split("train"), annotations_of(todo.values()))
     for sentence in said:
         terminal.console().print(sentence, style="yellow", soft_wrap=True)
@@ -210,7 +221,7 @@ def prepare_nodes(
 
     nodes = nodes_for(spec.resources)
     configs = {config.data.key: config.data for config in todo.values()}
-    console.print(f"reading the data on {len(nodes)} nodes")
+    console.print(f"reading the data on {counted(len(nodes), 'node', 'nodes')}")
     for sentence in prepare_on_nodes(
         nodes, list(configs.values()), runtime, annotations_of(todo.values())
     ):
@@ -287,7 +298,7 @@ def _run(
 
 def _opening(plan: Plan, n_todo: int) -> str:
     counts = plan.counts()
-    parts = [f"{len(plan.grid.trials)} trials", f"{counts['complete']} complete"]
+    parts = [counted(len(plan.grid.trials), "trial", "trials"), f"{counts['complete']} complete"]
     if counts["failed"]:
         parts.append(
             f"{counts['failed']} failed (see mg-sweep status; mg-sweep retry starts them again)"

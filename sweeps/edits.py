@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from mg_core.config import TrialConfig
 from mg_core.errors import DamagedError, InputError, StorageError
 from mg_core.store import ResultStore
-from mg_core.store.history import goes_on, is_longer, lineage
+from mg_core.store.history import goes_on, is_longer, kinship, lineage
 from mg_core.store.progress import Progress
 from mg_core.store.shelf import read_shelf
 from sweeps.grid import Grid
@@ -26,6 +26,9 @@ class Edit:
         leaving: ids of trials that the sweep does not have any more and that are not shelved yet.
         begun: progress with which an added trial can begin, of a trial of other length.
         lengths: numbers of epochs of trials outside the sweep that are alike otherwise.
+        continued: ids of trials outside the sweep whose epochs longer trials begin with.
+        n_of_length: added trials of which one of another length is there, whose epochs are others
+            since the schedule depends on the length.
         n_without_state: added trials of which a shorter one is there, without a state to go on.
         cut: ids of added trials of which a longer one is there, and none to begin with.
     """
@@ -37,6 +40,8 @@ class Edit:
     leaving: frozenset[str] = frozenset()
     begun: Mapping[str, Progress] = field(default_factory=dict)
     lengths: tuple[int, ...] = ()
+    continued: frozenset[str] = frozenset()
+    n_of_length: int = 0
     n_without_state: int = 0
     cut: frozenset[str] = frozenset()
 
@@ -57,13 +62,17 @@ class Edit:
         return (self.shelved - self.back) | self.leaving
 
     def __str__(self) -> str:
-        anew = len(self.added) - len(self.begun) - self.n_without_state
+        anew = len(self.added) - len(self.begun) - self.n_without_state - self.n_of_length
         parts = {
             "trials that go on with more epochs": len(self.begun),
             "longer trials from the start, as the shorter ones kept no state": self.n_without_state,
+            "trials of another length from the start, as the course of their learning rate depends "
+            "on the number of epochs": self.n_of_length,
             "new trials": anew,
             "trials back from the shelf": len(self.back),
-            "trials that are shelved (kept, but in no front or table)": len(self.leaving),
+            "trials that are shelved (kept, but in no front or table)": len(
+                self.leaving - self.continued
+            ),
         }
         return ", ".join(f"{what}: {number}" for what, number in parts.items() if number)
 
@@ -98,18 +107,22 @@ def _with_histories(store: ResultStore, grid: Grid, edit: Edit) -> Edit:
     for trial_id, config in others.items():
         if key := lineage(config):
             by_lineage.setdefault(key, []).append(trial_id)
+    relatives = {kinship(config) for config in others.values() if lineage(config) is None}
     progress = store.progress()
     begun: dict[str, Progress] = {}
     lengths: set[int] = set()
-    without_state, cut = set(), set()
+    without_state, cut, continued, of_length = set(), set(), set(), set()
     for trial_id, config in grid.trials.items():
         twins = by_lineage.get(lineage(config) or "", [])
         lengths |= {others[twin].epochs for twin in twins}
+        if lineage(config) is None and kinship(config) in relatives:
+            of_length.add(trial_id)
         if trial_id in progress or not twins:
             continue
         known = [progress[twin] for twin in twins if twin in progress]
         if fitting := [item for item in known if goes_on(config, item)]:
             begun[trial_id] = max(fitting, key=lambda item: item.epoch)
+            continued.add(begun[trial_id].trial_id)
         elif any(is_longer(config, item) for item in known):
             cut.add(trial_id)
         elif known:
@@ -118,6 +131,8 @@ def _with_histories(store: ResultStore, grid: Grid, edit: Edit) -> Edit:
         edit,
         begun=begun,
         lengths=tuple(sorted(lengths)),
+        continued=frozenset(continued),
+        n_of_length=len(of_length & edit.added),
         n_without_state=len(without_state & edit.added),
         cut=frozenset(cut & edit.added),
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from mg_core.attributions import ATTRIBUTIONS, INPUT
 from mg_core.columns import AXES, configured
@@ -87,6 +87,7 @@ def expand(spec: SweepSpec) -> Grid:
     import_variants(spec.imports)
     _misfit.cache_clear()  # The user may have changed own variants since the last call.
     _check_size(spec)
+    _check_layers(spec)
     check_names(spec)
     spec = with_origins(spec)
     options = spec.data.model_dump(exclude={"root", "cache"})
@@ -103,7 +104,8 @@ def expand(spec: SweepSpec) -> Grid:
             (f"{number}.{n}", s) for n, s in enumerate(combinations(settings(spec.guided, block)))
         ]
         places = product(block.model, block.seed or spec.seed, guidances(block))
-        for model, seed, guidance in places:
+        for model, seed, named in places:
+            guidance = _at_module(spec, model, named)
             reason = _misfit(model, guidance.attribution, guidance.layer)
             if reason and not guidance.is_none:
                 grid.dropped[reason] += 1
@@ -196,6 +198,26 @@ def _check_weights(spec: SweepSpec, models: list[str]) -> None:
             )
 
 
+AtLayer = TypeVar("AtLayer", GuidanceConfig, EvaluationPair)
+
+
+def _at_module(spec: SweepSpec, model: str, place: AtLayer) -> AtLayer:
+    """Return a place at the module that `layers` names for its layer, if it names one."""
+    module = spec.layers.get(model, {}).get(place.layer)
+    return place.model_copy(update={"layer": module}) if module else place
+
+
+def _check_layers(spec: SweepSpec) -> None:
+    models = {model for block in spec.grid for model in block.model}
+    _check(spec.layers, sorted(models), "layers: the grid has no model")
+    for model in spec.layers:
+        if not is_of_library(model):
+            raise InputError(
+                f"layers: model {model!r} names its guidance layers itself; only those of a "
+                "library's network can be others"
+            )
+
+
 @cache
 def _misfit(model: str, attribution: str, layer: str) -> str | None:
     try:
@@ -248,13 +270,13 @@ class Baseline:
 
     def __init__(self, spec: SweepSpec, config: TrialConfig) -> None:
         self.config, self.trial_id = config, config.trial_id
-        self._evaluate = spec.evaluate
-        self._guided = {
-            (attribution, layer)
+        self._evaluate = [_at_module(spec, config.model, pair) for pair in spec.evaluate]
+        self._guided = [
+            _at_module(spec, config.model, EvaluationPair(attribution=attribution, layer=layer))
             for block in spec.grid
             if config.model in block.model
             for attribution, layer in product(block.attribution, block.layer)
-        }
+        ]
         self._pairs: dict[tuple[str, str], tuple[EvaluationPair, ...]] = {}
         self._hashed: dict[tuple[str, str, str], tuple[str, str]] = {}
 
@@ -286,8 +308,8 @@ class Baseline:
 
     def _pairs_at(self, guidance: GuidanceConfig) -> tuple[EvaluationPair, ...]:
         # What is guided nowhere is judged wherever something is.
-        places = self._guided if guidance.is_none else {(guidance.attribution, guidance.layer)}
-        own = [EvaluationPair(attribution=method, layer=layer) for method, layer in places]
+        at = EvaluationPair(attribution=guidance.attribution, layer=guidance.layer)
+        own = self._guided if guidance.is_none else [at]
         pairs = {
             str(pair): pair
             for pair in [*own, *self._evaluate]
@@ -322,6 +344,7 @@ def _check_recipes(
 
 def _check_evaluate(spec: SweepSpec, models: list[str]) -> None:
     for number, pair in enumerate(spec.evaluate):
-        reasons = [_misfit(model, pair.attribution, pair.layer) for model in models]
+        places = [(model, _at_module(spec, model, pair)) for model in models]
+        reasons = [_misfit(model, at.attribution, at.layer) for model, at in places]
         if all(reasons):
             raise InputError(f"evaluate.{number}: {reasons[0]}")

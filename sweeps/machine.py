@@ -53,9 +53,9 @@ class Machine:
             return ResourceSpec(cpu=threads, gpu=int(1000 / n) / 1000)
         return ResourceSpec(cpu=threads, memory_gb=round(memory / 1e9 / SPARE + 0.05, 1))
 
-    def room(self, wanted: ResourceSpec, most: int | None) -> int:
+    def room(self, wanted: ResourceSpec) -> int:
         """Return how many trials with these resources run at a time."""
         counts = [self.cpus / wanted.cpu]
         counts += [len(self.gpus) / wanted.gpu] if wanted.gpu and self.gpus else []
         counts += [self.memory / 1e9 / wanted.memory_gb] if wanted.memory_gb else []
-        return max(1, min(int(min(counts)), most or 10**9))
+        return max(1, int(min(counts)))

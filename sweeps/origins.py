@@ -10,11 +10,13 @@ from itertools import product
 from mg_core.config import DataConfig, TrialConfig
 from mg_core.data import data_config
 from mg_core.errors import InputError
+from mg_core.losses.classification import judge
 from mg_core.registry import import_variants
 from mg_core.store import ResultStore, reading
 from mg_core.store.progress import Progress
 from sweeps.pinning import DIGEST, TRIAL, is_store
-from sweeps.spec import SweepSpec
+from sweeps.spec import BaselineSpec, SweepSpec
+from sweeps.stages import KEYS
 
 KEY = "baseline.from"
 
@@ -88,9 +90,27 @@ def check_origins(spec: SweepSpec, starts: Collection[Start]) -> None:
         )
 
 
-def origins_in_words(todo: Mapping[str, TrialConfig]) -> list[str]:
-    """Say of each baseline that is trained already which file it is."""
-    return [f"{c.label} is {c.origin}, judged once" for c in todo.values() if c.origin]
+def origins_in_words(spec: SweepSpec, todo: Mapping[str, TrialConfig]) -> list[str]:
+    """Say of each baseline that is trained already which file it is, and which keys do nothing."""
+    found = [f"{c.label} is {c.origin}, judged once" for c in todo.values() if c.origin]
+    return [*found, *without_effect(spec)]
+
+
+def without_effect(spec: SweepSpec) -> list[str]:
+    """Say which settings of training do nothing, since every baseline is trained already."""
+    if not all(origin_of(spec, *start) for start in _starts(spec)):
+        return []
+    # Whether a key was written is not known: a stored sweep has all of them.
+    usual = BaselineSpec.model_fields
+    set_keys = [
+        f"baseline.{key}"
+        for key in KEYS
+        if key != "batch_size" and getattr(spec.baseline, key) != usual[key].default
+    ]
+    if not set_keys:
+        return []
+    verb = "has" if len(set_keys) == 1 else "have"
+    return [f"{', '.join(set_keys)} {verb} no effect: {KEY} names networks, which are not trained"]
 
 
 def check_starts(spec: SweepSpec, todo: Mapping[str, TrialConfig]) -> None:
@@ -128,9 +148,9 @@ def _pinned(spec: SweepSpec, origin: str, model: str, seed: int) -> str | None:
 def _choose(spec: SweepSpec, origin: str, model: str, seed: int) -> str:
     """Return the file of a store's checkpoint, with its checksum.
 
-    That of a named trial is the kept epoch with the best validation F1. Without a name it is the
-    baseline with the best validation F1 of those that have this data, model and seed, and of equal
-    ones the one that trained for fewer epochs.
+    That of a named trial is the kept epoch with the best validation F1, or accuracy where it was
+    trained for one label in each image. Without a name it is the best baseline of those that have
+    this data, model and seed, and of equal ones the one that trained for fewer epochs.
 
     Raises:
         InputError: the store has no such trial, or it has kept no weights.
@@ -203,12 +223,16 @@ def _baselines(
 def _file(
     store: ResultStore, progress: dict[str, Progress], configs: dict[str, TrialConfig]
 ) -> str:
-    rows = store.rows(["trial_id", "epoch", "val_f1"], progress).to_pylist()
+    rows = store.rows(["trial_id", "epoch", "val_f1", "val_accuracy"], progress).to_pylist()
     kept = [row for row in rows if row["epoch"] in progress[row["trial_id"]].checkpoints]
+    judges = {f"val_{judge(config.classification_loss)}" for config in configs.values()}
+    metric = judges.pop() if len(judges) == 1 else "val_f1"
+    if any(row[metric] is None for row in kept):
+        metric = "val_f1"
 
     def order(row: dict[str, object]) -> tuple[float, int, int, str]:
-        f1, trial = row["val_f1"], str(row["trial_id"])
-        score = f1 if isinstance(f1, float) and f1 == f1 else -1.0
+        found, trial = row[metric], str(row["trial_id"])
+        score = found if isinstance(found, float) and found == found else -1.0
         return -score, configs[trial].epochs, int(str(row["epoch"])), trial
 
     best = min(kept, key=order)

@@ -143,9 +143,9 @@ def check_admission(plan: Plan, store: ResultStore, extend: bool) -> None:
         hint = "name another store with --store"
     elif edit.cut:
         hint = (
-            f"{len(edit.cut)} trials have trained for more epochs than that, and no shorter trial "
-            "can be cut from them, since weights are kept only where no later epoch dominates "
-            "them; name another store with --store"
+            f"{len(edit.cut)} of the trials have trained for more epochs than that, and no shorter "
+            "trial can be cut from them, since weights are kept only where no later epoch "
+            "dominates them; name another store with --store"
         )
     elif changes and not (edit.is_none or extend):
         hint = f"--extend takes the change: {edit}"

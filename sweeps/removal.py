@@ -10,6 +10,7 @@ from mg_core.errors import InputError
 from mg_core.store import ResultStore, layout, reading
 from mg_core.store.shelf import read_shelf
 from mg_core.store.written import Written
+from sweeps.display import counted
 from sweeps.lock import refuse_driven
 
 
@@ -90,7 +91,8 @@ def _of_store(store: ResultStore) -> Removal:
     n_foreign = len(present) - len(own)
     stays = f"; other files in its folder stay: {n_foreign}" if n_foreign else ""
     n_trials = sum(key.startswith(f"{layout.TRIALS}/") for key in own)
-    text = f"store {store.uri}: {n_trials} trials and all their results, {len(own)} files{stays}"
+    trials = counted(n_trials, "trial", "trials")
+    text = f"store {store.uri}: {trials} with all results, {len(own)} files{stays}"
     return Removal(store, text, (), own, list(layout.FOLDERS), is_whole=True)
 
 
@@ -104,7 +106,8 @@ def _of_shelf(store: ResultStore) -> Removal:
         for key in store.files.keys(folder)
         if layout.is_own(key) and layout.trial_of(key) in shelved
     ]
-    text = f"{len(shelved)} trials that left the sweep, and their results, {len(keys)} files"
+    trials = counted(len(shelved), "trial that left", "trials that left")
+    text = f"{trials} the sweep, with all results, {len(keys)} files"
     folders = [layout.prefix(folder, t) for folder in layout.RESULTS for t in sorted(shelved)]
     return Removal(store, text, (), [*keys, layout.SHELF], folders, is_shelf=True)
 
@@ -123,7 +126,8 @@ def _of_trials(store: ResultStore, names: Sequence[str]) -> Removal:
     ]
     lines = [f"results of {trial} {configs[trial].label}" for trial in sorted(chosen)]
     if children:
-        lines.append(f"and of the {len(children)} guided trials that started from them")
+        guided = counted(len(children), "guided trial", "guided trials")
+        lines.append(f"and of {guided} that started from {'it' if len(chosen) == 1 else 'them'}")
     lines.append(f"{len(keys)} files; the next run trains these trials again")
     folders = [
         layout.prefix(folder, trial) for folder in layout.RESULTS for trial in sorted(deleted)

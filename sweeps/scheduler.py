@@ -265,6 +265,11 @@ def nodes_for(wanted: ResourceSpec) -> list[str]:
     return [node for node, there in _nodes_by_id().items() if lacking(wanted, [there]) is None]
 
 
+def large_enough(wanted: ResourceSpec) -> list[dict[str, float]]:
+    """Return the resources of the nodes that are large enough for a trial."""
+    return [there for there in _nodes() if lacking(wanted, [there]) is None]
+
+
 def _nodes() -> list[dict[str, float]]:
     return list(_nodes_by_id().values())
 

@@ -176,6 +176,10 @@ class SweepSpec(Frozen):
         weights: initial weights of the baselines, for all models or by model; none for random. A
             path, an address, or a name: `imagenet` is the default of the model's library, whose
             own names such as `IMAGENET1K_V2` or `augreg_in1k` choose among several.
+        layers: modules in place of the guidance layers that were found in networks of libraries, by
+            model and name: `{torchvision/convnext_tiny: {final: features.5}}`. A trial's
+            configuration then has the module's dotted name. Other names may be given, too, so that
+            one value of the axis `layer` means a module of each model.
         evaluate: (attribution, layer) pairs at which guided trials are evaluated besides their
             own, where they fit the model.
         objectives: metrics whose non-dominated epochs keep their weights.
@@ -200,6 +204,7 @@ class SweepSpec(Frozen):
     grid: Annotated[tuple[BlockSpec, ...], BeforeValidator(_as_list), Field(min_length=1)]
     seed: Axis[Seed] = (0,)
     weights: Weights | dict[ModelName, Weights | None] | None = None
+    layers: dict[ModelName, dict[Name, Name]] = Field(default_factory=dict)
     evaluate: Annotated[tuple[EvaluationPair, ...], AfterValidator(different)] = ()
     objectives: Axis[Objective] = ("f1", "epg", "iou")
     resources: Annotated[ResourceSpec, BeforeValidator(_automatic)] = ResourceSpec()
@@ -236,9 +241,10 @@ class SweepSpec(Frozen):
 
     def to_yaml(self) -> str:
         """Return the sweep as YAML, with all defaults and absolute paths."""
-        text: str = yaml.safe_dump(
-            self.model_dump(mode="json"), sort_keys=False, allow_unicode=True
-        )
+        values = self.model_dump(mode="json")
+        if not self.layers:  # Older versions read a sweep without the key, too.
+            del values["layers"]
+        text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         return text
 
 
@@ -307,7 +313,7 @@ def _shown(values: Mapping[str, Any], key: str) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         items = [(str(key), inner) for key, inner in value.items()]
     elif isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
         items = [(str(number), inner) for number, inner in enumerate(value)]

@@ -126,7 +126,9 @@ class StageAxes(Frozen):
             step.
         clip_norm: largest norm of a step's gradient.
         classification_loss: `bce`, `cross_entropy` for data whose images have one label each, or
-            a registered one. The metrics stay what they are: F1 decides at logit 0 for each class.
+            a registered one. F1 decides at logit 0 for each class whatever the loss; `map` does
+            not depend on that, nor `accuracy`, which is measured where each image has one label.
+            A baseline with `cross_entropy` is known by the epoch of its best accuracy, not F1.
         label_smoothing: share of each label that is spread over the classes.
         augment: classes of `torchvision.transforms.v2`, in words with underscores, with arguments
             as in `[{random_resized_crop: {scale: [0.5, 1]}}, {color_jitter: {hue: 0.1}}]`. Boxes

@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any
 
 from mg_core.config import TrialConfig
+from mg_core.errors import DamagedError
 from mg_core.store import ResultStore, reading
-from mg_core.store.code import versions_of
+from mg_core.store.code import read_accepted, read_parts, versions_of
 from mg_core.store.ledger import STATES, Ledger, State
 from mg_core.store.shelf import read_shelf
+from sweeps.changed_code import described, outdated_here
 from sweeps.cost import Costs, epochs_left
 from sweeps.fronts import Front, current_fronts
 from sweeps.lock import driven_ledger
@@ -30,6 +32,8 @@ class Status:
         ledger: progress and last failure of each trial.
         attempts: number of attempts by trial id.
         driver: the lock's record; none unless a driver is at work.
+        changed_code: which trials were computed by other versions of the user's code than those
+            here; empty if none were, or if that code is not found here.
         n_shelved: trials of the store that are no longer in the sweep, and not in `trials`.
     """
 
@@ -39,6 +43,7 @@ class Status:
     attempts: Counter[str] = field(default_factory=Counter)
     driver: dict[str, Any] | None = None
     n_shelved: int = 0
+    changed_code: str = ""
 
     @cached_property
     def states(self) -> dict[str, State]:
@@ -139,6 +144,7 @@ class Status:
             "epochs": {"done": done, "total": total},
             "shelved": self.n_shelved,
             "code": {module: dict(counts) for module, counts in self.code.items()},
+            "changed_code": self.changed_code or None,
             "attempts": self.attempts.total(),
             "epochs_per_hour": self.epochs_per_hour,
             "seconds_to_end": self.seconds_to_end,
@@ -180,4 +186,14 @@ def read_status(store: ResultStore) -> Status:
         counts = store.attempt_counts()
         own = Counter({trial: counts[trial] for trial in trials})
         ledger, driver = driven_ledger(store, trials)
-        return Status(spec, trials, ledger, own, driver, len(present & shelved))
+        changed = _changed_code(store, ledger)
+        return Status(spec, trials, ledger, own, driver, len(present & shelved), changed)
+
+
+def _changed_code(store: ResultStore, ledger: Ledger) -> str:
+    try:
+        found = outdated_here(ledger.progress, read_accepted(store))
+    except DamagedError:
+        return ""  # The next run and `mg-sweep verify` say so.
+    complete = [trial for trial in found if ledger.is_complete(trial)]
+    return described(found, complete, read_parts(store))

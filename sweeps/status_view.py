@@ -12,7 +12,7 @@ from rich.text import Text
 from mg_core.columns import BY_METRIC
 from mg_core.store.code import in_words as code_in_words
 from mg_core.store.shelf import in_words as shelved_in_words
-from sweeps.display import STYLES, duration, in_words, table
+from sweeps.display import STYLES, counted, duration, in_words, table
 from sweeps.lock import described
 from sweeps.status import Status
 
@@ -35,11 +35,15 @@ def status_view(found: Status, with_failures: bool = True) -> RenderableType:
 def summary(found: Status) -> list[str]:
     """Return a few lines with the states of all trials and what is left to do."""
     done, total = found.epochs
-    lines = [f"{len(found.trials)} trials: {in_words(found.ledger.counts(found.trials))}"]
+    trials = counted(len(found.trials), "trial", "trials")
+    lines = [f"{trials}: {in_words(found.ledger.counts(found.trials))}"]
     stopped = sum(progress.is_stopped for progress in found.ledger.progress.values())
     early = f"; {stopped} stopped early" if stopped else ""
-    lines.append(f"{done} of {total} epochs, in {found.attempts.total()} attempts{early}")
+    attempts = counted(found.attempts.total(), "attempt", "attempts")
+    lines.append(f"{done} of {counted(total, 'epoch', 'epochs')}, in {attempts}{early}")
     lines += [code_in_words(module, v) for module, v in found.code.items() if len(v) > 1]
+    if found.changed_code:
+        lines.append(f"imports: {found.changed_code}; mg-sweep run asks what to do")
     lines += filter(None, [shelved_in_words(found.n_shelved)])
     if found.gpus:
         lines.append(f"GPU-hours: {_hours(found.hours(found.gpus))}")
@@ -50,7 +54,8 @@ def summary(found: Status) -> list[str]:
     for pair, models in found.zero_maps.items():
         shares = [p.zero_maps[pair] for p in found.ledger.progress.values() if pair in p.zero_maps]
         lines.append(
-            f"maps of {pair} that are zero everywhere: in {models.total()} trials "
+            f"maps of {pair} that are zero everywhere: in "
+            f"{counted(models.total(), 'trial', 'trials')} "
             f"({', '.join(sorted(models))}), up to {100 * max(shares):.3g} %"
         )
     if found.driver:

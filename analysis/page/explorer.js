@@ -41,9 +41,12 @@
     get("point").replaceChildren(new Option("choose a checkpoint", ""),
       ...shown.map((i) => new Option(points.describe[i], i)));
     get("point").value = chosen !== null && shown.includes(chosen) ? chosen : "";
-    const baselines = shown.filter((i) => points.reference[i]).length;
-    get("count").textContent =
-      `${shown.length - baselines} checkpoints and ${baselines} baselines shown`;
+    // A baseline is drawn once in each panel, and is one network.
+    const references = shown.filter((i) => points.reference[i]);
+    const baselines = new Set(references.map((i) => points.start[i])).size;
+    const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+    get("count").textContent = `${counted(shown.length - references.length, "checkpoint")} and `
+      + `${counted(baselines, "baseline")} shown`;
     remember();
     return done.then(() => { plot.dataset.answered = (performance.now() - before).toFixed(0); });
   };

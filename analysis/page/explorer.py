@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from math import isfinite
 from typing import Any
 
@@ -13,15 +14,20 @@ from analysis.plots import style
 from analysis.plots.cells import records
 from analysis.published import beside
 from analysis.results import Results
-from analysis.settings import SETTING, by_setting
+from analysis.settings import SETTING, by_setting, distinguishing
 from mg_core.columns import AXES, BY_METRIC, COLUMNS, PAIR, SCORES, SPLITS
 
 CATEGORIES = {
     **{column.name: column.menu for column in AXES},
     **{name: COLUMNS[name].menu for name in PAIR},
+    "recipe": "training",
     "setting": "setting",
     "source": "source",
 }
+TRAINING = [column.name for column in AXES if column.part == "training" and column.name != "seed"]
+"""How a trial is trained. Trials that differ in it are in panels of their own."""
+LONGEST = 60
+"""Characters of a recipe in menus."""
 SYMBOLS = {
     "o": "circle", "^": "triangle-up", "p": "pentagon", "D": "diamond", "s": "square",
     "v": "triangle-down", "h": "hexagon", "P": "cross", "<": "triangle-left",
@@ -78,12 +84,38 @@ def _points(results: Results) -> pd.DataFrame:
     rows = beside(results.tested, results.published)
     parts = [setting.frame.assign(setting=setting.label) for setting in by_setting(rows)]
     if not parts:
-        return rows.assign(setting=[])
-    points = pd.concat(parts).sort_values(["setting", "model", "epoch"], kind="stable")
+        return rows.assign(setting=[], recipe=[])
+    points = _with_recipes(pd.concat(parts)).sort_values(
+        ["setting", "model", "epoch"], kind="stable"
+    )
     # The baseline of a panel is the same checkpoint for all trials that start from it.
     same = [*SETTING, *style.PLACE, "guided_layer", "seed", "baseline", "is_reference"]
     is_repeated = points["is_reference"] & points.duplicated(same)
     return points[~is_repeated].reset_index(drop=True)
+
+
+def _with_recipes(points: pd.DataFrame) -> pd.DataFrame:
+    """Add in words how a trial was trained, as far as trials differ in that."""
+    differing = distinguishing(points, TRAINING)
+    recipes = [
+        ", ".join(
+            COLUMNS[name].in_words(value)
+            for name, value in zip(differing, values, strict=True)
+            if not pd.isna(value)
+        )
+        for values in points[differing].itertuples(index=False, name=None)
+    ]
+    return points.assign(recipe=pd.Series(recipes, points.index, dtype=object).map(_short(recipes)))
+
+
+def _short(texts: Sequence[str]) -> dict[str, str]:
+    """Return texts that fit into a menu, different ones for different texts."""
+    found: dict[str, str] = {}
+    for text in dict.fromkeys(texts):
+        short = text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+        n_same = sum(other.startswith(short) for other in found.values())
+        found[text] = f"{short} ({n_same + 1})" if n_same and short != text else short
+    return found
 
 
 def _levels(points: pd.DataFrame, name: str) -> dict[str, Any]:
@@ -118,7 +150,8 @@ def _describe(row: dict[str, Any]) -> str:
     if (row["guided_attribution"], row["guided_layer"]) != (row["attribution"], row["layer"]):
         guided = f", guided {row['guided_attribution']} at {row['guided_layer']}"
     return (
-        f"{where}{guided}, {row['loss']} λ = {row['localization_weight']:g}, seed {row['seed']}, "
+        f"{where}{guided}, {row['loss']} λ = {row['localization_weight']:g}, "
+        f"{row['recipe']}{', ' if row['recipe'] else ''}seed {row['seed']}, "
         f"epoch {row['epoch']}, trial {row['trial_id']}"
     )
 

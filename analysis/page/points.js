@@ -14,7 +14,7 @@ const explorer = ((data) => {
     const category = data.categories[name];
     return category ? category.levels[category.codes[i]] : "";
   };
-  const panelOf = (i) => ["model", "attribution", "layer"]
+  const panelOf = (i) => ["model", "attribution", "layer", "recipe"]
     .map((name) => level(name, i)).filter(Boolean).join(" · ");
   const panels = [...new Set(indices.map(panelOf))].sort();
   const splits = ["test", "val"].filter((split) =>

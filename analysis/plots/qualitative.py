@@ -93,7 +93,7 @@ def dilations_side_by_side(results: Results) -> Iterator[Drawing]:
 @FIGURES.register("fig13")
 def groups(results: Results) -> Iterator[Drawing]:
     """Fig. 13: maps, predictions and confidences on data with groups, for all tasks."""
-    if not results.selected["val_accuracy"].notna().any():
+    if not results.selected["val_accuracy_min_group"].notna().any():
         return
     chosen_by_setting = _chosen_by_setting(results, "accuracy", TABLE_1_SLACK, shown=["task"])
     for label, slug, chosen in chosen_by_setting:

@@ -137,8 +137,8 @@ class Reader(ABC):
         tasks: by name, the default one first; empty where the boxes decide the labels.
         groups: names of the groups whose accuracies are told apart; empty where there are none.
             Those of a data set with tasks need no names.
-        is_multi_label: whether an image may have several labels; one in a data set with tasks or
-            groups has one label in each task.
+        is_multi_label: whether an image may have several labels; none where the files decide. One
+            in a data set with tasks or groups has one label in each task.
         classes: class names, in the order of the label columns.
         units_advice: what to do about boxes that are shares of the image.
 
@@ -171,7 +171,7 @@ class Reader(ABC):
     """
 
     Options: ClassVar[type[BaseModel]] = NoOptions
-    is_multi_label: ClassVar[bool] = True
+    is_multi_label: ClassVar[bool | None] = None
     tasks: Mapping[str, Task] = MappingProxyType({})
     groups: tuple[str, ...] = ()
     units_advice: ClassVar[str] = "give them in pixels"

@@ -1,4 +1,4 @@
-"""Accuracy in each group of a data set with spurious correlations (Sec. 5.5)."""
+"""Accuracy where images have one label, and in each group of a data set with groups (Sec. 5.5)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,24 @@ N_GROUPS = 4
 """Groups of Waterbirds: 2 · kind of bird + background."""
 WORST_GROUP = 2
 """Waterbirds on land, the worst group of Table 1 in both tasks."""
+
+
+@torch.no_grad()
+def accuracy(logits: Tensor, labels: Tensor) -> float | None:
+    """Return the share of images whose largest logit is their class.
+
+    Args:
+        logits: (N, K).
+        labels: (N, K), bool or 0/1, one class an image.
+
+    Returns:
+        None without images; NaN if a logit is NaN.
+
+    Raises:
+        InputError: logits and labels of different shapes.
+    """
+    check_shapes("(N, K)", logits=logits, labels=labels)
+    return _mean(_hits(logits, labels))
 
 
 @torch.no_grad()
@@ -42,8 +60,7 @@ def accuracy_by_group(
     groups = groups.to(logits.device)
     if len(groups) and (int(groups.min()) < 0 or int(groups.max()) >= n_groups):
         raise InputError(f"groups must be in [0, {n_groups})")
-    hits = (logits.argmax(1) == labels.to(logits.device).int().argmax(1)).double()
-    hits = hits.masked_fill(logits.isnan().any(1), float("nan"))
+    hits = _hits(logits, labels)
     members = [hits[groups == group] for group in range(n_groups)]
     # The mean of no image is NaN.
     by_group = torch.stack([own.mean() for own in members])
@@ -79,3 +96,12 @@ def group_accuracy(logits: Tensor, labels: Tensor, groups: Tensor) -> dict[str, 
     ]
     own = {f"accuracy_group_{group}": value for group, value in enumerate(known)}
     return {**found, **own, "accuracy_worst_group": known[WORST_GROUP]}
+
+
+def _hits(logits: Tensor, labels: Tensor) -> Tensor:
+    hits = (logits.argmax(1) == labels.to(logits.device).int().argmax(1)).double()
+    return hits.masked_fill(logits.isnan().any(1), float("nan"))
+
+
+def _mean(values: Tensor) -> float | None:
+    return float(values.mean()) if len(values) else None

@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from mg_core.errors import InputError
-from mg_core.models.library import LAYERS, LibraryModel, library_model
+from mg_core.models.library import LAYERS, LibraryModel, library_model, near_in_libraries
 from mg_core.models.sources import DEFINITION
 from mg_core.registry import Registry
 
@@ -82,7 +82,9 @@ class Models(Registry["Architecture | type[Model] | LibraryModel"]):
 
     def _unknown(self, name: str) -> str:
         libraries = ", ".join(f"{library}/…" for library in DEFINITION)
-        return f"{super()._unknown(name)}, or a network of a library: {libraries}"
+        said = f"{super()._unknown(name)}, or a network of a library: {libraries}"
+        close = near_in_libraries(str(name))
+        return f"{said} (did you mean {' or '.join(close)}?)" if close else said
 
 
 MODELS = Models("model")

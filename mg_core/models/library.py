@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pkgutil import resolve_name
@@ -105,9 +106,41 @@ def library_model(name: str) -> LibraryModel:
             f"model {name!r}: {tag!r} names weights; write model: {library}/{plain} and "
             f"weights: {tag}"
         )
-    close = difflib.get_close_matches(network, known, n=3)
-    hint = f"did you mean {' or '.join(f'{library}/{other}' for other in close)}?"
+    close = [f"{library}/{other}" for other in near(network, known)]
     raise InputError(
         f"unknown model {name!r}: {library} has no network {network!r}"
-        + (f"; {hint}" if close else f" among its {len(known)}")
+        + (f"; did you mean {' or '.join(close)}?" if close else f" among its {len(known)}")
     )
+
+
+def near(name: str, known: Collection[str], cutoff: float = 0.6) -> list[str]:
+    """Return up to three known names that begin like one, or else are like it.
+
+    Args:
+        name: what somebody has written.
+        known: names that there are.
+        cutoff: how like, from 0 to 1, as `difflib.get_close_matches` has it.
+
+    Example:
+        >>> near("vit_tny", ["gcvit_tiny", "vit_tiny_patch16_224", "vit_tiny_patch16_384"])
+        ['vit_tiny_patch16_224', 'vit_tiny_patch16_384']
+    """
+    # Names of networks end in sizes that are easily left out.
+    begins: dict[str, list[str]] = {}
+    for other in known:
+        for start in {other[: len(name)], other[: len(name) + 1]}:
+            begins.setdefault(start, []).append(other)
+    if best := difflib.get_close_matches(name, begins, n=1, cutoff=0.85):
+        return begins[best[0]][:3]
+    return difflib.get_close_matches(name, known, n=3, cutoff=cutoff)
+
+
+def near_in_libraries(name: str) -> list[str]:
+    """Return networks of the libraries that are installed, called like a name without a library."""
+    found: dict[str, Collection[str]] = {}
+    for library in DEFINITION:
+        with contextlib.suppress(InputError):
+            found[library] = networks(library)
+    exact = [f"{library}/{name}" for library, known in found.items() if name in known]
+    close = [f"{lib}/{n}" for lib, known in found.items() for n in near(name, known, 0.85)]
+    return exact or close[:3]

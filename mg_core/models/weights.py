@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,10 +18,15 @@ import numpy as np
 
 from mg_core.download import ADDRESS, fetch, verify
 from mg_core.errors import InputError, NodeError
+from mg_core.models.unreadable import unreadable
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+LOGGER = logging.getLogger(__name__)
+
+KEY = "weights"
+"""Key of a sweep file that names files of weights, with which messages begin."""
 WRAPPERS = (
     *("state_dict", "model_state_dict", "model"),
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
@@ -62,14 +68,14 @@ class WeightFile:
         return PurePosixPath(unquote(re.split("[?#]", self.url)[0])).name
 
 
-def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
+def find_weights(weights: str, pretrained: Mapping[str, WeightFile], key: str = KEY) -> Path:
     """Return a verified local file; downloads end up in the checkpoint folder of `torch.hub`.
 
     There they lie under their name if it holds their checksum, else in a folder of their own.
 
     `weights` is a name in `pretrained`, an http(s) address or a path. An address or path may end
     in `#sha256=` and 8 to 64 leading hex digits of the digest; an address needs them unless its
-    file name holds them, as in `resnet18-f37072fd.pth`.
+    file name holds them, as in `resnet18-f37072fd.pth`. Messages begin with `key`.
 
     Raises:
         InputError: there is no such name or file, the download fails, or the checksum is wrong.
@@ -84,7 +90,7 @@ def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
             raise
         except InputError as error:
             raise InputError(
-                f"weights {weights!r}: {error}; where there is no network, give the path of a file"
+                f"{key} {weights!r}: {error}; where there is no network, give the path of a file"
             ) from None
         return path
     is_uri = file.url.startswith("file://")
@@ -96,11 +102,10 @@ def find_weights(weights: str, pretrained: Mapping[str, WeightFile]) -> Path:
         is_there = False
     if not is_there:
         names = ", ".join(pretrained) or "no names for this model"
-        raise InputError(
-            f"weights {weights!r}: there is no file {path}; give a path, an http(s) address or a "
-            f"name ({names})"
-        )
-    verify(path, checksum, f"weights {path}")
+        allowed = "a path, an http(s) address or "
+        allowed += f"a name ({names})" if key == KEY else "a result store"
+        raise InputError(f"{key} {weights!r}: there is no file {path}; give {allowed}")
+    verify(path, checksum, f"{key} {path}")
     return path
 
 
@@ -151,34 +156,37 @@ def fill(
         InputError: keys, shapes or types do not fit the model, or the values are not finite.
     """
     inside = tuple(f"{head}." for head in heads)
-    state = _without_prefix(dict(state), model.state_dict(), path)
+    source = f"{KEY} {path}"
+    state = _without_prefix(dict(state), model.state_dict(), source)
     backbone = {key: value for key, value in state.items() if not key.startswith(inside)}
-    _fill(model, backbone, path, name, without=inside)
+    _fill(model, backbone, source, name, without=inside)
 
 
-def load_network(model: nn.Module, path: Path, num_classes: int, name: str) -> None:
+def load_network(model: nn.Module, path: Path, num_classes: int, name: str, key: str = KEY) -> None:
     """Fill a whole network, its classification head included, from a file as `load_backbone` reads.
+
+    Messages begin with `key`.
 
     Raises:
         InputError: as for `load_backbone`; or the head is missing, or has other classes.
     """
-    wanted = model.state_dict()
-    state = _without_prefix(read_state(path), wanted, path)
-    for key, value in wanted.items():
-        found, shape = tuple(state[key].shape) if key in state else (), tuple(value.shape)
+    wanted, source = model.state_dict(), f"{key} {path}"
+    state = _without_prefix(read_state(path, key), wanted, source)
+    for entry, value in wanted.items():
+        found, shape = tuple(state[entry].shape) if entry in state else (), tuple(value.shape)
         # A layer that differs in this number alone is the classification head.
         if found and found[1:] == shape[1:] and found[:1] != shape[:1] == (num_classes,):
             raise InputError(
-                f"weights {path}: do not fit the data: {key} has shape {found}, for {found[0]} "
+                f"{source}: do not fit the data: {entry} has shape {found}, for {found[0]} "
                 f"classes, where {shape} is wanted, for {num_classes}"
             )
-    _fill(model, state, path, name)
+    _fill(model, state, source, name)
 
 
 def _fill(
     model: nn.Module,
     state: Mapping[str, Tensor],
-    path: Path,
+    source: str,
     name: str,
     without: tuple[str, ...] = (),
 ) -> None:
@@ -186,22 +194,32 @@ def _fill(
     wanted = model.state_dict()
     for key, value in state.items():
         if key in wanted:
-            _check_values(value, wanted[key], f"weights {path}: {key}")
-    source = f"weights {path}: do not fit model {name!r}"
+            _check_values(value, wanted[key], f"{source}: {key}")
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{source}: {reason}") from None
+        reason = _other_shapes(state, wanted) or str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{source}: do not fit model {name!r}: {reason}") from None
     missing = [key for key in missing if not key.startswith(without)]
     problems = {"lacks": missing, "has unknown": unexpected}
     said = [f"{problem} {_shown(keys)}" for problem, keys in problems.items() if keys]
     if said:
-        raise InputError(f"{source}: the file {' and '.join(said)}")
+        raise InputError(f"{source}: do not fit model {name!r}: the file {' and '.join(said)}")
+
+
+def _other_shapes(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Say which entries of a file have other shapes than those of a model."""
+    found = [
+        f"{key} has shape {tuple(state[key].shape)}, where {tuple(value.shape)} is wanted"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    more = f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
+    return f"{found[0]}{more}" if found else ""
 
 
 def _without_prefix(
-    state: dict[str, Tensor], wanted: Mapping[str, Tensor], path: Path
+    state: dict[str, Tensor], wanted: Mapping[str, Tensor], source: str
 ) -> dict[str, Tensor]:
     """Remove a common prefix of the keys, if more of them are the model's then.
 
@@ -218,12 +236,12 @@ def _without_prefix(
     rivals = [other for other, number in others if number == count]
     if count and rivals:
         raise InputError(
-            f"weights {path}: the same keys begin with {prefix!r} and with {rivals[0]!r}; save the "
+            f"{source}: the same keys begin with {prefix!r} and with {rivals[0]!r}; save the "
             f"state dict of one model"
         )
     found = {key.removeprefix(prefix): value for key, value in state.items()}
     if len(found) < len(state):
-        raise InputError(f"weights {path}: holds the same keys with and without {prefix!r}")
+        raise InputError(f"{source}: holds the same keys with and without {prefix!r}")
     inside = {key.removeprefix(prefix): v for key, v in state.items() if key.startswith(prefix)}
     return inside if inside.keys() >= wanted.keys() else found
 
@@ -238,8 +256,11 @@ def _check_values(value: Tensor, wanted: Tensor, source: str) -> None:
         raise InputError(f"{source} holds values that are not finite as {wanted.dtype}")
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a checkpoint by key, unwrapped, without running any code in it."""
+def read_state(path: Path, key: str = KEY) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint by name, unwrapped, without running any code in it.
+
+    Which of several networks in it was taken is logged. Messages begin with `key`.
+    """
     import torch
     from safetensors.torch import load_file
 
@@ -249,17 +270,19 @@ def read_state(path: Path) -> dict[str, Tensor]:
         else:
             with torch.serialization.safe_globals(_plain_types()):
                 content = torch.load(path, map_location="cpu", weights_only=True)
-        state = _unwrapped(content)
-        odd = [key for key, value in state.items() if not _is_plain(key, value)]
+        state, choice = _unwrapped(content)
+        odd = [name for name, value in state.items() if not _is_plain(name, value)]
     except InputError as error:
-        raise InputError(f"weights {path}: {error}") from None
+        raise InputError(f"{key} {path}: {error}") from None
     # Both libraries raise exceptions of many types for broken files.
     except Exception as error:
-        raise InputError(f"weights {path}: cannot be read: {_reason(error)}") from None
+        raise InputError(f"{key} {path}: {unreadable(path, error)}") from None
     if odd:
         raise InputError(
-            f"weights {path}: the entry {odd[0]!r} is no name with a dense tensor of real numbers"
+            f"{key} {path}: the entry {odd[0]!r} is no name with a dense tensor of real numbers"
         )
+    if choice:
+        LOGGER.warning("%s %s: %s", key, path, choice)
     return state
 
 
@@ -282,15 +305,19 @@ def _has_safetensors_header(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _unwrapped(content: Any) -> dict[Any, Tensor]:
-    """Return a file's content, or its only entry that is a state dict."""
+def _unwrapped(content: Any) -> tuple[dict[Any, Tensor], str]:
+    """Return the state dict that a file is or holds, and what to say of a choice among several."""
     if _is_state(content):
-        return _as_tensors(content)
+        return _as_tensors(content), ""
     parts = dict(content) if isinstance(content, Mapping) else {}
     inner = {key: _as_tensors(value) for key, value in parts.items() if _is_state(value)}
     for key in (*WRAPPERS, *(inner if len(inner) == 1 else ())):
         if key in inner:
-            return inner[key]
+            others = [repr(other) for other in WRAPPERS if other in inner and other != key]
+            choice = (
+                f"the network under {key!r} was taken, and not that under {' or '.join(others)}"
+            )
+            return inner[key], choice if others else ""
     keys = _shown([str(key)[:60] for key in parts])
     raise InputError(f"not a state dict of tensors{f'; its keys are {keys}' if parts else ''}")
 
@@ -325,10 +352,3 @@ def _is_plain(key: Any, value: Tensor) -> bool:
 def _shown(keys: Sequence[str]) -> str:
     printable = [key if key.isprintable() else ascii(key) for key in keys[:3]]
     return ", ".join(printable) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _reason(error: Exception) -> str:
-    if found := re.search(r"Unsupported global: GLOBAL (\S+)", str(error)):
-        return f"it holds {found[1]}, which may run code; save its state dict alone"
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines or [type(error).__name__])[0][:300]

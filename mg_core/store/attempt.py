@@ -64,6 +64,7 @@ class Attempt:
         objectives: metrics whose non-dominated epochs keep their weights.
         run: nonce of the driver that started the attempt.
         keeps_state: whether a complete trial keeps its state, from which a longer one can go on.
+        judge: metric of validation by whose best epoch a baseline is known.
 
     Attributes:
         rows: all committed rows, those of earlier attempts included.
@@ -79,7 +80,9 @@ class Attempt:
         objectives: Sequence[str],
         run: str,
         keeps_state: bool = True,
+        judge: str = "f1",
     ) -> None:
+        self.judge = judge
         self.store = store
         self.config = config
         self.objectives = tuple(objectives)
@@ -128,7 +131,10 @@ class Attempt:
         new = pa.Table.from_pylist([common | row for row in rows], schema=METRICS)
         self.rows = pa.concat_tables([self.rows, new])
         old = self.progress or Progress(self.trial_id, str(self.key), epoch, self.config.epochs)
-        front = kept_epochs(self.rows, self.objectives)
+        front = kept_epochs(self.rows, self.objectives, self.judge)
+        if not front <= {epoch, *old.checkpoints}:
+            # An earlier version judged the first epochs by F1, and kept no other weights.
+            front = kept_epochs(self.rows, self.objectives)
         checkpoints = {kept: key for kept, key in old.checkpoints.items() if kept in front}
         digests = dict(old.digests)
         if epoch in front:
@@ -299,16 +305,19 @@ def set_aside(store: ResultStore, keys: Iterable[str]) -> str:
     return f"{layout.QUARANTINE}/{folder}"
 
 
-def kept_epochs(rows: pa.Table, objectives: Sequence[str]) -> set[int]:
+def kept_epochs(rows: pa.Table, objectives: Sequence[str], judge: str = "f1") -> set[int]:
     """Return the epochs of one trial whose weights are kept.
 
     A guided trial keeps the epochs that are non-dominated for any evaluated (attribution, layer):
     an epoch dominated within its trial is dominated in its configuration too. Epoch 0 is left out,
-    since it is the baseline's checkpoint. A baseline keeps the earliest epoch of its best F1.
+    since it is the baseline's checkpoint. A baseline keeps the earliest epoch of its best `judge`,
+    a metric, or of its best F1 where that was not measured in every epoch.
     """
     epochs = rows["epoch"].to_numpy()
     if rows["kind"][0].as_py() == "baseline":
-        scores = np.nan_to_num(rows["val_f1"].to_numpy(), nan=-1.0)
+        measured = rows[f"val_{judge}"]
+        column = rows["val_f1"] if measured.null_count else measured
+        scores = np.nan_to_num(column.to_numpy(), nan=-1.0)
         return {int(epochs[scores.argmax()])}
     points = np.stack([rows[f"val_{name}"].to_numpy() for name in objectives], axis=1)
     kept: set[int] = set()

@@ -2,13 +2,14 @@
 
 A version is a digest of sources, see `mg_core.sources`. Each commit records those of the modules
 that its trial depends on. Results of two versions are not mixed unless the user has said that they
-may be, which the driver writes down here.
+may be, which the driver writes down here, with the files that each version consists of.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from mg_core.store import layout
 from mg_core.store.integrity import sealed, unsealed
@@ -60,12 +61,8 @@ def read_accepted(store: ResultStore) -> set[Change]:
         DamagedError: the file is damaged.
     """
     try:
-        text = store.get(layout.CODE)
-    except FileNotFoundError:
-        return set()
-    try:
-        known = unsealed(text, layout.CODE)["accepted"]
-        return {(str(module), str(old), str(new)) for module, old, new in known}
+        found = _read(store)["accepted"]
+        return {(str(m), str(old), str(new)) for m, old, new in found}
     except (ValueError, LookupError, TypeError) as error:
         raise damaged(layout.CODE, error) from None
 
@@ -73,7 +70,41 @@ def read_accepted(store: ResultStore) -> set[Change]:
 def accept(store: ResultStore, found: Iterable[Change]) -> None:
     """Write down that results of these versions may stand together."""
     known = sorted(read_accepted(store) | set(found))
-    store.put(layout.CODE, sealed({"accepted": known}))
+    _write(store, _read(store) | {"accepted": known})
+
+
+def note_parts(store: ResultStore, parts: Mapping[str, Mapping[str, str]]) -> None:
+    """Write down of which files versions consist, so that it can be said which one changed.
+
+    Args:
+        store: the store.
+        parts: by version, the digest of each file by the name of its module.
+    """
+    read_accepted(store)  # A damaged file is not written over.
+    content = _read(store)
+    known = content.get("parts", {})
+    if parts.keys() - known.keys():
+        _write(store, content | {"parts": {**known, **parts}})
+
+
+def read_parts(store: ResultStore) -> dict[str, dict[str, str]]:
+    """Return what `note_parts` wrote; older versions of this package noted nothing."""
+    try:
+        return {str(v): dict(files) for v, files in _read(store).get("parts", {}).items()}
+    except (ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _read(store: ResultStore) -> dict[str, Any]:
+    try:
+        text = store.get(layout.CODE)
+    except FileNotFoundError:
+        return {"accepted": []}
+    return unsealed(text, layout.CODE)
+
+
+def _write(store: ResultStore, content: Mapping[str, Any]) -> None:
+    store.put(layout.CODE, sealed(content))
 
 
 def versions_of(progress: Iterable[Progress]) -> dict[str, Counter[str]]:

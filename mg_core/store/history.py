@@ -32,6 +32,11 @@ def lineage(config: TrialConfig) -> str | None:
     """
     if config.origin is not None or config.schedule.name not in LENGTHLESS:
         return None
+    return kinship(config)
+
+
+def kinship(config: TrialConfig) -> str:
+    """Return what trials have in common that differ in the number of epochs alone."""
     return digest(config.model_copy(update={"epochs": 1}).canonical)
 
 

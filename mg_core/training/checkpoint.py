@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from mg_core.training.recipe import Recipe
 
 SEED_BITS = 63
+ORIGIN_KEY = "baseline.from"
+"""Key of a sweep file that names trained networks, with which messages begin."""
 
 
 def seed_torch(*key: int | str) -> None:
@@ -43,8 +45,8 @@ def initial_model(
         seed_torch(config.seed, "initialisation")
         model = build_model(config.model, num_classes, config.weights, config.data.image_size)
     if config.origin is not None:
-        path = find_weights(_local(config.origin, cache), {})
-        load_network(model, path, num_classes, config.model)
+        path = find_weights(_local(config.origin, cache), {}, ORIGIN_KEY)
+        load_network(model, path, num_classes, config.model, ORIGIN_KEY)
     return model
 
 

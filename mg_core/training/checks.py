@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from mg_core.columns import BY_METRIC
@@ -17,7 +18,7 @@ from mg_core.losses import CLASSIFICATION_LOSSES, NEEDS_ONE_LABEL
 from mg_core.training.schedule import SCHEDULES, Span, rate_factor
 
 if TYPE_CHECKING:
-    from mg_core.data import Split
+    from mg_core.data import Data, Split
 
 PLAIN = ("adam", "adamw", "sgd")
 """Optimisers that need no check as long as they have no arguments."""
@@ -107,13 +108,33 @@ def _check_warmup(config: TrialConfig) -> None:
 
 
 def _check_loss(config: TrialConfig) -> None:
-    name, (dataset, options) = config.classification_loss, variant_of(config.data)
+    name = config.classification_loss
     CLASSIFICATION_LOSSES[name]
-    if name in NEEDS_ONE_LABEL and dataset.is_multi_label and not dataset.has_groups(options):
+    if name in NEEDS_ONE_LABEL and not _has_one_label(config):
         raise InputError(
             f"{name} needs exactly one label in each image, and those of {config.data.name} may "
             "have several; use bce"
         )
+
+
+def _has_one_label(config: TrialConfig) -> bool:
+    """Say whether images may have one label each; a data set of the user's is known when read."""
+    dataset, options = variant_of(config.data)
+    return not dataset.is_multi_label or dataset.has_groups(options)
+
+
+def check_all_labels(data: Data, trials: Iterable[TrialConfig]) -> None:
+    """Refuse data whose images have no one label each, if a classification loss needs it.
+
+    Raises:
+        InputError: names the loss, and says how many images are wrong.
+    """
+    seen = set()
+    for config in trials:
+        task = config.guidance.task if config.guidance else None
+        if (config.classification_loss, task) not in seen:
+            seen.add((config.classification_loss, task))
+            check_labels(data.split("train", task), config)
 
 
 def _check_augment(config: TrialConfig) -> None:
@@ -131,6 +152,11 @@ def _check_early_stop(config: TrialConfig) -> None:
     if metric.of_pair and config.guidance is None:
         raise InputError(
             f"a baseline has no maps, so training cannot stop on {stop.metric}; use f1"
+        )
+    if metric.needs == "one label" and not _has_one_label(config):
+        raise InputError(
+            f"{stop.metric} needs one label in each image, and those of {config.data.name} may "
+            "have several"
         )
     dataset, options = variant_of(config.data)
     if metric.needs == "groups" and not dataset.has_groups(options):

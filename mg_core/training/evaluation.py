@@ -18,7 +18,7 @@ from mg_core.config import EvaluationPair
 from mg_core.data.layouts.waterbirds import Waterbirds
 from mg_core.metrics import localization
 from mg_core.metrics.classification import classification
-from mg_core.metrics.groups import accuracy_by_group, group_accuracy
+from mg_core.metrics.groups import accuracy, accuracy_by_group, group_accuracy
 from mg_core.models import encode
 
 if TYPE_CHECKING:
@@ -48,8 +48,8 @@ class Evaluation:
     """A model's metrics on one split.
 
     Attributes:
-        classification: classification metrics by name, for a data set with groups with the
-            accuracy of each group.
+        classification: classification metrics by name; with the accuracy where each image has one
+            label, and for a data set with groups with that of each group.
         scores: scores of each evaluated (attribution, layer).
     """
 
@@ -146,6 +146,8 @@ def _classification(logits: NDArray[np.float32], split: Split) -> dict[str, Any]
     found: dict[str, Any] = {**classification(scores, labels)}
     if split.groups is not None:
         found |= _of_groups(scores, labels, split)
+    elif bool((labels.sum(1) == 1).all()):
+        found["accuracy"] = accuracy(scores, labels)
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mg_core.config import Runtime, TrialConfig
 from mg_core.errors import InputError, NodeError
+from mg_core.losses.classification import judge
 from mg_core.redaction import redacted
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt, SupersededError, own_version
@@ -81,7 +82,12 @@ def run_trial(
         store = ResultStore(runtime.store, PATIENCE)
         check_node(store, runtime)
         attempt = Attempt(
-            store, config, runtime.objectives, runtime.run, keeps_state=runtime.keep_states
+            store,
+            config,
+            runtime.objectives,
+            runtime.run,
+            keeps_state=runtime.keep_states,
+            judge=judge(config.classification_loss),
         )
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
         log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")

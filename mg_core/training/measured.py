@@ -1,10 +1,14 @@
-"""What trials were measured to take, kept in the cache so that a plan can say it."""
+"""What trials were measured to take, kept in the cache so that a plan can say it.
+
+What was found out holds for the data and the user's own code that it was found out with.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+from collections.abc import Mapping
 from pathlib import Path
 
 from mg_core.config import Frozen, Runtime, TrialConfig, digest
@@ -60,16 +64,47 @@ def shape(config: TrialConfig) -> TrialConfig:
     return config.model_copy(update=update | {"baseline": "" if g else None})
 
 
-def known(config: TrialConfig, runtime: Runtime) -> Measured | None:
-    """Return what was measured of such a trial on this machine, none if nothing was."""
+class Known(Frozen):
+    """What was found out of the trials of one shape.
+
+    Attributes:
+        data: fingerprint of the data set that it was found out with.
+        measured: what they take; none if it was not measured.
+        problems: by loss that was rehearsed, why it cannot guide; empty if it can.
+    """
+
+    data: str
+    measured: Measured | None = None
+    problems: Mapping[str, str] = {}
+
+
+def known(config: TrialConfig, runtime: Runtime) -> Known | None:
+    """Return what was found out of such trials on this machine, with whatever data were here."""
     try:
-        return Measured.model_validate_json(_file(config, runtime).read_text())
+        return Known.model_validate_json(_file(config, runtime).read_text())
     except (OSError, ValueError):
         return None
 
 
-def keep(config: TrialConfig, runtime: Runtime, found: Measured) -> None:
-    """Write down what was measured; a cache that cannot be written is left alone."""
+def keep(
+    config: TrialConfig,
+    runtime: Runtime,
+    data: str,
+    measured: Measured | None = None,
+    problems: Mapping[str, str] | None = None,
+) -> None:
+    """Write down what was found out; a cache that cannot be written is left alone.
+
+    What was found out before with the same data stays, and with others is forgotten.
+    """
+    before = known(config, runtime)
+    if before is None or before.data != data:
+        before = Known(data=data)
+    found = Known(
+        data=data,
+        measured=measured or before.measured,
+        problems={**before.problems, **(problems or {})},
+    )
     file = _file(config, runtime)
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,5 +116,7 @@ def keep(config: TrialConfig, runtime: Runtime, found: Measured) -> None:
 def _file(config: TrialConfig, runtime: Runtime) -> Path:
     # Nodes may share a cache folder.
     machine = f"{runtime.device} {runtime.threads} {os.uname().nodename} {runtime.version}"
-    name = digest(f"{shape(config).canonical} {machine}")
+    # All of it: what the losses of these trials are is not part of their shape.
+    code = [f"{module} {version}" for module, version in sorted(runtime.code.items())]
+    name = digest(" ".join([shape(config).canonical, machine, *code]))
     return cache_folder(runtime.cache) / FOLDER / f"{name}.json"

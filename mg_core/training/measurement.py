@@ -74,20 +74,25 @@ def measure_apart(config: TrialConfig, runtime: Runtime) -> Measured:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
         raise InputError(f"{config.label}: cannot be measured: {lines[-1]}")
-    found = Measured.model_validate_json(done.stdout.splitlines()[-1])
-    keep(config, runtime, found)
-    return found
+    found, data = json.loads(done.stdout.splitlines()[-1])
+    measured = Measured.model_validate(found)
+    keep(config, runtime, data, measured)
+    return measured
 
 
 def main(config: str, runtime: str) -> None:
-    """Measure a trial and print what was measured as JSON."""
+    """Measure a trial and print what was measured as JSON, with the fingerprint of its data."""
     forget_peak()
-    found = measure(TrialConfig.model_validate_json(config), Runtime.model_validate_json(runtime))
-    print(found.model_dump_json())
+    settings = Runtime.model_validate_json(runtime)
+    found, data = measure(TrialConfig.model_validate_json(config), settings)
+    print(json.dumps([found.model_dump(), data]))
 
 
-def measure(config: TrialConfig, runtime: Runtime) -> Measured:
+def measure(config: TrialConfig, runtime: Runtime) -> tuple[Measured, str]:
     """Train and validate a few batches as the trial would, from untrained weights.
+
+    Returns:
+        What was measured, and the fingerprint of the data.
 
     Raises:
         InputError: the data, the model or the device are wrong.
@@ -102,7 +107,7 @@ def measure(config: TrialConfig, runtime: Runtime) -> Measured:
     step_seconds = _train(model, recipe, train, config, device)
     image_seconds = _validate(model, val, config, device)
     weights, state, commit_seconds = _commit(model, recipe)
-    return Measured(
+    measured = Measured(
         device=device_name(device),
         step_seconds=step_seconds,
         image_seconds=image_seconds,
@@ -113,6 +118,7 @@ def measure(config: TrialConfig, runtime: Runtime) -> Measured:
         weights_bytes=weights,
         state_bytes=state,
     )
+    return measured, data.fingerprint
 
 
 def device_name(device: torch.device) -> str:
@@ -170,25 +176,30 @@ def _train(
 def _validate(
     model: torch.nn.Module, split: Split, config: TrialConfig, device: torch.device
 ) -> float:
-    """Return the mean time of an image; each label of it takes a backward pass for its maps."""
+    """Return the mean time of an image; each label of it takes a backward pass for its maps.
+
+    As in training, the first batch is left out where there are others: kernels are prepared and
+    memory is found for it, once in a process.
+    """
     begin = time.perf_counter()
     passes = [
         len(indices) + bool(config.evaluate) * int(split.labels[indices].sum())
         for indices in batches_by_label_count(split.labels, config.batch_size)
     ]
-    done = 0
+    ends: list[float] = []
 
     def count(images: int) -> None:
-        nonlocal done
-        done += 1
         _finish(device)
-        if done >= FEWEST and time.perf_counter() - begin > ENOUGH_SECONDS:
+        ends.append(time.perf_counter())
+        if len(ends) > FEWEST and ends[-1] - begin > ENOUGH_SECONDS:
             raise _EnoughError
 
     with contextlib.suppress(_EnoughError):
         evaluate(model, split, config.evaluate, config.batch_size, device, count)
-    seconds = (time.perf_counter() - begin) * sum(passes) / sum(passes[:done])
-    return seconds / len(split)
+    if len(ends) == 1:
+        return (ends[0] - begin) / len(split)
+    rate = (ends[-1] - ends[0]) / sum(passes[1 : len(ends)])
+    return rate * sum(passes) / len(split)
 
 
 def _commit(model: torch.nn.Module, recipe: Recipe) -> tuple[int, int, float]:

@@ -28,6 +28,17 @@ def test_what_some_trials_lack_is_a_level_of_its_own(results):
     assert categories["weight_decay"]["levels"] == ["0.1", "none"]
     assert "none" in categories["augment"]["levels"]
     assert categories["loss"]["levels"] == ["energy", "l1", "baseline"]
+    data = explorer_data(results)
+    recipes = data["categories"]["recipe"]  # Each is a panel of its own.
+    assert len(recipes["levels"]) == 3
+    assert recipes["levels"][0] == ""
+    by_recipe = list(zip(recipes["codes"], data["points"]["reference"], strict=True))
+    assert {code for code, is_reference in by_recipe if is_reference} == {0, 1, 2}
+    assert len(set(data["points"]["start"])) == 1  # All of them are one network.
+    assert max(map(len, recipes["levels"])) < 70
+    told = [text for text in data["points"]["describe"] if "weight decay 0.1, " in text]
+    (with_decay,) = [n for n, name in enumerate(recipes["levels"]) if "weight decay 0.1" in name]
+    assert len(told) == by_recipe.count((with_decay, 0)) > 0
     assert results.selected.loc[~results.selected["is_reference"], "front"].nunique() == 6
 
 

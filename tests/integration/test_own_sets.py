@@ -1,14 +1,18 @@
 """Sweeps on images of one's own, from files to tested rows."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from exports import WRITERS, photographs
 
 import analysis
 import sweeps
 from mg_core.data import data_config, open_data
+from mg_core.models import build_model
+from mg_core.store import ResultStore
 
 GRID = {
     "model": "vanilla_tiny",
@@ -65,3 +69,39 @@ def test_photographs_with_a_limit(sweep, write, tmp_path):
     options = {"limit": 16, "classes": ["person", "dog"], "other_classes": "ignore"}
     row = run(sweep, write, tmp_path, name="voc2007", root=str(root), options=options)
     assert 1 <= row["n_annotated"] <= 16
+
+
+def test_one_label_in_each_image(photos, sweep, write, tmp_path, refused):
+    root = tmp_path / "set"
+    several = [photo for photo in photos if photo.objects]
+    WRITERS["csv"](root, several)
+    sweep["data"] = {"name": "csv", "root": str(root), "image_size": 24}
+    sweep["grid"] = GRID
+    sweep["baseline"] = {**STAGE, "epochs": 4, "classification_loss": "cross_entropy"}
+    sweep["guided"] = STAGE
+    said = refused("run", write(sweep), "--runner", "inline")
+    assert "classification_loss: cross_entropy needs exactly one label in each image, and " in said
+    assert not (tmp_path / "store").exists()
+    one = [photo._replace(objects=photo.objects[:1]) for photo in several]
+    (root / "annotations.csv").unlink()
+    shutil.rmtree(root / "pictures")
+    WRITERS["csv"](root, one)
+    store = tmp_path / "store"
+    done = sweeps.run(write(sweep), store=store, runner="inline")
+    assert analysis.test(store) == []
+    rows = analysis.load(store)
+    baseline = rows[rows["kind"] == "baseline"].sort_values("epoch")
+    (trial,) = done.grid.baselines
+    kept = ResultStore(str(store)).progress(trial)[trial].checkpoints
+    best = baseline.loc[baseline["val_accuracy"].idxmax()]  # The first of equal ones.
+    assert list(kept) == [best["epoch"]]
+    data = open_data(data_config("csv", 24), root)
+    model = build_model("vanilla_tiny", 3)
+    model.load_state_dict(ResultStore(str(store)).weights(kept[best["epoch"]]))
+    split = data.split("val")
+    with torch.no_grad():
+        logits = model.eval()(model.encode(split.images(range(len(split)))))
+    hits = logits.argmax(1).numpy() == split.labels.argmax(1)
+    assert best["val_accuracy"] == pytest.approx(hits.mean())
+    usual = ["attained", "baselines", "best", "fronts", "gains", "volumes"]
+    assert sorted(analysis.tables(store)) == usual  # Table 1 is for data with groups.

@@ -1,19 +1,24 @@
 """What `mg-sweep check` finds before anything is spent, and what a run refuses by itself."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 import sweeps
+from mg_core.data import open_data
 from mg_core.guidance.rehearsal import noise_batch, rehearse
 from mg_core.models import build_model
 from mg_core.testing import check_module
 from mg_core.training.measured import Measured
 from sweeps.check import Check, check, places_of
+from sweeps.check_view import recalled_lines
 from sweeps.grid import expand
 from sweeps.machine import Machine
 from sweeps.spec import ResourceSpec, load_spec
@@ -48,6 +53,18 @@ class Aside(Model):
         return self.fc(nn.functional.gelu(self.body(inputs)).mean((2, 3)))
 '''
 
+FOUND = Measured(
+    device="cpu",
+    step_seconds=1.0,
+    image_seconds=0.0,
+    commit_seconds=2.0,
+    n_steps=3,
+    n_images=12,
+    memory_bytes=10**9,
+    weights_bytes=100,
+    state_bytes=300,
+)
+
 
 @pytest.fixture
 def own(tmp_path):
@@ -65,9 +82,9 @@ def test_a_check_of_the_grid_says_what_it_takes(sweep, write, mg_sweep, tmp_path
     assert len(errors) == 4
     assert max(errors) < 1e-3
     assert "decoded data: 0.1 MB in the cache" in said
-    assert "trials fit side by side on this machine: resources: {cpu: 1, memory_gb:" in said
+    assert re.search(r"fits? side by side on this machine: resources: \{cpu: 1, memory_gb:", said)
     assert not (tmp_path / "store").exists()
-    assert "as measured on cpu: all trials take about" in mg_sweep("plan", file).stdout
+    assert "as measured on cpu: what is left takes about" in mg_sweep("plan", file).stdout
 
 
 def test_combinations_that_cannot_work_are_named_and_a_run_refuses_them(
@@ -99,6 +116,26 @@ def test_contracts_of_ones_own_variants(sweep, write, mg_sweep, own):
     assert "model 'aside': layer 'mid1' of Aside has no influence on the logits" in said
     with pytest.raises(Exception, match="module 'json' registers no loss"):
         check_module("json")
+    said = mg_sweep("check", "--contracts", "my_loses", code=2).stderr
+    assert said.startswith("error: --contracts: module 'my_loses' cannot be imported")
+
+
+def test_an_interrupted_check_does_not_promise_to_go_on(sweep, write, command, tmp_path):
+    sweep["data"]["options"] |= {"train": 2000}
+    cache = tmp_path / "cache"
+    with subprocess.Popen(
+        [*command, "check", str(write(sweep))],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "MG_CACHE": str(cache)},
+    ) as started:
+        while not cache.exists():  # It begins with the images.
+            time.sleep(0.05)
+        started.send_signal(signal.SIGINT)
+        said = started.communicate()[1]
+    assert started.returncode == 130
+    assert "interrupted; nothing was trained, and the next check begins anew" in said
 
 
 def test_what_is_measured_is_what_a_run_takes(sweep, write, tmp_path):
@@ -128,9 +165,11 @@ def test_what_is_measured_is_what_a_run_takes(sweep, write, tmp_path):
 def test_automatic_resources_are_measured_ones(sweep, write, mg_sweep, tmp_path):
     sweep["resources"] = "auto"
     sweep["grid"] |= {"attribution": "gradcam", "layer": "final", "loss": {"energy": 0.01}}
-    mg_sweep("run", write(sweep))
+    said = " ".join(mg_sweep("run", write(sweep)).stdout.split())
     stored = load_spec(str(tmp_path / "store"), ())
     assert stored.resources.cpu == 1
+    line = f"resources: auto takes {{cpu: 1, memory_gb: {stored.resources.memory_gb:g}}}: the "
+    assert f"{line}largest trial holds " in said
     assert 0.2 < stored.resources.memory_gb < 4
     said = mg_sweep("run", write(sweep), "--address", "127.0.0.1:1", code=2).stderr
     assert "resources: auto measures this machine" in said
@@ -143,11 +182,10 @@ def test_resources_of_machines():
     assert gpus.fitting(30 * 10**9, threads=2) == 2
     assert gpus.resources(30 * 10**9, threads=2) == ResourceSpec(cpu=2, gpu=0.5)
     assert gpus.fitting(100 * 10**9, threads=1) == 1
-    assert gpus.room(ResourceSpec(cpu=2, gpu=0.5), None) == 4
+    assert gpus.room(ResourceSpec(cpu=2, gpu=0.5)) == 4
     small = Machine(cpus=4, memory=8 * 10**9)
     assert small.fitting(3 * 10**9, threads=1) == 2
-    assert small.room(small.resources(3 * 10**9, threads=1), None) == 2
-    assert small.room(ResourceSpec(), 3) == 3
+    assert small.room(small.resources(3 * 10**9, threads=1)) == 2
 
 
 def test_places_hold_all_trials_and_epochs(sweep, write):
@@ -161,23 +199,57 @@ def test_places_hold_all_trials_and_epochs(sweep, write):
 def test_guided_trials_wait_for_their_baselines(sweep, write):
     spec = load_spec(write(sweep), ())
     grid = expand(spec)
-    found = Check(spec, places_of(grid), Machine(cpus=8, memory=64 * 10**9))
+    found = Check(spec, grid, Machine(cpus=8, memory=64 * 10**9))
     for number, _ in enumerate(found.places):
-        found.measured[number] = Measured(
-            device="cpu",
-            step_seconds=1.0,
-            image_seconds=0.0,
-            commit_seconds=2.0,
-            n_steps=3,
-            n_images=12,
-            memory_bytes=10**9,
-            weights_bytes=100,
-            state_bytes=300,
-        )
+        found.measured[number] = FOUND
     # Two epochs of five seconds each, and of a guided trial also epoch 0.
     assert found.trial_seconds == 10 + 8 * 12
-    assert found.sweep_seconds == max((10 + 8 * 12) / 8, 10 + 12)
+    assert found.sweep_seconds == 10 + 12
+    found.machine = Machine(cpus=3, memory=64 * 10**9)
+    assert found.sweep_seconds == 10 + 3 * 12  # Eight trials are two full rounds and a third.
     assert found.store_bytes == (9 * 400, 9 * 300 + 100 + 16 * 100)
+
+
+def test_a_plan_counts_what_is_left(sweep, write):
+    grid = expand(load_spec(write(sweep), ()))
+    found = Check(load_spec(write(sweep), ()), grid, Machine(cpus=8, memory=64 * 10**9), left={})
+    found.measured = {number: FOUND for number in range(len(found.places))}
+    assert found.trial_seconds == found.sweep_seconds == 0
+    assert "nothing is left, and all trials take" in recalled_lines(found)[0]
+    one, two, *_ = grid.guided
+    left = {one: 1, two: 3}  # Epochs; of the second trial epoch 0 too.
+    found = Check(found.spec, grid, found.machine, left=left)
+    found.measured = {number: FOUND for number in range(len(found.places))}
+    assert found.seconds == {one: 5, two: 12}
+    assert found.sweep_seconds == 12
+
+
+def test_a_plan_forgets_what_other_data_or_other_code_showed(sweep, write, mg_sweep, own, tmp_path):
+    root = tmp_path / "data"
+    shapes = open_data("shapes", root, image_size=24, train=24, val=12, test=8, size=24)
+    sweep["data"] = {"name": "voc2007", "root": str(root / "VOCdevkit"), "image_size": 24}
+    sweep["data"]["options"] = {"classes": list(shapes.classes)}
+    sweep["imports"] = ["own_variants"]
+    sweep["grid"] |= {"attribution": "gradcam", "layer": "final"}
+    sweep["grid"]["loss"] = {"no_gradient": 0.1, "energy": 0.1}
+    file = write(sweep)
+    mg_sweep("check", file, code=1, **own)
+    said = mg_sweep("plan", file, **own).stdout
+    assert "mg-sweep check found that this cannot work: vanilla_tiny gradcam@final" in said
+    assert "no_gradient: the loss does not depend on the maps\n" in said
+    assert "what is left takes about" in said
+    image = next(root.rglob("JPEGImages/*"))
+    before = image.read_bytes()
+    image.write_bytes(before + b" ")
+    said = mg_sweep("plan", file, **own).stdout
+    assert "the data have changed since mg-sweep check; it measures again" in said
+    assert "takes about" not in said
+    image.write_bytes(before)
+    assert "cannot work" in mg_sweep("plan", file, **own).stdout
+    (tmp_path / "own_variants.py").write_text(OWN.replace(".detach()", ""))
+    said = mg_sweep("plan", file, **own).stdout
+    assert "cannot work" not in said
+    assert "takes about" not in said
 
 
 def test_a_box_without_energy_is_no_hopeless_loss():

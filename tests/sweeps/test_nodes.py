@@ -1,5 +1,6 @@
 """Data that are wrong on the nodes of a cluster are said before any trial starts."""
 
+import re
 import shutil
 
 import pytest
@@ -29,7 +30,14 @@ def test_data_that_are_wrong_on_a_node_stop_a_sweep_before_its_trials(
     assert "error: node " in said.stderr
     assert "metadata.csv" in said.stderr
     assert not (tmp_path / "store" / "attempts").exists()
+    said = mg_sweep("check", write(sweep), "--address", address, code=2).stderr
+    assert "error: node " in said
+    assert "metadata.csv" in said
     shutil.move(tmp_path / "kept.csv", table)
+    said = mg_sweep("check", write(sweep), RAY_ADDRESS=address).stdout
+    said = " ".join(said.split())
+    assert "1 of 1 work" in said
+    assert re.search(r"on cpu \(node \S+; 2 nodes alike\) with 2 trials at a time", said)
     said = mg_sweep("run", write(sweep), "--address", address)
     assert "reading the data on 2 nodes" in said.stdout
     assert "2 complete" in mg_sweep("plan", write(sweep)).stdout

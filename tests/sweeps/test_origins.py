@@ -262,6 +262,33 @@ def test_weights_beside_it_would_have_no_effect(short, write):
         expand(load_spec(write(short), []))
 
 
+def test_settings_of_training_that_do_nothing_are_named(short, write, mg_sweep, tmp_path):
+    torch.save(network().state_dict(), tmp_path / "trained.pt")
+    short["baseline"] |= {"from": "trained.pt", "epochs": 3, "schedule": "cosine"}
+    said = "baseline.epochs, baseline.schedule have no effect: baseline.from names networks"
+    for command in (["validate"], ["plan"], ["run", "--runner", "inline"]):
+        assert said in mg_sweep(command[0], write(short), *command[1:]).stdout
+    del short["baseline"]["epochs"], short["baseline"]["schedule"]
+    assert "no effect" not in mg_sweep("plan", write(short)).stdout
+    resolved = load_spec(write(short), []).to_yaml()  # A stored sweep has all keys.
+    assert "no effect" not in mg_sweep("plan", write(resolved)).stdout
+    short["baseline"] |= {"epochs": 3, "from": {"vanilla_tiny": "trained.pt"}}
+    short["grid"]["model"] = ["vanilla_tiny", "bcos_tiny"]
+    assert "no effect" not in mg_sweep("plan", write(short)).stdout
+
+
+def test_messages_begin_with_the_key_and_nothing_is_judged_before(short, write, mg_sweep, tmp_path):
+    short["baseline"]["from"] = "trained.pt"
+    file = write(short)
+    for content, sentence in ((None, "there is no file"), (b"", "the file is empty")):
+        if content is not None:
+            (tmp_path / "trained.pt").write_bytes(content)
+        found = mg_sweep("run", file, "--runner", "inline", code=2)
+        assert found.stderr.startswith("error: baseline.from ")
+        assert sentence in found.stderr
+        assert "judged once" not in found.stdout
+
+
 def test_which_file_was_taken_is_said(short, desk, write, mg_sweep):
     short["baseline"]["from"] = str(desk / "runs" / "demo")
     found = mg_sweep("run", write(short), "--runner", "inline")

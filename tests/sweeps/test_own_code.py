@@ -1,5 +1,6 @@
 """The user's own code is part of what makes results: versions of it are not mixed in silence."""
 
+import importlib
 import json
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ import analysis
 from analysis.frame import load_tests
 from analysis.results import read_results
 from mg_core.config import TrialConfig
-from mg_core.sources import members, version
+from mg_core.sources import members, parts, version, version_here
 from mg_core.store import ResultStore
 from mg_core.store.code import changes, versions_of
 from mg_core.store.layout import CODE
@@ -120,14 +121,19 @@ def test_changed_code_is_asked_about_and_accepted_once(run, own, mg_sweep, mg_an
     (tmp_path / "helpers" / "scale.py").write_text("FACTOR = 3.0\n")
     said = run(code=2)
     assert (
-        "module 'my_loss' has changed since it computed 2 trials (2 complete): they are of ver"
-        in said
-    )
+        "module 'my_loss' has changed in helpers.scale since it computed 2 trials (2 complete): of "
+        "version "
+    ) in said
+    for command in ("plan", "status"):  # Who only looks is told, too.
+        told = " ".join(mg_sweep(command, own, PYTHONPATH=str(tmp_path)).stdout.split())
+        assert "'my_loss' has changed in helpers.scale since it computed 2 trials" in told
+        assert "other_loss" not in told
     assert "--accept-code lets the versions stand together, --rerun-code trains these" in said
     assert "other_loss" not in said
     assert "give one of the two" in run("--accept-code", "--rerun-code", code=2)
     assert "accepted, they stand together" in run("--accept-code")
     assert "my_loss" not in run()
+    assert "has changed" not in mg_sweep("status", own, PYTHONPATH=str(tmp_path)).stdout
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), before)
 
     # Trials of the new version join them, and whoever reads a front of both is told.
@@ -155,7 +161,7 @@ def test_changed_code_is_run_again(run, tmp_path):
     assert "trained again" not in run("--rerun-code")  # Nothing has changed.
     (tmp_path / "helpers" / "scale.py").write_text("FACTOR = 3.0\n")
     said = run("--rerun-code")
-    assert "2 trials are trained again, what they had is in quarantine/" in said
+    assert "2 trials are trained again, the results so far are in quarantine/" in said
     run("--store", "fresh")
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
     assert recorded(tmp_path / "store") == recorded(tmp_path / "fresh")
@@ -167,7 +173,7 @@ def test_a_trial_that_would_go_on_is_asked_about_too(run, tmp_path):
     run(code=1)
     loss.write_text(OTHER)
     said = run(command="retry", code=2)
-    assert "module 'other_loss' has changed since it computed 1 trials (0 complete)" in said
+    assert "module 'other_loss' has changed since it computed 1 trial (0 complete)" in said
     run("--accept-code", command="retry")
     first, second = recorded(tmp_path / "store")["other", 0.1].items()
     assert (first[0], second[0]) == (0, 1)
@@ -178,7 +184,7 @@ def test_longer_trials_do_not_begin_with_epochs_of_other_code(run, tmp_path):
     run()
     (tmp_path / "helpers" / "scale.py").write_text("FACTOR = 3.0\n")
     longer = ["--set", "guided.epochs=3", "--extend"]
-    assert "module 'my_loss' has changed since it computed 2 trials" in run(*longer, code=2)
+    assert "module 'my_loss' has changed in helpers.scale since" in run(*longer, code=2)
     run(*longer, "--rerun-code")
     run("--set", "guided.epochs=3", "--store", "fresh")
     pd.testing.assert_frame_equal(rows(tmp_path / "store"), rows(tmp_path / "fresh"))
@@ -198,7 +204,7 @@ def test_a_module_that_changes_during_a_run_stops_it(own, mg_sweep, tmp_path, ru
     (versions,) = versions_of(progress.values()).values()
     assert len(versions) == 1  # Nothing was computed by another one.
     said = " ".join(mg_sweep(*arguments, code=2, PYTHONPATH=str(tmp_path)).stderr.split())
-    assert "module 'my_loss' has changed since it computed 1 trials" in said
+    assert "module 'my_loss' has changed since it computed 1 trial" in said
 
 
 def test_checkpoints_of_another_version_are_not_tested_with_this_one(run, mg_analysis, tmp_path):
@@ -237,6 +243,30 @@ def test_a_damaged_record_of_what_was_accepted_is_said(run, tmp_path):
     store.put(CODE, b"{}")
     assert [damage.key for damage in verify(store, lambda *_: None)] == [CODE]
     assert "code.json is damaged" in run(code=2)
+
+
+def test_versions_of_what_is_not_imported(tmp_path, monkeypatch):
+    (tmp_path / "house" / "room").mkdir(parents=True)
+    (tmp_path / "house" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (tmp_path / "house" / "room" / "__init__.py").write_text("from house import door")
+    (tmp_path / "house" / "door.py").write_text("")
+    (tmp_path / "alone.py").write_text("import beside")
+    (tmp_path / "beside.py").write_text("")
+    assert version_here("alone") is None
+    assert parts("alone") == {}
+    monkeypatch.syspath_prepend(tmp_path)
+    assert parts("house.room").keys() == {"house", "house.room", "house.door"}
+    assert parts("alone").keys() == {"alone", "beside"}
+    before, parts_before = version_here("alone"), parts("alone")
+    (tmp_path / "beside.py").write_text("x = 1")
+    assert version_here("alone") != before
+    changed = {name for name, digest in parts("alone").items() if parts_before[name] != digest}
+    assert changed == {"beside"}
+    assert not {"house", "alone"} & sys.modules.keys()
+    importlib.import_module("alone")
+    assert version_here("alone") == version("alone")
+    for name in ("alone", "beside"):
+        del sys.modules[name]
 
 
 def test_versions_may_stand_together_by_way_of_a_third():
@@ -281,8 +311,6 @@ SOURCES = {
 
 
 def test_a_module_stands_on_what_it_imports_from_its_own_place(tmp_path, monkeypatch):
-    import importlib
-
     for folder in ("own", "lib/site-packages"):
         for name, text in SOURCES.items():
             place = tmp_path / folder / name

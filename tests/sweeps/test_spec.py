@@ -35,7 +35,9 @@ def changed(sweep, path, value):
         ("grid.model", "[]", "grid.0.model: at least one value is wanted"),
         ("objectives", "[f2]", "objectives.0: unknown objective 'f2'; choose from f1, "),
         ("resources.gpu", "-0.5", "resources.gpu: input should be greater than or equal to 0"),
-        ("device", "tpu", "device: string should match pattern"),
+        ("device", "tpu", "device: auto, cpu, cuda or such as cuda:1 is wanted, not "),
+        ("grid.model", "torchvision/", "grid.0.model.0: a registered model or a library and a net"),
+        ("grid.layer", "''", "grid.0.layer.0: a name of letters, digits, '.', '_' and '-' is wan"),
         ("data", "shapes", "data: input should be a valid dictionary or instance of DataSpec"),
     ],
 )

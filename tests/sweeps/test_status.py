@@ -150,7 +150,7 @@ def test_rm_deletes_what_is_the_stores_and_nothing_else(plan, store):
     store.put("notes.txt", b"mine")
     Written(store.files, "analysis").put("tables/fronts.csv", b"")
     found = removal(store, [])
-    assert "9 trials and all their results" in found.description
+    assert "9 trials with all results" in found.description
     assert "other files in its folder stay: 1" in found.description
     found.carry_out()
     assert store.files.keys("") == ["notes.txt"]
@@ -170,7 +170,7 @@ def test_rm_of_a_trial_makes_it_wait_and_takes_the_children_of_a_baseline(plan, 
     assert (states[first.trial_id], states[second.trial_id]) == ("waiting", "complete")
     assert not [key for key in store.files.keys("") if first.trial_id in key][1:]
     found = removal(store, [baseline.trial_id])
-    assert "the 8 guided trials that started from them" in found.description
+    assert "and of 8 guided trials that started from it" in found.description
     found.carry_out()
     assert set(read_status(store).states.values()) == {"waiting"}
     assert store.trial_ids() == plan.grid.trials.keys()

@@ -75,6 +75,7 @@ class Coco(Reader):
     """
 
     Options: ClassVar[type[BaseModel]] = CocoOptions
+    is_multi_label: ClassVar[bool | None] = True
 
     def __init__(self, root: Path, options: CocoOptions) -> None:
         self.root = root

@@ -340,6 +340,11 @@ class Table(Collection):
         for key, usual in COLUMNS.items():
             accepted = (_plain(given[key]),) if key in given else usual
             found = next((names.index(name) for name in accepted if name in names), None)
+            if found is not None and names.count(names[found]) > 1:
+                raise InputError(
+                    f"{path}: its first line has {header[found]!r} {names.count(names[found])} "
+                    f"times; each column needs a name of its own"
+                )
             if found is not None:
                 places[key] = found
             elif key in needed or (key in given and not self.options.boxes):

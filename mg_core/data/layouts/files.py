@@ -117,8 +117,9 @@ def option_file(root: Path, name: str, pattern: str) -> Path:
     if not is_below(name):
         raise InputError(f"option file names {name!r}, which is no file below {root}")
     if not os.path.isfile(root / name):
-        others = ", ".join(sorted(path.name for path in root.glob(pattern))[:5])
-        there = f"; there are {others}" if others else ""
+        others = sorted(path.name for path in root.glob(pattern))[:5]
+        verb = "is" if len(others) == 1 else "are"
+        there = f"; there {verb} {', '.join(others)}" if others else ""
         raise InputError(f"{root / name} is missing: name it by the option file{there}")
     return root / name
 

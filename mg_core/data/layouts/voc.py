@@ -61,6 +61,7 @@ class Voc(Reader):
     """
 
     Options: ClassVar[type[BaseModel]] = VocOptions
+    is_multi_label: ClassVar[bool | None] = True
 
     def __init__(self, root: Path, options: Any) -> None:
         folders = (root, root / "VOC2007", root / "VOCdevkit" / "VOC2007")

@@ -273,6 +273,7 @@ BROKEN = {
         r"it by the option columns, as in \{class: its name there\}"
     ),
     HEADER.replace("ymax,", "") + ROWS: r"has no column 'ymax'",
+    HEADER.replace("class,", "Path,class,", 1) + ROWS: r"its first line has 'path' 2 times; each c",
     (HEADER + ROWS).replace(",", "~"): r"has no column 'path'; .*: say by the option delimiter",
     "": r"annotations\.csv is empty; its first line has the names of the columns",
     HEADER: r"the annotations name no class",
@@ -318,7 +319,7 @@ def test_mistakes_of_a_kind_are_counted_together(folder):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"file": "gone.csv"}, r"gone\.csv is missing: .* there are annotations\.csv$"),
+        ({"file": "gone.csv"}, r"gone\.csv is missing: .* there is annotations\.csv$"),
         ({"file": "../a.csv"}, r"option file names '\.\./a\.csv', which is no file below"),
         ({"file": "{split}.csv"}, r"\{split\}\.csv is missing"),
         ({"images": "../x"}, r"names '\.\./x/a\.png', which is no file below"),

@@ -61,6 +61,9 @@ def test_a_name_is_known_without_pytorch():
         ("tim/resnet10t", r"'tim' is no library of networks; choose from torchvision, timm, bcos"),
         ("timm/resnet10t.c3_in1k", r"'c3_in1k' names weights; write model: timm/resnet10t and"),
         ("vanila_tiny", r"did you mean 'vanilla_tiny'.*network of a library: torchvision/…"),
+        ("resnet18", r"\(did you mean torchvision/resnet18 or timm/resnet18 or bcos/resnet18\?\)"),
+        ("vit_tny", r"\(did you mean timm/vit_tiny_"),
+        ("timm/vit_tny", r"did you mean timm/vit_tiny_"),
     ],
 )
 def test_wrong_names(name, said):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import io
 import random
+import re
 import zipfile
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from mg_core.errors import InputError
 from mg_core.models import build_model
@@ -101,6 +102,68 @@ def test_files_of_numpy_1_name_its_older_modules(tmp_path):
 def test_safetensors_by_another_name(name, tmp_path):
     save_file(tiny_state(), tmp_path / name)
     assert_backbone_is(build(tmp_path / name), tiny_state())
+
+
+def test_which_of_several_networks_was_taken_is_logged(tmp_path, caplog):
+    state = tiny_state()
+    torch.save({"ema": state, "model": state}, tmp_path / "file.pth")
+    build(tmp_path / "file.pth")
+    assert caplog.messages == [
+        f"weights {tmp_path / 'file.pth'}: the network under 'model' was taken, and not that under "
+        "'ema'"
+    ]
+    torch.save({"ema": state, "epoch": 3}, tmp_path / "file.pth")
+    build(tmp_path / "file.pth")
+    assert len(caplog.messages) == 1
+
+
+def _saved(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
+
+
+def _old(state):
+    buffer = io.BytesIO()
+    torch.save(state, buffer, _use_new_zipfile_serialization=False)
+    return buffer.getvalue()
+
+
+BROKEN = {
+    "empty": (lambda s: b"", "the file is empty"),
+    "text": (lambda s: b"see the other folder\n", "it is a text file and no checkpoint"),
+    "other text": (lambda s: ("ä" * 400).encode(), "it is a text file and no checkpoint"),
+    "web page": (lambda s: b"<!DOCTYPE html><html>", "it is a web page and no checkpoint"),
+    "pointer": (
+        lambda s: b"version https://git-lfs.github.com/spec/v1\n",
+        "it is a pointer of Git LFS",
+    ),
+    "cut off": (lambda s: _saved(s)[:5000], "it is cut off or damaged; its 5,000 bytes cannot"),
+    "old, cut off": (lambda s: _old(s)[:5000], "it is cut off or damaged; its 5,000 bytes cannot"),
+    "safetensors, cut off": (lambda s: save(s)[:5000], "it is cut off or damaged; its 5,000 by"),
+    "noise": (lambda s: random.Random(0).randbytes(4000), "it is no file of PyTorch or safetens"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_what_is_wrong_with_a_file_is_said(kind, tmp_path):
+    content, sentence = BROKEN[kind]
+    (tmp_path / "file.pth").write_bytes(content(tiny_state()))
+    with pytest.raises(InputError) as caught:
+        build(tmp_path / "file.pth")
+    assert str(caught.value).startswith(f"weights {tmp_path / 'file.pth'}: {sentence}")
+
+
+def test_other_shapes_are_named(tmp_path):
+    wide = {k: torch.cat([v, v]) if v.ndim > 2 else v for k, v in tiny_state().items()}
+    torch.save(wide, tmp_path / "file.pth")
+    with pytest.raises(InputError) as caught:
+        build(tmp_path / "file.pth")
+    assert re.search(
+        r": do not fit model 'vanilla_tiny': conv1.weight has shape \(\d+, 3, \d, \d\), where "
+        r"\(\d+, 3, \d, \d\) is wanted \(and \d+ more like it\)$",
+        str(caught.value),
+    )
 
 
 def _beside(**parts):
