@@ -17,6 +17,7 @@ SMALL = {
     "study": (216, 6),
     "study_bcos": (54, 3),
     "study_waterbirds": (24, 4),
+    "controls": (27, 6),
 }
 
 
@@ -25,6 +26,19 @@ def test_counts_of_the_small_study(repository, name):
     grid = expand(load_spec(repository / "sweeps" / f"{name}.yaml", []))
     assert (len(grid.guided), len(grid.baselines)) == SMALL[name]
     assert {config.model.split("_")[1] for config in grid.trials.values()} == {"tiny"}
+
+
+def test_controls_are_judged_by_attributions_that_are_not_guided(repository):
+    grid = expand(load_spec(repository / "sweeps" / "controls.yaml", []))
+    judged = {
+        (config.model, config.guidance.attribution): {pair.attribution for pair in config.evaluate}
+        for config in grid.guided.values()
+    }
+    assert judged == {
+        ("vanilla_tiny", "ixg"): {"ixg", "intgrad_steps", "gradcam"},
+        ("vanilla_tiny", "gradcam"): {"ixg", "intgrad_steps", "gradcam"},
+        ("xdnn_tiny", "gradcam"): {"intgrad", "intgrad_steps", "gradcam"},
+    }
 
 
 def test_a_model_of_ones_own_on_photographs(repository):
