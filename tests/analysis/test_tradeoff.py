@@ -169,7 +169,8 @@ def test_wide_sweeps_take_two_pages(sweep, make_grid, tmp_path):
     }
     store = sweep(tmp_path, make_grid(models, ("final",), ("energy",)))
     names = [drawing.name for drawing in drawings(read_results(store))]
-    assert names == ["fig4", "fig5", "fig5-gradcam", "fig6", "fig6-gradcam"]
+    assert names[:5] == ["fig4", "fig5", "fig5-gradcam", "fig6", "fig6-gradcam"]
+    assert set(names[5:]) == {"epg_by_class", "epg_by_box_size"}
 
 
 def test_nothing_is_drawn_before_tests(sweep, make_grid, tmp_path):
