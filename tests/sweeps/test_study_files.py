@@ -18,6 +18,7 @@ SMALL = {
     "study_bcos": (54, 3),
     "study_waterbirds": (24, 4),
     "losses": (72, 1),
+    "controls": (27, 6),
 }
 
 
@@ -40,6 +41,19 @@ def test_every_place_of_the_losses_has_three_weights_of_each(repository):
     for place in {(g.attribution, g.layer) for g in trials}:
         losses = [g.loss for g in trials if (g.attribution, g.layer) == place]
         assert {name: losses.count(name) for name in losses} == dict.fromkeys(COMPARED, 3)
+
+
+def test_controls_are_judged_by_attributions_that_are_not_guided(repository):
+    grid = expand(load_spec(repository / "sweeps" / "controls.yaml", []))
+    judged = {
+        (config.model, config.guidance.attribution): {pair.attribution for pair in config.evaluate}
+        for config in grid.guided.values()
+    }
+    assert judged == {
+        ("vanilla_tiny", "ixg"): {"ixg", "intgrad_steps", "gradcam"},
+        ("vanilla_tiny", "gradcam"): {"ixg", "intgrad_steps", "gradcam"},
+        ("xdnn_tiny", "gradcam"): {"intgrad", "intgrad_steps", "gradcam"},
+    }
 
 
 def test_a_model_of_ones_own_on_photographs(repository):

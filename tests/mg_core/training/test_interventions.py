@@ -8,6 +8,7 @@ from mg_core.attributions import attribute, upsample
 from mg_core.config import EvaluationPair
 from mg_core.data.backgrounds import swapped_backgrounds
 from mg_core.metrics.perturbation import deletion_insertion
+from mg_core.models import build_model
 from mg_core.training import interventions
 from mg_core.training.interventions import intervene
 
@@ -25,8 +26,22 @@ def probability_of(model, k):
 def test_deletion_and_insertion_are_means_over_single_pairs(shapes, model, batch_size):
     split = shapes.split("test")
     found = intervene(model, split, PAIRS, batch_size).perturbed
-    model.double().eval()
-    for pair in PAIRS:
+    check_areas(model.double().eval(), split, PAIRS, found)
+
+
+def test_explanations_outlast_the_passes_in_between(shapes):
+    """W(x) of a B-cos network is that of the image, and not of the one that was changed last."""
+    torch.manual_seed(0)
+    model = build_model("bcos_tiny", len(shapes.classes)).eval()
+    pair = EvaluationPair(attribution="bcos", layer="input")
+    split = shapes.split("test")
+    assert split.labels.sum(1).max() > 1
+    found = intervene(model, split, [pair]).perturbed
+    check_areas(model.double(), split, [pair], found)
+
+
+def check_areas(model, split, pairs, found):
+    for pair in pairs:
         areas = []
         for i in range(len(split)):
             images = split.images([i]).double() / 255
