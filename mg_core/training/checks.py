@@ -107,9 +107,12 @@ def _check_warmup(config: TrialConfig) -> None:
 
 
 def _check_loss(config: TrialConfig) -> None:
-    name, (dataset, options) = config.classification_loss, variant_of(config.data)
+    name = config.classification_loss
     CLASSIFICATION_LOSSES[name]
-    if name in NEEDS_ONE_LABEL and dataset.is_multi_label and not dataset.has_groups(options):
+    if name not in NEEDS_ONE_LABEL:
+        return
+    dataset, options = variant_of(config.data)
+    if dataset.is_multi_label and not dataset.has_groups(options):
         raise InputError(
             f"{name} needs exactly one label in each image, and those of {config.data.name} may "
             "have several; use bce"
