@@ -278,7 +278,9 @@ class Table(Collection):
         for row in self._rows(path, report, ("path", "class")):
             own = boxes.get(row.values["path"], [])
             has_any |= bool(own)
-            yield from (replace(row, values={**box.values, **row.values}) for box in own)
+            for box in own:
+                source = f"{row.source} and {box.source}"
+                yield replace(row, values={**box.values, **row.values}, source=source)
             if not own:
                 yield row
         if boxes and not has_any:

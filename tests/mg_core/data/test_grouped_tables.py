@@ -291,6 +291,14 @@ def test_an_image_has_one_class_and_one_group(tmp_path):
         open_reader(data_config("csv", 20, options=options), tmp_path).records("train")
 
 
+def test_a_mistake_in_the_table_of_boxes_is_found_there(tmp_path):
+    options = celeba(tmp_path)
+    boxes = tmp_path / "bbox.csv"
+    boxes.write_text(boxes.read_text().replace("1.png,4,", "1.png,four,", 1))
+    with pytest.raises(InputError, match=r"bbox\.csv line 3: xmin is 'four', not a number"):
+        open_reader(data_config("csv", 20, options=options), tmp_path).records("train")
+
+
 def test_boxes_of_other_images_are_noticed(tmp_path):
     options = celeba(tmp_path)
     boxes = tmp_path / "bbox.csv"
