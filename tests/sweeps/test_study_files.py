@@ -17,6 +17,7 @@ SMALL = {
     "study": (216, 6),
     "study_bcos": (54, 3),
     "study_waterbirds": (24, 4),
+    "ladder": (62, 2),
 }
 
 
