@@ -43,7 +43,7 @@ def c1(measures: Measures) -> Finding:
     return Finding(
         "C1",
         "The boxes matter: boxes of the right size in a wrong place guide less.",
-        "not in the paper",
+        "nothing on this",
         "hours",
         "trials guided by boxes and, all else equal, by random_box",
         tuple(conditions),
@@ -69,7 +69,7 @@ def c4(measures: Measures) -> Finding:
     return Finding(
         "C4",
         "An hour of boxes buys more EPG than an hour of masks, and one of points more than both.",
-        "not in the paper",
+        "nothing on this",
         "hours",
         "fractions of images with masks, boxes and points whose annotation takes as long",
         tuple(conditions),
@@ -97,7 +97,8 @@ def at_equal_time(gains: pd.DataFrame, one: str, other: str) -> pd.DataFrame:
     averaged over the range that both cover. Runs without such a range are left out. Each run has a
     row: `configuration`, and the mean gain of either annotation under its name.
     """
-    kind = gains["annotation"].astype(str).str.split("(").str[0]
+    # Clicks are one kind, however many; a box that is off is no box.
+    kind = gains["annotation"].astype(str).str.replace(r"\(count=.*\)", "", regex=True)
     run = numbered(gains, [*SHARED, *RUN, *PAIR])
     found = []
     for _, rows in gains.assign(kind=kind).groupby(run):

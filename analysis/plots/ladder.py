@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -109,6 +110,7 @@ def draw_hours(data: pd.DataFrame) -> Figure:
 
 def _draw_panel(axes: Axes, data: pd.DataFrame, marks: dict[str, style.Mark]) -> None:
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda hours, _: f"{hours:g}")
     axes.axhline(0, color=style.INK, linewidth=0.6, zorder=1)
     for series, mark in marks.items():
         own = data[data["series"] == series]
@@ -127,13 +129,19 @@ def _draw_panel(axes: Axes, data: pd.DataFrame, marks: dict[str, style.Mark]) ->
 
 
 def _marks(data: pd.DataFrame) -> dict[str, style.Mark]:
-    """Return how each kind of supervision is drawn: the dearest first, controls last and grey."""
-    means = data.groupby("series")["hours"].mean().sort_values(ascending=False, kind="stable")
-    controls = [LABELS[name] for name in CONTROLS if LABELS[name] in means]
-    named = [str(name) for name in means.index if name not in controls]
-    marks = style.level_marks(named)
-    greys = dict(zip(controls, ("#8a8a8a", style.INK), strict=False))
-    return marks | {name: style.Mark(name, "x", grey, 4.0) for name, grey in greys.items()}
+    """Return how each kind of supervision is drawn.
+
+    The dearest comes first, then boxes that are off, then the controls in grey.
+    """
+    is_off = data["annotation"].str.startswith("box(") | (data["box_dilation"] > 0)
+    order = data.assign(is_off=is_off).groupby("series")[["is_off", "hours"]].mean()
+    order = order.sort_values(["is_off", "hours"], ascending=[True, False], kind="stable")
+    controls = [LABELS[name] for name in CONTROLS if LABELS[name] in order.index]
+    named = [str(name) for name in order.index if name not in controls]
+    drawn = zip(named, cycle((*style.LEVEL_MARKS, *style.OTHER_MARKS)), strict=False)
+    marks = {name: style.Mark(name, marker, colour, 4.6) for name, (marker, colour) in drawn}
+    greys = zip(controls, ("#8a8a8a", style.INK), strict=False)
+    return marks | {name: style.Mark(name, "x", grey, 4.0) for name, grey in greys}
 
 
 def _handle(series: str, mark: style.Mark) -> Line2D:

@@ -107,8 +107,9 @@ class Split:
         rows, found = _matches(arrays.mask_offsets, arrays.mask_classes, indices, classes)
         pixels = np.unpackbits(arrays.masks.read(found), axis=1, count=self.size**2)
         masks = np.zeros((len(indices), self.size, self.size), dtype=np.bool_)
-        # In a task, several classes of the data set may be one class.
-        np.logical_or.at(masks, rows, pixels.reshape(-1, self.size, self.size).astype(np.bool_))
+        drawn = pixels.reshape(-1, self.size, self.size).astype(np.bool_)
+        for row, mask in zip(rows.tolist(), drawn, strict=True):
+            masks[row] |= mask  # In a task, several classes of the data set may be one class.
         return _tensor(masks)
 
     def segmented(self, indices: Indices) -> Tensor:

@@ -74,10 +74,15 @@ def test_the_recorded_study_is_reported_without_any_store(tmp_path):
     assert drawn == numbered | {"epg_by_class", "epg_by_box_size"}
 
 
+def of_the_paper():
+    """Return the findings by name that the paper has, of which the recorded study tells."""
+    return {f.name: f for f in judge(recorded_study()) if not f.name.startswith("C")}
+
+
 def test_the_readme_says_what_the_recorded_study_found(repository):
     text = (repository / "README.md").read_text()
     rows = re.findall(r"^\| (R\d|Table 1) \|(.*)\| ([a-z ]+) \|$", text, flags=re.MULTILINE)
-    found = {f.name: f for f in judge(recorded_study()) if f.published}
+    found = of_the_paper()
     assert {name: verdict for name, _, verdict in rows} == {
         name: finding.verdict for name, finding in found.items()
     }
@@ -93,7 +98,7 @@ def test_the_readme_says_what_the_recorded_study_found(repository):
 def test_other_seeds_gave_the_same_verdicts(repository):
     others = json.loads(Path(__file__).with_name("other_seeds.json").read_text())
     assert {finding["finding"]: finding["verdict"] for finding in others} == {
-        finding.name: finding.verdict for finding in judge(recorded_study())
+        name: finding.verdict for name, finding in of_the_paper().items()
     }
     estimates = [
         [condition["value"], condition["low"], condition["high"]]

@@ -19,6 +19,7 @@ SMALL = {
     "study_waterbirds": (24, 4),
     "losses": (72, 1),
     "controls": (27, 6),
+    "ladder": (62, 2),
 }
 
 
