@@ -105,6 +105,12 @@ def draw_panels(
     return figure
 
 
+FEW_SERIES = 4
+"""As many losses as the paper has share a line of the legend."""
+ENTRY_WIDTH, ENTRY_HEIGHT = 1.05, 0.16
+"""Inches that the legend keeps for an entry where it has more lines."""
+
+
 def _size(columns: int, rows: int) -> tuple[float, float]:
     width = style.COLUMN_WIDTH if columns == 1 else style.TEXT_WIDTH
     if columns == 2:
@@ -196,5 +202,11 @@ def _legend(
     if has_hollow:
         others.append(style.hollow_handle())
     rows = [series + others] if columns > 2 and not has_hollow else [series, others]
+    if len(series) > FEW_SERIES:
+        width, height = figure.get_size_inches()
+        widest = max(len(others), int(width / ENTRY_WIDTH))
+        parts = [series[start : start + widest] for start in range(0, len(series), widest)]
+        rows = [*parts, others]
+        figure.set_size_inches(width, height + ENTRY_HEIGHT * (len(parts) - 1))
     handles, widest = style.in_rows(rows), max(map(len, rows))
     figure.legend(handles=handles, loc="outside upper center", ncols=widest)

@@ -4,6 +4,7 @@ import re
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import analysis
@@ -123,6 +124,24 @@ def test_points_and_legend_are_inside_their_boxes(demo):
         for line in axes.lines:
             assert ((line.get_xdata() > left) & (line.get_xdata() < right)).all()
             assert ((line.get_ydata() > bottom) & (line.get_ydata() < top)).all()
+
+
+def test_a_legend_of_many_losses_stays_inside_the_figure(sweep, make_grid, tmp_path):
+    store = sweep(tmp_path, make_grid({"vanilla_tiny": ("ixg",)}, ("input",), PAPERS))
+    rows, names = joined_rows(store), list(style.LOSSES)
+    others = [
+        rows.assign(loss=rows["loss"].map(dict(zip(PAPERS, names[start : start + 4], strict=True))))
+        for start in range(0, len(names), 4)
+    ]
+    data = tradeoff_data(pd.concat(others, ignore_index=True), "epg")
+    figure = draw_tradeoff(data, "epg")
+    figure.draw_without_rendering()
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert {mark.label for mark in style.LOSSES.values()} <= labels
+    legend = figure.legends[0].get_window_extent()
+    assert figure.bbox.x0 <= legend.x0
+    assert legend.x1 <= figure.bbox.x1
+    assert not any(legend.overlaps(axes.get_tightbbox()) for axes in figure.axes)
 
 
 def test_every_loss_differs_in_marker_and_in_lightness():

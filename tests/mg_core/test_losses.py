@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -74,6 +75,23 @@ def hint(inside, outside, values, mask, empty):
     return mean_over(pairs, len(pairs))
 
 
+@lru_cache
+def blurred(mask: bytes, height: int, width: int) -> np.ndarray:
+    """Return a mask under its Gaussian, pixel by pixel."""
+
+    def kernel(at, place, length):
+        def bell(other):
+            return math.exp(-(((other - at) / (0.8 / 7 * length)) ** 2) / 2)
+
+        return bell(place) / sum(bell(other) for other in range(length))
+
+    soft = np.zeros((height, width))
+    for h, w in np.ndindex(height, width):
+        for y, x in np.ndindex(height, width):
+            soft[h, w] += kernel(h, y, height) * kernel(w, x, width) * mask[y * width + x]
+    return soft / soft.max() if soft.any() else soft
+
+
 def res(inside, outside, values, mask, empty):
     height, width = mask.shape
     best, threshold = -1, 0.0
@@ -84,21 +102,7 @@ def res(inside, outside, values, mask, empty):
             best, threshold = agreement, value
     threshold = threshold if inside else max(outside)
 
-    def blurred(h, w):
-        total = 0.0
-        for y in range(height):
-            for x in range(width):
-                total += kernel(h, y, height) * kernel(w, x, width) * float(mask[y, x])
-        return total
-
-    def kernel(at, place, length):
-        def bell(other):
-            return math.exp(-(((other - at) / (0.8 / 7 * length)) ** 2) / 2)
-
-        return bell(place) / sum(bell(other) for other in range(length))
-
-    soft = np.array([[blurred(h, w) for w in range(width)] for h in range(height)])
-    soft = soft / soft.max() if mask.any() else soft
+    soft = blurred(mask.tobytes(), height, width)
     sign = np.tanh(5 * (values.astype(float) - threshold))
     return np.mean(np.abs(sign - (2.0 * mask - 1))) + np.mean(np.abs(values - soft))
 
