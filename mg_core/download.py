@@ -23,6 +23,8 @@ SLOWEST = 1024.0  # bytes a second, on average after the first `TIMEOUT` seconds
 ATTEMPTS = 5
 PAUSE = 1.0  # seconds before the second attempt, twice as many before each further one
 CHUNK = 2**20
+LONGEST_SIZE = 20  # digits of a size in bytes; longer ones are none
+CONTENT = (http.client.OK, http.client.PARTIAL_CONTENT)
 ADDRESS = re.compile("https?://", re.IGNORECASE)
 
 Progress = Callable[[int, int], None]
@@ -126,6 +128,8 @@ def _continue(url: str, partial: Path, tag_file: Path, progress: Progress) -> No
     tag = _header_value(tag_file.read_text("latin-1")) if tag_file.is_file() else ""
     wanted = {"Range": f"bytes={start}-", "If-Range": tag} if start and tag else {}
     with _open(url, partial, wanted) as response:
+        if response.status not in CONTENT:
+            raise InputError(f"cannot download {url}: the answer {response.status} is no file")
         given = response.headers.get("Content-Range") or ""
         if response.status != http.client.PARTIAL_CONTENT:
             start = 0
@@ -192,7 +196,8 @@ def _append(
     response: http.client.HTTPResponse, partial: Path, start: int, progress: Progress
 ) -> None:
     length = response.headers.get("Content-Length") or ""
-    done, total = start, start + int(length) if length.isdecimal() else 0
+    is_size = length.isdecimal() and len(length) < LONGEST_SIZE
+    done, total = start, start + int(length) if is_size else 0
     with partial.open("r+b" if start else "wb") as file:
         file.seek(start)
         began = time.monotonic()

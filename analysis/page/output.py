@@ -12,6 +12,7 @@ from analysis.plots.drawing import file_name
 from analysis.results import Results
 from analysis.tabular.formats import Table, to_csv, to_latex, to_markdown
 from mg_core.errors import InputError
+from mg_core.store import reading
 from mg_core.store.files import Files
 from mg_core.store.layout import ANALYSIS
 from mg_core.store.written import Written
@@ -21,7 +22,7 @@ class Output:
     """The folder that an analysis writes to: one that is named, or the first store's `analysis`.
 
     Raises:
-        InputError: the store is not local and no folder is named.
+        InputError: no folder is named, and the store is not local or `analysis` there is a link.
     """
 
     def __init__(self, results: Results, folder: Path | None = None) -> None:
@@ -33,6 +34,9 @@ class Output:
             raise InputError(f"{why}: name a folder for the output with --out")
         if folder is not None and re.match(r"\w+:/", str(folder)):
             raise InputError(f"--out is a folder on this machine, not {str(folder)!r}")
+        if folder is None:
+            with reading(results.store):
+                results.store.files.check_no_link(ANALYSIS)
         self.folder = folder or Path(results.store.uri) / ANALYSIS
         self._files = Files(str(self.folder))
         # `mg-sweep rm` deletes only the files of this record.

@@ -240,11 +240,11 @@ class Files:
     def _walked(self, prefix: str) -> Iterator[str]:
         folders = [prefix]
         for place in [*Path(prefix).parents][-2::-1] if prefix else []:
-            self._check_no_link(place.as_posix())
+            self.check_no_link(place.as_posix())
         while folders:
             folder = folders.pop()
             if folder:
-                self._check_no_link(folder)
+                self.check_no_link(folder)
             try:
                 with os.scandir(self.path(folder)) as entries:
                     found = list(entries)
@@ -253,7 +253,7 @@ class Files:
             for entry in found:
                 key = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_symlink():
-                    self._check_no_link(key)
+                    self.check_no_link(key)
                 elif is_own(key) and not entry.is_file():
                     raise StorageError(errno.EINVAL, f"{self.path(key)} is no regular file")
                 elif entry.is_dir():
@@ -263,10 +263,14 @@ class Files:
 
     def _check_no_link_to(self, key: str) -> None:
         for place in [TEMPORARY, *(parent.as_posix() for parent in list(Path(key).parents)[:-1])]:
-            self._check_no_link(place)
+            self.check_no_link(place)
 
-    def _check_no_link(self, key: str) -> None:
-        """Refuse a link in the place of a file or folder of the store; others are ignored."""
+    def check_no_link(self, key: str) -> None:
+        """Refuse a link in the place of a file or folder of the store; others are ignored.
+
+        Raises:
+            StorageError: there is one.
+        """
         if is_place(key) and Path(self.path(key)).is_symlink():
             raise StorageError(
                 errno.ELOOP,

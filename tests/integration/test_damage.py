@@ -356,6 +356,14 @@ def test_nothing_is_written_through_a_link(finished, store, run, tmp_path):
     assert not list((tmp_path / "others").iterdir())
 
 
+def test_a_report_is_not_written_through_a_link(store, tmp_path):
+    (tmp_path / "others").mkdir()
+    (store / "analysis").symlink_to(tmp_path / "others")
+    with pytest.raises(InputError, match=r"analysis is a symbolic link; links inside a store are"):
+        analysis.report(store, testing=None)
+    assert not list((tmp_path / "others").iterdir())
+
+
 def test_heat_maps_of_another_layer_are_refused(store):
     path = next(p for p in files_of(store, "heatmaps") if "@final" in p.name)
     shutil.copy(path, path.with_name(path.name.replace("@final", "@input")))

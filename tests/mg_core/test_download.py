@@ -151,6 +151,8 @@ OK = b"HTTP/1.1 200 OK\r\n"
         (b"HTTP/1.1 302 F\r\nLocation: http://[bad\r\n\r\n", "cannot download"),
         (b"HTTP/1.1 302 F\r\nLocation: /again\r\n\r\n", "cannot download .* 302 "),
         (b"HTTP/1.1 302 F\r\n\r\n", "cannot download .* 302 "),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "the answer 204 is no file"),
+        (b"HTTP/1.1 202 Later\r\nContent-Length: 3\r\n\r\nabc", "the answer 202 is no file"),
         (b"", "failed 5 times"),
     ],
 )
@@ -160,6 +162,12 @@ def test_broken_answers_are_sentences(speaks, tmp_path, monkeypatch, answer, sen
         fetch(speaks(answer), tmp_path / "a.bin")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "a.bin").exists()
+
+
+@pytest.mark.parametrize("length", ["9" * 5000, "-3", "three", "\u0663"])
+def test_a_size_that_is_none_is_not_believed(speaks, tmp_path, length):
+    fetch(speaks(OK + f"Content-Length: {length}\r\n\r\nabc".encode()), tmp_path / "a.bin")
+    assert (tmp_path / "a.bin").read_bytes() == b"abc"
 
 
 @pytest.mark.parametrize("start", [b"", OK + b"Content-Length: 100000\r\n\r\n"])
