@@ -30,7 +30,8 @@ def unreadable(path: Path, error: Exception) -> str:
     except OSError as problem:
         return f"cannot be read: {problem.strerror or problem}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reason = (lines or [type(error).__name__])[0][:300]
+    # PyTorch goes on with guesses at the cause.
+    reason = (lines or [type(error).__name__])[0][:300].partition(". ")[0]
     if not head:
         return "the file is empty"
     if _is_text(head):
