@@ -93,10 +93,8 @@ def recalled_lines(found: Check) -> list[str]:
         if found.seconds
         else "nothing is left"
     )
-    lines.append(
-        f"as measured on {devices}: {left}, and all trials take {gigabytes(least)} to "
-        f"{gigabytes(most)} of the store"
-    )
+    sizes = " to ".join(dict.fromkeys([gigabytes(least), gigabytes(most)]))
+    lines.append(f"as measured on {devices}: {left}, and all trials take {sizes} of the store")
     return lines
 
 
