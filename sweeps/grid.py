@@ -32,6 +32,8 @@ from sweeps.origins import check_names, check_origins, origin_of, with_origins
 from sweeps.spec import BlockSpec, SweepSpec
 from sweeps.stages import KEYS, combinations, settings
 
+Located = TypeVar("Located", GuidanceConfig, EvaluationPair)
+
 MOST_TRIALS = 200_000
 """Combinations of a grid; each takes some 3 kB of memory and a file in the store."""
 _DEFAULTS = {
@@ -199,9 +201,6 @@ def _guidances(block: BlockSpec) -> list[GuidanceConfig]:
         GuidanceConfig(**{name: value for part in parts for name, value in part.items()})
         for parts in product(*(_axis(block, name) for name in _AXES))
     ]
-
-
-Located = TypeVar("Located", GuidanceConfig, EvaluationPair)
 
 
 def _at_module(spec: SweepSpec, model: str, place: Located) -> Located:

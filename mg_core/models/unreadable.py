@@ -37,6 +37,8 @@ def unreadable(path: Path, error: Exception) -> str:
     if _is_text(head):
         kinds = (kind for start, kind in TEXTS.items() if head.lstrip().startswith(start))
         return f"it is {next(kinds, 'a text file and no checkpoint')}"
+    if path.suffix == ".safetensors" and head.startswith(CHECKPOINTS):
+        return "it is called .safetensors and is a file of PyTorch; let its name end in .pth"
     if head.startswith(CHECKPOINTS) or head[8:9] == b"{":
         size = path.stat().st_size
         return f"it is cut off or damaged; its {size:,} bytes cannot be read: {reason}"
