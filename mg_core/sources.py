@@ -63,7 +63,7 @@ def _digest(files: Mapping[str, Path]) -> str:
     return digest.hexdigest()[:16]
 
 
-def parts(module: str) -> dict[str, str]:
+def file_digests(module: str) -> dict[str, str]:
     """Return eight hex digits of each file that a module stands on, by the name of its module.
 
     The module need not be imported; there are none for one that is not found here.

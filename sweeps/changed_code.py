@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from mg_core.config import TrialConfig
 from mg_core.errors import InputError
-from mg_core.sources import on_disk, parts, version_here
+from mg_core.sources import file_digests, on_disk, version_here
 from mg_core.store import ResultStore, reading
 from mg_core.store.attempt import results_of, set_aside
 from mg_core.store.code import (
@@ -149,7 +149,7 @@ def described(
 def _files(change: Change, known: Mapping[str, Mapping[str, str]]) -> str:
     """Say which of the files that a module stands on are others, unless it is its own alone."""
     module, old, _ = change
-    before, now = known.get(old), parts(module)
+    before, now = known.get(old), file_digests(module)
     if not (before and now):
         return ""
     changed = sorted(n for n in {*before, *now} if before.get(n) != now.get(n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,6 +101,8 @@ class Check:
         layers: guidance layers that were found in networks of libraries: module by name, by model.
         rehearsals: what one batch showed, by place.
         measured: what a trial takes, by place; places that failed are missing.
+        slowdown: how many times as long a trial takes beside as many others as run at a time.
+        crowding: why so many do not run at a time; empty if they do.
     """
 
     spec: SweepSpec
@@ -114,6 +117,8 @@ class Check:
     layers: dict[str, dict[str, str]] = field(default_factory=dict)
     rehearsals: dict[int, Rehearsal] = field(default_factory=dict)
     measured: dict[int, Measured] = field(default_factory=dict)
+    slowdown: float = 1.0
+    crowding: str = ""
 
     @cached_property
     def places(self) -> list[Place]:
@@ -168,7 +173,30 @@ class Check:
     @property
     def sweep_seconds(self) -> float:
         """Expected time of the sweep here, where guided trials wait for their baselines."""
-        return finish_time(self.grid.trials, self.seconds, self.at_a_time)
+        kinds = Counter(self.grid.trials[trial].kind for trial in self.seconds)
+        seconds = {
+            trial: time * (self.slowdown if kinds[self.grid.trials[trial].kind] > 1 else 1.0)
+            for trial, time in self.seconds.items()
+        }
+        return finish_time(self.grid.trials, seconds, self.at_a_time)
+
+    @property
+    def longest(self) -> int:
+        """The place whose trials take the most time together."""
+        of_trial = self.seconds
+
+        def total(number: int) -> float:
+            return sum(of_trial.get(trial, 0.0) for trial in self.places[number].trials)
+
+        return max(self.measured, key=total)
+
+    @property
+    def on_a_device(self) -> int:
+        """How many trials train on one device at a time."""
+        n_devices = max(1, len(self.machine.gpus))
+        kinds = Counter(config.kind for config in self.grid.trials.values())
+        room = min(self.at_a_time, max(kinds.values()), self.fitting * n_devices)
+        return -(-room // n_devices)
 
     @property
     def memory_bytes(self) -> int:
@@ -219,7 +247,9 @@ def places_of(grid: Grid) -> list[Place]:
     return [Place(members) for members in groups.values()]
 
 
-def check(spec: SweepSpec, exact: bool = False, say: Say | None = None) -> Check:
+def check(
+    spec: SweepSpec, exact: bool = False, say: Say | None = None, is_shared: bool = False
+) -> Check:
     """Rehearse every combination of a sweep on one batch, and measure what its trials take.
 
     The data are decoded first, as a run does. Nothing is written to the store.
@@ -228,6 +258,7 @@ def check(spec: SweepSpec, exact: bool = False, say: Say | None = None) -> Check
         spec: the sweep.
         exact: compare gradients with finite differences.
         say: called with what is done, how much of it, and how much there is.
+        is_shared: whether others work on this machine, so that one trial at a time is measured.
 
     Raises:
         InputError: the sweep, its data or its weights are wrong.
@@ -258,7 +289,29 @@ def check(spec: SweepSpec, exact: bool = False, say: Say | None = None) -> Check
         if not found.is_hopeless(number):
             found.measured[number] = measure_apart(found.working(number), runtime)
         say("measuring", number + 1, len(found.places))
+    if found.measured and not is_shared:
+        try:
+            found.slowdown = _slowdown(found, runtime, data.fingerprint)
+        except InputError as error:
+            found.crowding = str(error)
     return found
+
+
+def _slowdown(found: Check, runtime: Runtime, fingerprint: str) -> float:
+    """Train as many trials as will run on a device at a time, and compare a step with one alone.
+
+    They share memory, its bandwidth and, on a GPU, the time of the device.
+    """
+    from mg_core.training.measurement import measure_together
+
+    count, place = found.on_a_device, found.longest
+    if count < 2:
+        return 1.0
+    config = found.working(place)
+    alone = found.measured[place].step_seconds
+    slowdown = max(1.0, measure_together(config, runtime, count) / alone)
+    keep(config, runtime, fingerprint, together={count: slowdown})
+    return slowdown
 
 
 def runtime_of(spec: SweepSpec) -> Runtime:

@@ -55,7 +55,7 @@ def check_there(spec: SweepSpec, exact: bool, address: str | None) -> Check:
 
 def _check(spec: SweepSpec, exact: bool) -> Check:
     try:
-        found = check(spec, exact)
+        found = check(spec, exact, is_shared=True)
     except InputError as error:
         raise InputError(f"node {socket.gethostname()}: {error}") from None
     return replace(found, host=socket.gethostname())

@@ -64,6 +64,13 @@ def _totals(found: Check) -> list[str]:
         f"{counted(n, 'trial', 'trials')} at a time ({duration(found.trial_seconds)} one by one), "
         "besides the start of Ray",
     ]
+    if found.crowding:
+        lines.append(f"{found.on_a_device} trials side by side: {found.crowding}")
+    if found.slowdown > 1:
+        lines.append(
+            f"{found.on_a_device} trials side by side on {_where(found)} take "
+            f"{found.slowdown:.2f} times as long as one alone"
+        )
     trials = counted(found.fitting, "trial fits", "trials fit")
     lines.append(f"{trials} side by side on {_where(found)}: resources: {_resources(found)}")
     if found.has_idle_gpu:
@@ -86,10 +93,8 @@ def recalled_lines(found: Check) -> list[str]:
         if found.seconds
         else "nothing is left"
     )
-    lines.append(
-        f"as measured on {devices}: {left}, and all trials take {gigabytes(least)} to "
-        f"{gigabytes(most)} of the store"
-    )
+    sizes = " to ".join(dict.fromkeys([gigabytes(least), gigabytes(most)]))
+    lines.append(f"as measured on {devices}: {left}, and all trials take {sizes} of the store")
     return lines
 
 

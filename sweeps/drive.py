@@ -18,7 +18,7 @@ from mg_core.config import Runtime, TrialConfig
 from mg_core.data.annotations import check_annotatable
 from mg_core.errors import InputError
 from mg_core.paths import with_home
-from mg_core.sources import parts
+from mg_core.sources import file_digests
 from mg_core.store import ResultStore, reading
 from mg_core.store.code import note_parts
 from mg_core.store.files import PATIENCE
@@ -102,7 +102,9 @@ def drive(
                 if is_elsewhere:
                     prepare_nodes(spec, todo, runtime, console)
                 admit(plan, store)
-                note_parts(store, {version: parts(module) for module, version in code.items()})
+                note_parts(
+                    store, {version: file_digests(module) for module, version in code.items()}
+                )
                 if note := idle_gpus(spec, _visible_gpus(spec, runner)):
                     console.print(note, style="yellow", soft_wrap=True)
                 runtime = runtime.model_copy(update={"lengths": plan.edit.lengths})

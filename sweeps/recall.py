@@ -26,6 +26,8 @@ def recalled(spec: SweepSpec, grid: Grid, left: Mapping[str, int]) -> Check | No
         InputError: the data have changed since.
     """
     runtime = runtime_of(spec)
+    if known(next(iter(grid.trials.values())), runtime) is None:
+        return None  # At once: it takes seconds to sort a hundred thousand trials.
     found = Check(spec, grid, machine_of(runtime), left=left)
     notes = [known(place.config, runtime) for place in found.places]
     for number, note in enumerate(notes):
@@ -36,6 +38,9 @@ def recalled(spec: SweepSpec, grid: Grid, left: Mapping[str, int]) -> Check | No
             found.measured[number] = note.measured
         elif not found.is_hopeless(number):
             return None
+    if found.measured and found.on_a_device > 1:
+        note = notes[found.longest]
+        found.slowdown = note.together.get(found.on_a_device, 1.0) if note else 1.0
     configs = (place.config.data for place in found.places)
     if not are_current(filter(None, notes), configs, runtime):
         raise InputError("the data have changed since mg-sweep check; it measures again")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mg_core.errors import InputError
 from mg_core.models.library import LAYERS, LibraryModel, library_model, near_in_libraries
 from mg_core.models.sources import DEFINITION
-from mg_core.registry import Registry
+from mg_core.registry import Registry, did_you_mean
 
 if TYPE_CHECKING:
     from mg_core.models.base import Model
@@ -82,9 +82,10 @@ class Models(Registry["Architecture | type[Model] | LibraryModel"]):
 
     def _unknown(self, name: str) -> str:
         libraries = ", ".join(f"{library}/…" for library in DEFINITION)
-        said = f"{super()._unknown(name)}, or a network of a library: {libraries}"
         close = near_in_libraries(str(name))
-        return f"{said} (did you mean {' or '.join(close)}?)" if close else said
+        hint = f" (did you mean {' or '.join(close)}?)" if close else did_you_mean(name, self)
+        choices = f"{', '.join(self)}, or a network of a library: {libraries}"
+        return f"unknown model {name!r}{hint}; choose from {choices}"
 
 
 MODELS = Models("model")

@@ -30,12 +30,15 @@ def unreadable(path: Path, error: Exception) -> str:
     except OSError as problem:
         return f"cannot be read: {problem.strerror or problem}"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    reason = (lines or [type(error).__name__])[0][:300]
+    # PyTorch goes on with guesses at the cause.
+    reason = (lines or [type(error).__name__])[0][:300].partition(". ")[0]
     if not head:
         return "the file is empty"
     if _is_text(head):
         kinds = (kind for start, kind in TEXTS.items() if head.lstrip().startswith(start))
         return f"it is {next(kinds, 'a text file and no checkpoint')}"
+    if path.suffix == ".safetensors" and head.startswith(CHECKPOINTS):
+        return "it is called .safetensors and is a file of PyTorch; let its name end in .pth"
     if head.startswith(CHECKPOINTS) or head[8:9] == b"{":
         size = path.stat().st_size
         return f"it is cut off or damaged; its {size:,} bytes cannot be read: {reason}"

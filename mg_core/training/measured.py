@@ -70,11 +70,14 @@ class Known(Frozen):
     Attributes:
         data: fingerprint of the data set that it was found out with.
         measured: what they take; none if it was not measured.
+        together: by number of trials that train on one device at a time, how many times as long a
+            step takes as alone.
         problems: by loss that was rehearsed, why it cannot guide; empty if it can.
     """
 
     data: str
     measured: Measured | None = None
+    together: Mapping[int, float] = {}
     problems: Mapping[str, str] = {}
 
 
@@ -91,6 +94,7 @@ def keep(
     runtime: Runtime,
     data: str,
     measured: Measured | None = None,
+    together: Mapping[int, float] | None = None,
     problems: Mapping[str, str] | None = None,
 ) -> None:
     """Write down what was found out; a cache that cannot be written is left alone.
@@ -103,6 +107,7 @@ def keep(
     found = Known(
         data=data,
         measured=measured or before.measured,
+        together={**before.together, **(together or {})},
         problems={**before.problems, **(problems or {})},
     )
     file = _file(config, runtime)

@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -58,10 +59,29 @@ def measure_apart(config: TrialConfig, runtime: Runtime) -> Measured:
     Raises:
         InputError: the process failed; the message is the last line that it printed.
     """
+    found, data = _in_process("main", config, runtime)
+    measured = Measured.model_validate(found)
+    keep(config, runtime, data, measured)
+    return measured
+
+
+def measure_together(config: TrialConfig, runtime: Runtime, count: int) -> float:
+    """Return the time of a training step in seconds while several trials train, each in a process.
+
+    Raises:
+        InputError: a process failed, as for lack of memory.
+    """
+    with ThreadPoolExecutor(count) as pool:
+        running = [pool.submit(_in_process, "main_together", config, runtime) for _ in range(count)]
+        return statistics.median(float(each.result()) for each in running)
+
+
+def _in_process(function: str, config: TrialConfig, runtime: Runtime) -> Any:
+    """Call a function of this module in a process of its own, and return what it prints."""
     request = json.dumps([config.model_dump_json(), runtime.model_dump_json(), sys.path])
     program = (
         "import json, sys; config, runtime, sys.path = json.load(sys.stdin); "
-        "from mg_core.training.measurement import main; main(config, runtime)"
+        f"from mg_core.training.measurement import {function}; {function}(config, runtime)"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": str(runtime.threads)}
     done = subprocess.run(
@@ -74,10 +94,7 @@ def measure_apart(config: TrialConfig, runtime: Runtime) -> Measured:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
         raise InputError(f"{config.label}: cannot be measured: {lines[-1]}")
-    found, data = json.loads(done.stdout.splitlines()[-1])
-    measured = Measured.model_validate(found)
-    keep(config, runtime, data, measured)
-    return measured
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def main(config: str, runtime: str) -> None:
@@ -86,6 +103,14 @@ def main(config: str, runtime: str) -> None:
     settings = Runtime.model_validate_json(runtime)
     found, data = measure(TrialConfig.model_validate_json(config), settings)
     print(json.dumps([found.model_dump(), data]))
+
+
+def main_together(config: str, runtime: str) -> None:
+    """Measure a trial's training for some seconds, beside others, and print the time of a step."""
+    trial = TrialConfig.model_validate_json(config)
+    train, _, model, recipe, device, _ = _prepared(trial, Runtime.model_validate_json(runtime))
+    # However short the steps are: the others have to start.
+    print(json.dumps(_train(model, recipe, train, trial, device, most=None)))
 
 
 def measure(config: TrialConfig, runtime: Runtime) -> tuple[Measured, str]:
@@ -97,14 +122,8 @@ def measure(config: TrialConfig, runtime: Runtime) -> tuple[Measured, str]:
     Raises:
         InputError: the data, the model or the device are wrong.
     """
-    device = prepare_process(runtime)
-    data = open_data(config.data, runtime.data_root, runtime.cache)
-    task = config.guidance.task if config.guidance else None
-    train, val = data.split("train", task), data.split("val", task)
-    model = checkpoint.initial_model(config, len(data.classes)).to(device)
-    model.to(memory_format=memory_format(device, config.precision))
-    recipe = Recipe(config, model.parameters(), device)
-    step_seconds = _train(model, recipe, train, config, device)
+    train, val, model, recipe, device, fingerprint = _prepared(config, runtime)
+    step_seconds = _train(model, recipe, train, config, device, MOST_STEPS)
     image_seconds = _validate(model, val, config, device)
     weights, state, commit_seconds = _commit(model, recipe)
     measured = Measured(
@@ -118,7 +137,20 @@ def measure(config: TrialConfig, runtime: Runtime) -> tuple[Measured, str]:
         weights_bytes=weights,
         state_bytes=state,
     )
-    return measured, data.fingerprint
+    return measured, fingerprint
+
+
+def _prepared(
+    config: TrialConfig, runtime: Runtime
+) -> tuple[Split, Split, torch.nn.Module, Recipe, torch.device, str]:
+    """Return what a trial trains with: its splits, network, recipe and device."""
+    device = prepare_process(runtime)
+    data = open_data(config.data, runtime.data_root, runtime.cache)
+    task = config.guidance.task if config.guidance else None
+    train, val = data.split("train", task), data.split("val", task)
+    model = checkpoint.initial_model(config, len(data.classes)).to(device)
+    model.to(memory_format=memory_format(device, config.precision))
+    return train, val, model, Recipe(config, model.parameters(), device), device, data.fingerprint
 
 
 def device_name(device: torch.device) -> str:
@@ -152,7 +184,9 @@ def _train(
     split: Split,
     config: TrialConfig,
     device: torch.device,
+    most: int | None,
 ) -> float:
+    """Return the median time of a step, of `most` steps or those of a few seconds."""
     model.train()
     times: list[float] = []
     length = 1 / len(slices(torch.arange(len(split)).numpy(), config.batch_size))
@@ -168,7 +202,7 @@ def _train(
         times.append(now - start)
         start = now
         is_enough = number >= FEWEST and now - begin > ENOUGH_SECONDS
-        if is_enough or number == MOST_STEPS:
+        if is_enough or number == most:
             break
     return statistics.median(times[1:] or times)  # The first one makes the optimiser's state.
 

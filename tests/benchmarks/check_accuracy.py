@@ -1,7 +1,8 @@
 """What `mg-sweep check` expects and what a run takes: `python tests/benchmarks/check_accuracy.py`.
 
-Each trial runs by itself, in a process of its own as a Ray worker is. Ratios are of the run over
-the check.
+Each trial runs by itself, in a process of its own as a Ray worker is; with `--ray` a sweep of two
+guided trials runs side by side, too. Ratios are of the run over the check. A busy machine slows
+either side, so repeat what looks wrong.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import sweeps
 from mg_core.store import ResultStore
 from sweeps.check import check
 from sweeps.planning import admit, make_plan
@@ -57,11 +60,30 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", action="append", choices=MODELS, help="only these; repeatable")
+    parser.add_argument("--ray", action="store_true", help="a whole sweep on Ray, too")
     arguments = parser.parse_args()
     print(f"{'trial':48} {'seconds':>8} {'ratio':>6} {'MB':>6} {'ratio':>6}")
     for model in arguments.model or MODELS:
         with tempfile.TemporaryDirectory() as folder:
             measure(model, Path(folder))
+        if arguments.ray:
+            with tempfile.TemporaryDirectory() as folder:
+                measure_sweep(model, Path(folder))
+
+
+def measure_sweep(model: str, folder: Path) -> None:
+    """Check a sweep of two guided trials, run it on Ray, and print both sides."""
+    content = sweep_of(model, MODELS[model])
+    content["grid"] |= {"loss": {"energy": [0.01, 0.1]}}  # type: ignore[operator]
+    file = folder / "sweep.yaml"
+    file.write_text(yaml.safe_dump(content))
+    spec = load_spec(file, (), str(folder / "store"))
+    found = check(spec)
+    begin = time.monotonic()
+    assert sweeps.run(spec).is_complete
+    seconds = time.monotonic() - begin
+    said = f"{model}: sweep on Ray, {found.at_a_time} at a time, slowdown {found.slowdown:.2f}"
+    print(f"{said:48} {seconds:8.1f} {seconds / found.sweep_seconds:6.2f}", flush=True)
 
 
 def measure(model: str, folder: Path) -> None:

@@ -120,7 +120,7 @@ def test_maps_that_are_zero_everywhere_are_said_and_counted(sweep, write, tmp_pa
 
     store = ResultStore(str(tmp_path / "store"))
     found = read_status(store)
-    line = "maps of ixg@input that are zero everywhere: in 1 trials (silent), up to 100 %"
+    line = "maps of ixg@input that are zero everywhere: in 1 trial (silent), up to 100 %"
     assert line in summary(found)
     assert json.loads(json.dumps(found.to_json()))["zero_maps"] == {"ixg@input": {"silent": 1}}
     (trial,) = set(guided.loc[silent, "trial_id"])

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 import sweeps
 from mg_core.data import open_data
@@ -17,8 +18,9 @@ from mg_core.guidance.rehearsal import noise_batch, rehearse
 from mg_core.models import build_model
 from mg_core.testing import check_module
 from mg_core.training.measured import Measured
+from mg_core.training.measurement import measure_apart, measure_together
 from sweeps.check import Check, check, places_of
-from sweeps.check_view import recalled_lines
+from sweeps.check_view import check_view, recalled_lines
 from sweeps.grid import expand
 from sweeps.machine import Machine
 from sweeps.spec import ResourceSpec, load_spec
@@ -222,6 +224,35 @@ def test_a_plan_counts_what_is_left(sweep, write):
     found.measured = {number: FOUND for number in range(len(found.places))}
     assert found.seconds == {one: 5, two: 12}
     assert found.sweep_seconds == 12
+
+
+def test_trials_that_share_a_device_take_longer(sweep, write):
+    spec = load_spec(write(sweep), ())
+    found = Check(spec, expand(spec), Machine(cpus=4, memory=64 * 10**9))
+    found.measured = {number: FOUND for number in range(len(found.places))}
+    assert (found.at_a_time, found.on_a_device) == (4, 4)
+    assert found.sweep_seconds == 10 + 2 * 12
+    found.slowdown = 1.5  # The only baseline has the machine for itself.
+    assert found.sweep_seconds == 10 + 2 * 12 * 1.5
+    assert "4 trials side by side on this machine take 1.50 times as long" in _shown(found)
+    found.machine = Machine(cpus=4, memory=64 * 10**9, gpus=(8 * 10**9, 8 * 10**9))
+    assert found.on_a_device == 2
+    found.machine = Machine(cpus=4, memory=2 * 10**9)
+    assert found.on_a_device == 1
+
+
+def test_trials_are_measured_side_by_side(sweep, write):
+    spec = load_spec(write(sweep), ())
+    (config,) = expand(spec).baselines.values()
+    alone = measure_apart(config, spec.runtime()).step_seconds
+    # Another process may take the cores of either.
+    assert 0.05 < measure_together(config, spec.runtime(), 2) / alone < 50
+
+
+def _shown(found):
+    console = Console(width=200, record=True)
+    console.print(check_view(found))
+    return console.export_text()
 
 
 def test_a_plan_forgets_what_other_data_or_other_code_showed(sweep, write, mg_sweep, own, tmp_path):

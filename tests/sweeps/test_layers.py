@@ -1,8 +1,11 @@
 """Layers that a sweep names: others than those that were found, and those that are not there."""
 
 import pytest
+from rich.console import Console
 
 from mg_core.errors import InputError
+from sweeps.check import check
+from sweeps.check_view import check_view
 from sweeps.grid import expand
 from sweeps.layers import check_layers
 from sweeps.spec import differences, load_spec
@@ -83,3 +86,13 @@ def test_validate_looks_for_the_layers_of_libraries_networks(of_libraries, write
         assert "valid; 1 baseline and 1 guided trial\n" in found.stdout
     else:
         assert f"grid: model '{RESNET}': unknown layer 'mid9' of ResNet; choose" in found.stderr
+
+
+def test_check_shows_the_modules_behind_the_names(of_libraries):
+    found = check(of_libraries(model=RESNET, layer="final"), is_shared=True)
+    names = ("mid1", "mid2", "mid3", "final")
+    assert found.layers == {RESNET: {n: f"layer{i}" for i, n in enumerate(names, start=1)}}
+    assert found.problems == []
+    console = Console(width=200, record=True)
+    console.print(check_view(found))
+    assert f"layers of {RESNET}: mid1 layer1, mid2 layer2, mid3 layer3, " in console.export_text()

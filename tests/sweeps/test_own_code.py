@@ -12,7 +12,7 @@ import analysis
 from analysis.frame import load_tests
 from analysis.results import read_results
 from mg_core.config import TrialConfig
-from mg_core.sources import members, parts, version, version_here
+from mg_core.sources import file_digests, members, version, version_here
 from mg_core.store import ResultStore
 from mg_core.store.code import changes, versions_of
 from mg_core.store.layout import CODE
@@ -253,14 +253,16 @@ def test_versions_of_what_is_not_imported(tmp_path, monkeypatch):
     (tmp_path / "alone.py").write_text("import beside")
     (tmp_path / "beside.py").write_text("")
     assert version_here("alone") is None
-    assert parts("alone") == {}
+    assert file_digests("alone") == {}
     monkeypatch.syspath_prepend(tmp_path)
-    assert parts("house.room").keys() == {"house", "house.room", "house.door"}
-    assert parts("alone").keys() == {"alone", "beside"}
-    before, parts_before = version_here("alone"), parts("alone")
+    assert file_digests("house.room").keys() == {"house", "house.room", "house.door"}
+    assert file_digests("alone").keys() == {"alone", "beside"}
+    before, parts_before = version_here("alone"), file_digests("alone")
     (tmp_path / "beside.py").write_text("x = 1")
     assert version_here("alone") != before
-    changed = {name for name, digest in parts("alone").items() if parts_before[name] != digest}
+    changed = {
+        name for name, digest in file_digests("alone").items() if parts_before[name] != digest
+    }
     assert changed == {"beside"}
     assert not {"house", "alone"} & sys.modules.keys()
     importlib.import_module("alone")
