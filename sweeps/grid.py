@@ -34,7 +34,6 @@ from sweeps.origins import check_names, check_origins, origin_of, with_origins
 from sweeps.spec import BlockSpec, SweepSpec
 from sweeps.stages import KEYS, combinations, settings
 
-
 MOST_TRIALS = 200_000
 """Combinations of a grid; each takes some 3 kB of memory and a file in the store."""
 _DEFAULTS = {
