@@ -12,6 +12,8 @@ from analysis.claims.verdict import Condition, Finding
 from mg_core.columns import BY_METRIC, CONFIGURATION
 
 SHOWN = ["model", "guided_attribution", "guided_layer"]
+COMPARED = ("energy", "l1", "ppce", "rrr")
+"""The losses that the paper compares, and its claims are about."""
 LAYERS = ("input", "final")
 """The layers of Figure 5. R1 and R2 must hold at each of them at which anything was guided: the
 paper makes both claims for all its configurations."""
@@ -96,8 +98,9 @@ def _best_loss(measures: Measures, finding: Finding, loss: str, metric: str) -> 
 def _comparable_shares(
     measures: Measures, loss: str, metric: str
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return the volume shares of the runs to compare a loss by, and the names of all losses."""
-    shares = volume_shares(with_all_boxes(measures.guided_there), metric)
+    """Return the volume shares of the runs to compare a loss by, and the names of the losses."""
+    rows = with_all_boxes(measures.guided_there)
+    shares = volume_shares(rows[rows["loss"].isin(COMPARED)], metric)
     losses = [str(name) for name in shares if name not in {"configuration", *CONFIGURATION}]
     if loss in losses:
         # A share among fewer losses is another quantity: at each place those runs are compared
