@@ -187,10 +187,14 @@ def with_tests(rows: pd.DataFrame, tests: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(tests, how="left", on=KEY, validate="many_to_one")
 
 
-def in_percent(rows: pd.DataFrame, split: str, metrics: Sequence[str]) -> dict[str, pd.Series]:
-    """Return metrics of one split in percent, by their names without the split.
+def with_percent(
+    frame: pd.DataFrame, rows: pd.DataFrame, split: str, metrics: Sequence[str]
+) -> pd.DataFrame:
+    """Return a frame with metrics of `rows` on one split, in percent, by their names without it.
 
-    One that is not measured on the split is missing.
+    One that is not measured on the split is missing. Both frames have the same index.
     """
     missing = pd.Series(np.nan, index=rows.index)
-    return {name: 100 * rows.get(f"{split}_{name}", missing).astype(float) for name in metrics}
+    values = {name: 100 * rows.get(f"{split}_{name}", missing).astype(float) for name in metrics}
+    # All at once: one by one, so many columns are slow, and pandas warns of it.
+    return pd.concat([frame, pd.DataFrame(values, index=rows.index)], axis=1)

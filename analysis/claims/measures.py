@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.efforts import hours_of_trials
-from analysis.frame import in_percent, with_tests
+from analysis.frame import with_percent, with_tests
 from analysis.indicators import hypervolume, reference_point
 from analysis.pareto import numbered
 from analysis.results import Results
@@ -47,9 +47,9 @@ class Measures:
     def of(cls, results: Results) -> Measures:
         """Take them from results; see `tested_rows`."""
         shown, split = tested_rows(results)
-        rows = shown[list(results.selected)].assign(**in_percent(shown, split, VALUES))
+        rows = with_percent(shown[list(results.selected)], shown, split, VALUES)
         elsewhere = with_tests(results.elsewhere, results.tests)
-        elsewhere = elsewhere.assign(**in_percent(elsewhere, split, VALUES))
+        elsewhere = with_percent(elsewhere, elsewhere, split, VALUES)
         trained = results.rows[(results.rows["kind"] == "guided") & (results.rows["epoch"] >= 1)]
         seconds = trained.groupby("trial_id")["seconds_step"].median()
         is_run = results.states["complete"] == len(results.trials)

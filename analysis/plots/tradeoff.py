@@ -8,7 +8,7 @@ from functools import partial
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frame import in_percent
+from analysis.frame import with_percent
 from analysis.plots import style
 from analysis.plots.drawing import FIGURES, Drawing, file_name
 from analysis.plots.panels import draw_panels, in_panels, with_lines
@@ -34,7 +34,7 @@ def tradeoff_data(selected: pd.DataFrame, metric: str, split: str = "test") -> p
     shown = guided_there(selected).dropna(subset=[f"{split}_f1", f"{split}_{metric}"])
     kept = [*PANEL, "loss", "seed", "baseline", "localization_weight", "epoch", "trial_id"]
     kept += ["is_reference", *(["source"] if "source" in shown else [])]
-    points = shown[kept].assign(**in_percent(shown, split, ["f1", metric]))
+    points = with_percent(shown[kept], shown, split, ["f1", metric])
     data = with_lines(points, PANEL, metric, [*PANEL, "loss", "seed", "f1"])
     weights = data["localization_weight"].mask(data["is_reference"])
     return data.assign(localization_weight=weights)

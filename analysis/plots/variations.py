@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 import pandas as pd
 from matplotlib.figure import Figure
 
-from analysis.frame import in_percent, with_tests
+from analysis.frame import with_percent, with_tests
 from analysis.pareto import is_on_front, numbered
 from analysis.plots import style
 from analysis.plots.drawing import FIGURES, Drawing, file_name
@@ -76,8 +76,8 @@ def selection_data(results: Results) -> pd.DataFrame:
 
 def _stage(name: str, rows: pd.DataFrame, split: str) -> pd.DataFrame:
     columns = [*style.PLACE, "loss", "localization_weight", "trial_id", "epoch"]
-    values = in_percent(rows, split, ["f1", "epg"])
-    found = rows[columns].assign(stage=name, **values, is_reference=rows["epoch"] == 0)
+    found = with_percent(rows[columns], rows, split, ["f1", "epg"])
+    found = found.assign(stage=name, is_reference=rows["epoch"] == 0)
     guided = found[~found["is_reference"]]
     is_on_line = on_lines(guided, ["stage"], ["f1", "epg"]).reindex(found.index, fill_value=False)
     return found.assign(is_on_line=is_on_line & (name != "all"))
@@ -209,7 +209,7 @@ def _points(rows: pd.DataFrame, series: list[str], *metrics: str) -> pd.DataFram
     """Return tested points in percent, baselines once per panel and start, without loss."""
     shown = rows.dropna(subset=["test_f1", *(f"test_{name}" for name in metrics)])
     kept = [*series, "localization_weight", "seed", "baseline", "is_reference", *KEY]
-    points = shown[kept].assign(**in_percent(shown, "test", ["f1", *metrics]))
+    points = with_percent(shown[kept], shown, "test", ["f1", *metrics])
     return with_lines(points, [name for name in series if name != "loss"], metrics[0])
 
 

@@ -166,13 +166,13 @@ def test_nothing_is_lost_where_the_highest_f1_has_the_highest_epg(measures):
 def test_controls_say_what_they_need_and_nothing_of_the_paper(sweep, make_grid, tmp_path):
     found = judge(read_results(sweep(tmp_path, make_grid({}, ()))))
     controls = [finding for finding in found if finding.name.startswith("C")]
-    assert [finding.name for finding in controls] == ["C2", "C3", "C5"]
+    assert [finding.name for finding in controls] == ["C1", "C2", "C3", "C4", "C5"]
     assert {finding.verdict for finding in controls} == {UNKNOWN}
     assert all(finding.needs and not finding.reference for finding in controls)
     text = to_text(controls)
     assert "paper" not in text
-    assert text.count("needs ") == 3
-    assert [item["finding"] for item in json.loads(to_json(controls))] == ["C2", "C3", "C5"]
+    assert text.count("needs ") == 5
+    assert [item["finding"] for item in json.loads(to_json(controls))] == ["C1", "C2", "C3", "C4", "C5"]
 
 
 def test_stores_from_before_are_judged_without_what_they_lack(measures):
