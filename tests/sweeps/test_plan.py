@@ -82,12 +82,10 @@ def test_trials_without_a_spec_are_those_of_a_driver_killed_at_its_start(planned
 
 def test_damaged_stores_are_sentences(planned, store):
     enter(planned(), store)
-    store.put("sweep.yaml", b"\xff\xfe")
-    with pytest.raises(InputError, match="cannot be read"):
-        read_status(store)
-    store.put("sweep.yaml", b"- a list")
-    with pytest.raises(InputError, match="is no mapping"):
-        read_status(store)
+    for data in (b"\xff\xfe", b"- a list"):
+        store.put("sweep.yaml", data)
+        with pytest.raises(InputError, match=r"sweep\.yaml is no mapping"):
+            read_status(store)
     enter(planned(), store)  # Of the same trials: the spec is written again.
     assert read_status(store).spec["name"] == "small"
     store.put(LOCK, b"[]")
@@ -198,6 +196,7 @@ def test_a_driver_that_was_given_up_notices_and_starts_nothing_more(planned, sto
         assert queue.stopped is None
         # Cut off from the store for a while, it is thought dead by a driver elsewhere.
         monkeypatch.setattr("sweeps.lock.is_held", lambda store, holder: False)
+        monkeypatch.setattr(first, "_write", lambda store: None)
         with StoreLock(store, "second"):
             end = time.monotonic() + 20
             while first.successor is None and time.monotonic() < end:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from mg_core.data import DATASETS, data_config, open_data
-from mg_core.data.decoding import RESIZED, TURNED, copies
+from mg_core.data.decoding import RESIZED, TURNED, check_units, copies, shortcomings
+from mg_core.data.reader import Box, Record
 from mg_core.data.verification import verify
 from mg_core.errors import InputError
 
@@ -179,6 +181,27 @@ def test_boxes_in_shares_of_the_image_are_refused(opened, name, box):
         assert f"1 of 1 boxes of the {split} split lie under a pixel, as if given as" in problem
     with pytest.raises(InputError, match=r"\.jpg: 1 of 1 boxes of the train split lie under"):
         data.split("train")
+
+
+def record(number, *boxes):
+    found = tuple(Box(0, *box) for box in boxes)
+    return Record(str(number), Path(f"{number}.jpg"), found)
+
+
+def test_a_part_of_the_boxes_in_shares_is_refused_and_a_slip_is_not():
+    share, pixels, nothing = (0.1, 0.2, 0.5, 0.6), (1, 2, 30, 40), (0, 0, 0, 0)
+    check_units([record(1, *[pixels] * 39, share, nothing)], "train", "")
+    check_units([record(1, pixels), record(2, share)], "train", "")  # One of two may be a slip.
+    half = [record(1, pixels, pixels), record(2, share, pixels), record(3, share)]
+    with pytest.raises(InputError, match=r"2\.jpg: 2 of 5 boxes of the val split .*; in pixels"):
+        check_units(half, "val", "in pixels")
+
+
+def test_a_test_split_without_labels_or_boxes_is_said():
+    assert shortcomings([record(1), record(2, BOX)]) == ""
+    assert "cannot be tested: no image of the test split has a label" in shortcomings([record(1)])
+    labelled = Record("1", Path("1.jpg"), (), image_classes=(0,))
+    assert "maps cannot be judged" in shortcomings([labelled])
 
 
 def test_birds_that_lie_outside_of_smaller_pictures_are_told(opened, caplog):
