@@ -146,7 +146,7 @@ def table_1(results: Results) -> Table:
     says so where seeds have no such checkpoint, or none that was tested.
     """
     selected = results.selected
-    rows = selected[selected["val_accuracy_worst_group"].notna()]
+    rows = selected[selected["val_accuracy"].notna()]
     is_elsewhere = any((rows[f"guided_{name}"] != rows[name]).any() for name in PAIR)
     guided = [f"guided_{name}" for name in PAIR]
     shown = {"model", "task", "loss", *(() if is_elsewhere else guided)}
