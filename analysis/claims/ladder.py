@@ -43,7 +43,7 @@ def c1(measures: Measures) -> Finding:
     return Finding(
         "C1",
         "The boxes matter: boxes of the right size in a wrong place guide less.",
-        "nothing on this",
+        "",
         "hours",
         "trials guided by boxes and, all else equal, by random_box",
         tuple(conditions),
@@ -69,7 +69,7 @@ def c4(measures: Measures) -> Finding:
     return Finding(
         "C4",
         "An hour of boxes buys more EPG than an hour of masks, and one of points more than both.",
-        "nothing on this",
+        "",
         "hours",
         "fractions of images with masks, boxes and points whose annotation takes as long",
         tuple(conditions),

@@ -172,7 +172,13 @@ def test_controls_say_what_they_need_and_nothing_of_the_paper(sweep, make_grid, 
     text = to_text(controls)
     assert "paper" not in text
     assert text.count("needs ") == 5
-    assert [item["finding"] for item in json.loads(to_json(controls))] == ["C1", "C2", "C3", "C4", "C5"]
+    assert [item["finding"] for item in json.loads(to_json(controls))] == [
+        "C1",
+        "C2",
+        "C3",
+        "C4",
+        "C5",
+    ]
 
 
 def test_stores_from_before_are_judged_without_what_they_lack(measures):
