@@ -292,7 +292,8 @@ def test_a_broken_or_newer_store_is_a_sentence(sweep, make_grid, mg_analysis, tm
     [
         (
             ["--objectives", "f1,epq"],
-            "unknown objective 'epq'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5",
+            "unknown objective 'epq'; choose from f1, precision, recall, map, "
+            "macro_f1, epg, iou, iou_at_0.5, pointing_game",
         ),
         (["--objectives", ","], "unknown objective ''"),
         (["--tolerance", "2"], "a tolerance is a fraction"),

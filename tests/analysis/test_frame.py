@@ -8,6 +8,7 @@ import pytest
 
 import analysis
 from analysis import frame
+from mg_core.columns import COLUMNS
 from mg_core.errors import InputError
 from mg_core.store.tables import METRICS, TEST
 
@@ -32,7 +33,11 @@ def test_dtypes_are_as_documented(demo, sweep, make_grid, tmp_path):
         rows = analysis.load(store)
         assert (rows[frame.WITHOUT_NULLS].dtypes == "int64").all()
         assert rows["horizontal_flip"].dtype == bool
-        counts = [name for name in rows if name.removeprefix("val_").startswith("n_")]
+        counts = [
+            name
+            for name in rows
+            if name.removeprefix("val_").startswith("n_") and COLUMNS[name].type == "int64"
+        ]
         assert {str(rows[name].dtype) for name in counts} == {"Int64"}
         for name in ("val_f1", "val_epg", "localization_weight", "seconds_train", "train_loss"):
             assert rows[name].dtype == "float64", name

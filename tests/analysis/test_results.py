@@ -35,7 +35,8 @@ def test_objectives_are_the_sweeps_unless_named(demo):
     [
         (
             {"objectives": ["f2"]},
-            "unknown objective 'f2'; choose from f1, precision, recall, map, epg, iou, iou_at_0.5",
+            "unknown objective 'f2'; choose from f1, precision, recall, map, "
+            "macro_f1, epg, iou, iou_at_0.5, pointing_game",
         ),
         ({"objectives": ["f1", "f1"]}, "stands twice"),
         ({"tolerance": -0.1}, "a tolerance is a fraction"),
