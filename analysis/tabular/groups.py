@@ -163,7 +163,9 @@ def _headed(groups: tuple[str, ...], taken: list[str]) -> dict[str, str]:
 
 
 def _with_groups(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[rows["val_accuracy"].notna()]
+    # Images of one label each have an accuracy without any group, too.
+    of_groups = rows[["val_accuracy_min_group", "val_accuracy_worst_group"]]
+    return rows[of_groups.notna().any(axis=1)]
 
 
 def _of_waterbirds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -19,6 +19,7 @@ def expected(small_sweep, tmp_path_factory):
     return file, faults.undisturbed(file, folder / "undisturbed")
 
 
+@pytest.mark.slow
 def test_a_short_campaign(expected, tmp_path):
     file, table = expected
     done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 1, SHORT)]
@@ -38,6 +39,7 @@ def test_a_short_campaign_on_object_storage(expected, tmp_path):
     assert done == SHORT_ON_S3
 
 
+@pytest.mark.slow
 def test_a_short_campaign_on_ray(expected, tmp_path):
     file, table = expected
     done = [kind for kind, _ in faults.campaign(file, tmp_path, table, 2, SHORT_ON_RAY)]

@@ -211,11 +211,14 @@ def test_verification_tells_the_groups_and_those_without_an_image(tmp_path):
 
 def test_images_of_groups_have_one_label_so_that_cross_entropy_fits(tmp_path, baseline):
     assert "cross_entropy" in NEEDS_ONE_LABEL
-    plain = {"data": data_config("csv", 20), "classification_loss": "cross_entropy"}
-    grouped = plain | {"data": data_config("csv", 20, options=metashift(tmp_path))}
+    grouped = {
+        "data": data_config("csv", 20, options=metashift(tmp_path)),
+        "classification_loss": "cross_entropy",
+    }
     check_recipe(baseline.model_copy(update=grouped))
+    several = grouped | {"data": data_config("shapes", 20)}
     with pytest.raises(InputError, match="cross_entropy needs exactly one label in each image"):
-        check_recipe(baseline.model_copy(update=plain))
+        check_recipe(baseline.model_copy(update=several))
 
 
 def test_training_may_stop_by_the_lowest_group_where_there_are_groups(tmp_path, baseline):

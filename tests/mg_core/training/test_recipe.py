@@ -247,7 +247,7 @@ def test_the_scale_does_not_change_what_is_clipped(recipe_of):
         ({"early_stop": {"metric": "epg", "patience": 2}}, "early_stop: a baseline has no maps, s"),
         (
             {"early_stop": {"metric": "accuracy", "patience": 2}},
-            "early_stop: accuracy needs groups, which shapes does not have",
+            "early_stop: accuracy needs one label in each image, and those of shapes may have",
         ),
         (
             {"early_stop": {"metric": "f1", "patience": 6}},
