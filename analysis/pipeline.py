@@ -19,6 +19,7 @@ from analysis.frame import StoreLike, finite, load_tests
 from analysis.published import is_mapping, read_published
 from analysis.results import Results, merge, read_results
 from mg_core.errors import InputError, StorageError
+from mg_core.paths import with_home, with_variables
 from mg_core.store import ResultStore
 
 if TYPE_CHECKING:
@@ -275,7 +276,7 @@ def report(
             found = [str(error.strerror)]
         problems += found
     results = with_seconds(merge(parts, published), seconds)
-    output = Output(results, None if out is None else Path(out))
+    output = Output(results, None if out is None else with_home(with_variables(str(out))))
     written = all_tables(results)
     output.write_tables(written)
     # The page shows PNG files; a paper's take as long again.

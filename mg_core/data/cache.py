@@ -27,7 +27,7 @@ from mg_core.data.mapped import MappedRows
 from mg_core.data.parallel import in_parallel
 from mg_core.data.reader import Progress, Reader, Record, silent
 from mg_core.errors import InputError, NodeError
-from mg_core.paths import with_home
+from mg_core.paths import with_home, with_variables
 
 FORMAT_VERSION = 3
 """Raised when older files cannot be read any more; those are left alone."""
@@ -41,10 +41,11 @@ def cache_folder(cache: str | Path | None) -> Path:
     A folder that is named may be shared. The default one is for its user alone.
 
     Raises:
-        InputError: the default folder belongs to another user.
+        InputError: the default folder belongs to another user, or the name has a variable that is
+            not set.
     """
     if chosen := cache or os.environ.get("MG_CACHE"):
-        return with_home(chosen)
+        return with_home(with_variables(str(chosen)))
     base = os.environ.get("XDG_CACHE_HOME") or with_home("~/.cache")
     folder = Path(base) / "model-guidance-sweeps"
     with contextlib.suppress(OSError):  # Whoever writes to it says that it cannot be written.

@@ -297,6 +297,7 @@ def test_a_broken_or_newer_store_is_a_sentence(sweep, make_grid, mg_analysis, tm
         ),
         (["--objectives", ","], "unknown objective ''"),
         (["--tolerance", "2"], "a tolerance is a fraction"),
+        (["--out", "$UNSET/page"], "the variable $UNSET in '$UNSET/page' is not set"),
     ],
 )
 def test_wrong_options_are_sentences(demo, mg_analysis, arguments, sentence):

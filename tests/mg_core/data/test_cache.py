@@ -210,6 +210,12 @@ def test_where_the_cache_lies(monkeypatch, tmp_path):
     assert cache_folder("here").name == "here"
     monkeypatch.setenv("MG_CACHE", str(tmp_path))
     assert cache_folder(None) == tmp_path
+    monkeypatch.setenv("SCRATCH", str(tmp_path))
+    monkeypatch.setenv("MG_CACHE", "$SCRATCH/cache")
+    assert cache_folder(None) == tmp_path / "cache"
+    monkeypatch.delenv("SCRATCH")
+    with pytest.raises(InputError, match=r"the variable \$SCRATCH in '\$SCRATCH/cache' is not set"):
+        cache_folder(None)
     monkeypatch.delenv("MG_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder(None) == tmp_path / "xdg" / "model-guidance-sweeps"
