@@ -11,7 +11,9 @@ import sweeps
 def finished(desk, tmp_path_factory):
     """Return a finished, tested store that no test changes, and its sweep file."""
     folder = tmp_path_factory.mktemp("finished")
-    shutil.copytree(desk / "runs" / "demo", folder / "store")
+    # Other tests write reports at the desk.
+    reports = shutil.ignore_patterns("analysis")
+    shutil.copytree(desk / "runs" / "demo", folder / "store", ignore=reports)
     shutil.copy(desk / "sweep.yaml", folder)
     return folder
 
