@@ -38,11 +38,6 @@ def write_shelf(store: ResultStore, trial_ids: Iterable[str]) -> None:
         store.files.delete(key for key in store.files.keys("") if key == layout.SHELF)
 
 
-def current_ids(store: ResultStore) -> set[str]:
-    """Return the ids of the trials that are in the sweep."""
-    return store.trial_ids() - read_shelf(store)
-
-
 def in_words(n_shelved: int) -> str | None:
     """Return one sentence on how many trials are shelved, none where none are."""
     if not n_shelved:
