@@ -78,7 +78,7 @@ PositiveNumber = Annotated[Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[Number, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[Number, Field(gt=0, le=1)]
 Smoothing = Annotated[Number, Field(ge=0, lt=1)]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Device = Annotated[
     str, AfterValidator(_spelt(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or such as cuda:1"))
 ]
@@ -207,7 +207,8 @@ class TrialConfig(Frozen):
         epochs: passes over the training split; 0 for a baseline that is trained already.
         learning_rate: learning rate before schedule and warm-up.
         batch_size: images per training step.
-        precision: precision of the training step; "fp16" scales the loss.
+        precision: precision of the training step; "fp16" scales the loss, and "tf32" lets a GPU
+            round operands.
         baseline: id of the baseline trial that a guided trial starts from; none for a baseline.
         guidance: how explanations are guided; none for a baseline.
         evaluate: (attribution, layer) pairs evaluated every epoch, sorted; empty for a baseline.

@@ -113,8 +113,10 @@ class StageAxes(Frozen):
         epochs: passes over the training split.
         learning_rate: learning rate before schedule and warm-up.
         batch_size: images per step.
-        precision: `fp32`, `bf16`, or `fp16` with a scaled loss. Of the last two, GPUs have bf16
-            since Ampere; CPUs compute both, fp16 slowly where they lack instructions for it.
+        precision: `fp32`, `tf32`, `bf16`, or `fp16` with a scaled loss. GPUs have `tf32` (operands
+            of convolutions and products rounded to 10 bits) and `bf16` since Ampere. CPUs compute
+            `tf32` as `fp32`, and `fp16` slowly where they lack instructions for it. Whatever it
+            is, validation and test are in single precision.
         optimizer: `adam`, `adamw`, `sgd` or another class of `torch.optim`, or the dotted name of
             a class, with arguments as in `{sgd: {momentum: 0.9, nesterov: true}}`.
         weight_decay: decay of all parameters; by default the optimiser's own, which is 0.01 for

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from mg_core.registry import Registry
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 INPUT = "input"
 """The layer whose features are the encoded images."""
@@ -129,11 +129,20 @@ def noisy_copies(samples: int, noise: float) -> Probes:
         deviation = noise * (features.amax(inner, True) - features.amin(inner, True))
         generator = torch.Generator().manual_seed(0)
         for _ in range(samples):
-            draw = torch.randn(features.shape[1:], generator=generator)
-            noisy = features + deviation * draw.to(features.device, features.dtype)
+            noisy = features + deviation * _noise(features, generator)
             yield noisy, noisy
 
     return probes
+
+
+def _noise(features: Tensor, generator: Generator) -> Tensor:
+    """Draw noise for the features of one image, the same on every device."""
+    import torch
+
+    noise = torch.randn(features.shape[1:], generator=generator)
+    if features.is_cuda:
+        noise = noise.pin_memory()  # Else the host would wait for the transfer.
+    return noise.to(features.device, non_blocking=True).to(features.dtype)
 
 
 def lines_from_noise(samples: int) -> Probes:
@@ -159,9 +168,9 @@ def lines_from_noise(samples: int) -> Probes:
         deviation = variance.clamp_min(torch.finfo(features.dtype).tiny).sqrt()
         generator = torch.Generator().manual_seed(0)
         for sample in range(samples):
-            draw = torch.randn(features.shape[1:], generator=generator)
+            noise = _noise(features, generator)
             part = (sample + float(torch.rand((), generator=generator))) / samples
-            difference = features - mean - deviation * draw.to(features.device, features.dtype)
+            difference = features - mean - deviation * noise
             yield features - (1 - part) * difference, difference
 
     return probes

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from mg_core.attributions import Explanation, explain
 from mg_core.config import Precision
 from mg_core.errors import InputError
+from mg_core.guidance.precision import AUTOCAST
 from mg_core.guidance.preflight import unchanged
-from mg_core.guidance.step import AUTOCAST, Batch, evidence_of
+from mg_core.guidance.step import Batch, evidence_of
 from mg_core.losses import Evidence, loss_of
 from mg_core.models import encode
 

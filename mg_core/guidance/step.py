@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from mg_core.attributions import Explanation, explain, upsample
 from mg_core.config import Precision
 from mg_core.errors import InputError
+from mg_core.guidance.precision import AUTOCAST, kernels
 from mg_core.losses import NEEDS_ONE_LABEL, Evidence, classification_loss, loss_of
 
 Reduction = Literal["sum", "mean"]
-
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-"""Type of the forward pass in each precision but fp32."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +99,9 @@ def guided_step(
         optimizer: optimiser of the model's parameters.
         batch: images and labels; for guidance also classes and masks of annotated images.
         guidance: settings of the guidance; none uses the classification loss alone.
-        precision: "bf16" runs the forward pass under autocast; maps and losses are float32.
+        precision: "fp32" is single precision on a GPU too; "tf32" lets a GPU round operands to
+            TensorFloat-32; "bf16" runs the forward pass under autocast, maps and losses are
+            float32.
 
     Returns:
         The terms of the loss.
@@ -132,8 +132,9 @@ def guided_step(
     if precision == "fp16":
         raise InputError("fp16 needs a scaled loss: scale guided_loss by torch.amp.GradScaler")
     optimizer.zero_grad(set_to_none=True)
-    loss, losses = guided_loss(model, batch, guidance, precision)
-    loss.backward()  # type: ignore[no-untyped-call]
+    with kernels(precision):
+        loss, losses = guided_loss(model, batch, guidance, precision)
+        loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return losses
 
@@ -155,7 +156,8 @@ def guided_loss(
         model: as for `guided_step`.
         batch: as for `guided_step`.
         guidance: as for `guided_step`.
-        precision: "fp32", "bf16" or "fp16".
+        precision: "fp32", "tf32", "bf16" or "fp16". The first two differ on a GPU, and only where
+            forward and backward passes are in the context `mg_core.guidance.kernels(precision)`.
         classification: registered classification loss, L_class.
         label_smoothing: share of each label that is spread over the classes.
 

@@ -16,6 +16,7 @@ from mg_core.attributions.network import classify
 from mg_core.columns import BOX_SIZE_EDGES, BY_METRIC
 from mg_core.config import EvaluationPair
 from mg_core.data.layouts.waterbirds import Waterbirds
+from mg_core.guidance.precision import kernels
 from mg_core.metrics import localization
 from mg_core.metrics.classification import classification
 from mg_core.metrics.groups import accuracy, accuracy_by_group, group_accuracy
@@ -62,6 +63,7 @@ class Evaluation:
         return {str(pair): averages(scores) for pair, scores in self.scores.items()}
 
 
+@kernels("fp32")
 def evaluate(
     model: torch.nn.Module,
     split: Split,

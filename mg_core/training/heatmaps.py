@@ -14,6 +14,7 @@ from PIL import Image
 from mg_core.attributions import explain, upsample
 from mg_core.config import EvaluationPair
 from mg_core.counter import permutation
+from mg_core.guidance.precision import kernels
 from mg_core.models import encode
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def shown_images(split: Split, count: int) -> list[tuple[int, int]]:
     return [candidates[place] for _, place in sorted(ranked)[:count]]
 
 
+@kernels("fp32")
 def heat_maps(
     model: torch.nn.Module,
     split: Split,

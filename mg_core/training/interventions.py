@@ -20,6 +20,7 @@ from mg_core.attributions.network import classify
 from mg_core.config import EvaluationPair
 from mg_core.counter import permutation
 from mg_core.data.backgrounds import swapped_backgrounds
+from mg_core.guidance.precision import kernels
 from mg_core.metrics.classification import classification
 from mg_core.metrics.perturbation import deletion_insertion
 from mg_core.models import encode
@@ -48,6 +49,7 @@ class Interventions:
     perturbed: dict[EvaluationPair, dict[str, Any]]
 
 
+@kernels("fp32")
 def intervene(
     model: torch.nn.Module,
     split: Split,

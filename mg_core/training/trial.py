@@ -16,7 +16,7 @@ from mg_core.config import NUMERICS_VERSION, DataConfig, Runtime, TrialConfig
 from mg_core.data import open_data
 from mg_core.data.annotations import check_annotatable
 from mg_core.errors import DamagedError, InputError, NodeError, NumericalError
-from mg_core.guidance import Batch, Guidance, StepLosses, check_guidance, guided_loss
+from mg_core.guidance import Batch, Guidance, StepLosses, check_guidance, guided_loss, kernels
 from mg_core.models.study import STUDY_MODELS
 from mg_core.registry import import_variants
 from mg_core.store.attempt import Attempt
@@ -241,15 +241,16 @@ def train_step(
     Returns:
         The terms of the loss, and whether the step was taken.
     """
-    loss, terms = guided_loss(
-        model,
-        batch,
-        guidance_of(config),
-        config.precision,
-        config.classification_loss,
-        config.label_smoothing,
-    )
-    return terms, recipe.update(loss, done, step_length)
+    with kernels(config.precision):
+        loss, terms = guided_loss(
+            model,
+            batch,
+            guidance_of(config),
+            config.precision,
+            config.classification_loss,
+            config.label_smoothing,
+        )
+        return terms, recipe.update(loss, done, step_length)
 
 
 def guidance_of(config: TrialConfig) -> Guidance | None:

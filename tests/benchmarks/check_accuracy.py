@@ -37,7 +37,8 @@ from mg_core.training.measurement import peak_memory
 config, runtime = map(json.dumps, json.load(sys.stdin))
 trial = TrialConfig.model_validate_json(json.loads(config))
 *_, end = run_trial(trial, Runtime.model_validate_json(json.loads(runtime)))
-print(json.dumps([end.state, end.seconds, peak_memory(torch.device('cpu'))]))
+device = torch.device("cuda" if torch.cuda.is_initialized() else "cpu")
+print(json.dumps([end.state, end.seconds, peak_memory(device)]))
 """
 
 

@@ -152,7 +152,11 @@ def test_json_round_trip_keeps_the_trial(weight, seed, fraction):
         ("epochs", "3", "epochs: input should be a valid integer, not '3'"),
         ("epochs", True, "epochs: a number is wanted, not true or false"),
         ("learning_rate", "fast", "learning_rate: input should be a valid number"),
-        ("precision", "fp8", "precision: input should be 'fp32', 'bf16' or 'fp16', not 'fp8'"),
+        (
+            "precision",
+            "fp8",
+            "precision: input should be 'fp32', 'tf32', 'bf16' or 'fp16', not 'fp8'",
+        ),
         ("guidance.annotated_fraction", 0, "annotated_fraction: input should be greater than 0"),
         ("guidance.localization_weight", float("nan"), "localization_weight: input should be"),
         ("guidance.lambda", 1, "unknown key 'guidance.lambda'; allowed here: attribution, layer"),
