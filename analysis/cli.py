@@ -138,11 +138,17 @@ def findings(
     seconds: Seconds = None,
 ) -> None:
     """Judge the paper's findings and those beyond it on what these sweeps measured."""
-    from analysis.claims import to_json, to_text
+    from analysis.claims import judge_published, published_to_text, to_json, to_text
     from analysis.pipeline import findings as judged
 
-    found = judged(_read(stores, None, tolerance), seconds=_times(seconds))
-    typer.echo(to_json(found) if json else to_text(found))
+    results = _read(stores, None, tolerance)
+    own = judged(results, seconds=_times(seconds)) if results.trials else []
+    others = judge_published(results)
+    if json:
+        typer.echo(to_json(own, others))
+    else:
+        texts = [to_text(own)] if results.trials or not others else []
+        typer.echo("\n\n\n".join([*texts, *([published_to_text(others)] if others else [])]))
 
 
 @app.command()

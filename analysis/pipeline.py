@@ -195,16 +195,20 @@ def findings(
 ) -> list[Finding]:
     """Judge the paper's findings R1 to R9 and Table 1, and C1 to C5, on what sweeps measured.
 
-    `seconds` are those of `annotation_hours`.
+    `seconds` are those of `annotation_hours`. Where only tables of others are given, the findings
+    are judged on them, on all together.
 
     Example:
         >>> import analysis
         >>> [finding.name for finding in analysis.findings("runs/demo")][:3]
         ['R1', 'R2', 'R3']
     """
-    from analysis.claims import judge
+    from analysis.claims import judge, judge_published
 
-    return judge(with_seconds(read(store, None, tolerance), seconds))
+    results = with_seconds(read(store, None, tolerance), seconds)
+    if results.trials or results.published.empty:
+        return judge(results)
+    return list(judge_published(results).values())[-1]
 
 
 def figures(
@@ -258,7 +262,7 @@ def report(
         >>> analysis.report("runs/demo").path.name
         'report.html'
     """
-    from analysis.claims import judge
+    from analysis.claims import judge, judge_published
     from analysis.page.output import Output
     from analysis.page.report import report_page
     from analysis.tabular.study import tables as all_tables
@@ -281,7 +285,9 @@ def report(
     output.write_tables(written)
     # The page shows PNG files; a paper's take as long again.
     drawn = output.write_figures(figures(results), ["png"])
-    page = report_page(results, drawn, written, judge(results), problems, watch)
+    own = judge(results) if results.trials else []
+    others = judge_published(results)
+    page = report_page(results, drawn, written, own, problems, watch, others)
     path = output.write("report.html", page)
     return Report(path, tuple(problems), not results.states["unfinished"])
 

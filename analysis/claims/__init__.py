@@ -17,9 +17,11 @@ thresholds were fixed before the sweep that judges them (`sweeps/controls.yaml`)
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from math import isfinite
+from types import MappingProxyType
+from typing import Any
 
 from analysis.claims.bootstrap import Interval
 from analysis.claims.boxes import r7, r8
@@ -33,7 +35,7 @@ from analysis.claims.verdict import FAILS, HOLDS, UNKNOWN, Condition, Finding
 from analysis.results import Results
 
 __all__ = ["FAILS", "FINDINGS", "HOLDS", "UNKNOWN", "Condition", "Finding", "judge", "to_json"]
-__all__ += ["to_text"]
+__all__ += ["judge_published", "published_to_text", "to_text"]
 
 FINDINGS: tuple[Callable[[Measures], Finding], ...] = (
     *(r1, r2, r3, r4, r5, r6, r7, r8, r9, table_1),
@@ -43,7 +45,25 @@ FINDINGS: tuple[Callable[[Measures], Finding], ...] = (
 
 def judge(results: Results) -> list[Finding]:
     """Judge every finding, on test where checkpoints were tested and else on validation."""
-    measures = Measures.of(results)
+    return _judged(Measures.of(results))
+
+
+def judge_published(results: Results) -> dict[str, list[Finding]]:
+    """Judge the findings on tables of others; see `Measures.of_published`.
+
+    Returns:
+        By the tables' name, and where there are several, under all names for all together.
+    """
+    published = results.published
+    if published.empty:
+        return {}
+    parts = {str(name): rows for name, rows in published.groupby("source", sort=False)}
+    if len(parts) > 1:
+        parts[", ".join(parts)] = published
+    return {name: _judged(Measures.of_published(rows)) for name, rows in parts.items()}
+
+
+def _judged(measures: Measures) -> list[Finding]:
     return [define(measures) for define in FINDINGS]
 
 
@@ -69,8 +89,27 @@ def _numbers(estimate: Interval | None) -> dict[str, float | int | None]:
     return {k: None if v is None or not isfinite(v) else v for k, v in found.items()}
 
 
-def to_json(findings: Sequence[Finding]) -> str:
-    """Write findings for programs."""
+def published_to_text(judged: Mapping[str, Sequence[Finding]]) -> str:
+    """Write the findings on tables of others, those that have nothing to judge in one line."""
+    blocks = []
+    for name, findings in judged.items():
+        idle = ", ".join(finding.name for finding in findings if not finding.is_judged)
+        told = to_text([finding for finding in findings if finding.is_judged])
+        last = f"\n\nnothing to judge there: {idle}" if idle else ""
+        blocks.append(f"On tables of others: {name}\n\n{told}{last}")
+    return "\n\n\n".join(blocks)
+
+
+def to_json(
+    findings: Sequence[Finding], published: Mapping[str, Sequence[Finding]] = MappingProxyType({})
+) -> str:
+    """Write findings for programs; `source` names the tables of others that one is judged on."""
+    content = _objects(findings, None)
+    content += [item for name, found in published.items() for item in _objects(found, name)]
+    return json.dumps(content, indent=1, allow_nan=False, default=str)
+
+
+def _objects(findings: Sequence[Finding], source: str | None) -> list[dict[str, Any]]:
     content = []
     for finding in findings:
         conditions = [
@@ -86,6 +125,7 @@ def to_json(findings: Sequence[Finding]) -> str:
         content.append(
             {
                 "finding": finding.name,
+                "source": source,
                 "claim": finding.claim,
                 "published": finding.published,
                 "verdict": finding.verdict,
@@ -95,4 +135,4 @@ def to_json(findings: Sequence[Finding]) -> str:
                 "detail": json.loads(finding.detail.to_json(orient="records")),
             }
         )
-    return json.dumps(content, indent=1, allow_nan=False, default=str)
+    return content

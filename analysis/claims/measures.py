@@ -59,6 +59,27 @@ class Measures:
         hours = hours_of_trials(results).set_index("trial_id")["hours"]
         return cls(rows.reset_index(drop=True), seconds, is_finished, known[kept], hours)
 
+    @classmethod
+    def of_published(cls, published: pd.DataFrame) -> Measures:
+        """Take them from tables of others, see `analysis.published`.
+
+        The baseline of a model, attribution and layer is the reference of all that was guided
+        there; where several are given, the first. Checkpoints are chosen among those that the
+        tables have, on their validation values; test values stand in where there are none, as
+        often for baselines.
+        """
+        rows = with_references(published)
+        missing = pd.Series(np.nan, index=rows.index)
+        val, test = (
+            {name: rows.get(f"{split}_{name}", missing) for name in VALUES}
+            for split in ("val", "test")
+        )
+        known = {f"val_{name}": val[name].fillna(test[name]).astype(float) for name in VALUES}
+        described = rows[[n for n in rows if not str(n).startswith(("val_", "test_"))]]
+        shown = pd.concat([described, pd.DataFrame(known)], axis=1)
+        rows = with_percent(shown, rows, "test", VALUES)
+        return cls(rows, pd.Series(dtype="float64"), False, rows.iloc[:0])
+
     @property
     def guided_there(self) -> pd.DataFrame:
         """Rows judged where they were guided."""
@@ -84,6 +105,32 @@ class Measures:
         before = start[[*key, *VALUES]].rename(columns={name: f"start_{name}" for name in VALUES})
         together = pd.concat([best, stands], ignore_index=True) if len(stands) else best
         return together.drop(columns="place").merge(before, on=key, how="left")
+
+
+def with_references(published: pd.DataFrame) -> pd.DataFrame:
+    """Give each configuration of published rows a trial of its own, begun by its baseline.
+
+    Returns:
+        Guided rows in `trial_id`s by configuration, and before each the baseline's row as epoch
+        0, where there is one. Boxes are the usual ones where nothing is said of them.
+    """
+    rows = published.copy()
+    for column in TABLE:
+        if column.part == "boxes":
+            rows[column.name] = rows[column.name].fillna(column.usual).infer_objects()
+    rows["task"] = rows["task"].astype(object)
+    place = ["source", "dataset", "model", *PAIR]
+    numbers = numbered(rows, [*CONFIGURATION, *RUN, *PAIR, "source"])
+    rows["trial_id"] = rows["source"] + " " + numbers.astype(str)
+    starts = rows[rows["is_reference"]].drop_duplicates(place)
+    guided = rows[~rows["is_reference"]]
+    # The table of a baseline may have no epoch, and that of a checkpoint need not count from 1.
+    guided = guided.assign(epoch=guided["epoch"].clip(lower=1))
+    own = [*CONFIGURATION, *RUN, "trial_id"]
+    trials = guided.drop_duplicates("trial_id")
+    taken = [name for name in starts if name not in own or name in place]
+    begun = trials[[*dict.fromkeys([*own, *place])]].merge(starts[taken], on=place)
+    return pd.concat([begun.assign(epoch=0), guided], ignore_index=True)
 
 
 def tested_rows(results: Results) -> tuple[pd.DataFrame, str]:

@@ -86,6 +86,11 @@ class Finding:
         return HOLDS if verdicts and set(verdicts) == {HOLDS} else UNKNOWN
 
     @property
+    def is_judged(self) -> bool:
+        """Whether anything was measured that it is about."""
+        return any(condition.estimate is not None for condition in self.conditions)
+
+    @property
     def reference(self) -> str:
         """What the paper reports and which figure shows it, in words; empty for a control."""
         shown = [

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.resources import files
 from string import Template
+from types import MappingProxyType
 
 from plotly.offline import get_plotlyjs
 
@@ -26,10 +27,12 @@ def report_page(
     findings: Sequence[Finding] = (),
     problems: Sequence[str] = (),
     watch: float | None = None,
+    published: Mapping[str, Sequence[Finding]] = MappingProxyType({}),
 ) -> str:
     """Write the page, with figures (and their PNG files) and tables in the order given.
 
-    `problems` are sentences on what could not be tested. A page of an unfinished sweep loads
+    `problems` are sentences on what could not be tested; `published` has the findings on tables of
+    others. A page of an unfinished sweep loads
     itself again after `watch` seconds.
     """
     by_name = {table.name: table for table in tables}
@@ -37,6 +40,7 @@ def report_page(
         "summary": ("Summary", content.summary(results, problems)),
         "explorer": ("Front explorer", content.explorer(results)),
         "findings": ("Findings", content.verdicts(findings) if findings else ""),
+        "published": ("Findings on tables of others", content.verdicts_of_others(published)),
         "guidance": ("What guidance did", content.guidance(results, by_name.pop("gains", None))),
         "figures": ("Figures", content.drawn(results, figures)),
         "tables": ("Tables", content.listed(list(by_name.values()))),

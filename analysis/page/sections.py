@@ -119,7 +119,33 @@ def verdicts(findings: Sequence[Finding]) -> str:
         "<p>What the paper claims (R1 to R9, Table 1), controls of what guidance did (C), and what "
         f"these results say: {summary}. A finding holds where the whole 95 % bootstrap interval "
         "over configurations and seeds is above its threshold, and does not hold where none of it "
-        "is.</p>" + "".join(map(_finding, findings))
+        "is.</p>" + _folded(findings)
+    )
+
+
+def verdicts_of_others(judged: Mapping[str, Sequence[Finding]]) -> str:
+    """List the findings on tables of others, by the tables' names."""
+    blocks = [f"<h3>{escaped(name)}</h3>{_folded(found)}" for name, found in judged.items()]
+    return (
+        "<p>The same findings on the checkpoints that others published, chosen by the validation "
+        "values of their tables, or by the test values where a table has no other.</p>"
+        + "".join(blocks)
+        if blocks
+        else ""
+    )
+
+
+def _folded(findings: Sequence[Finding]) -> str:
+    """Write findings, and in one line those that have nothing to judge."""
+    judged = "".join(_finding(finding) for finding in findings if finding.is_judged)
+    idle = [finding for finding in findings if not finding.is_judged]
+    if not idle:
+        return judged
+    names = ", ".join(finding.name for finding in idle)
+    items = "".join(map(_finding, idle))
+    return (
+        f'{judged}<details class="finding"><summary>Nothing to judge here: {names}</summary>'
+        f"{items}</details>"
     )
 
 
