@@ -16,28 +16,42 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
 from pydantic import Field
 
+from mg_core.attributions import ATTRIBUTIONS, INPUT
 from mg_core.columns import COLUMNS, CONFIGURATION, KEY
 from mg_core.config import Frozen, parse
 from mg_core.errors import InputError
+from mg_core.losses import LOSSES
+from mg_core.models import MODELS
 from mg_core.paths import with_home
 from mg_core.yaml_text import read_yaml
 
 Scalar = str | int | float | bool | None
 REQUIRED = ("model", "attribution", "layer")
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
+PIECE = re.compile(r"\{\w+\}|\*|[^{*]+|\{")
+KNOWN: dict[str, Collection[str]] = {
+    "model": MODELS,
+    "attribution": ATTRIBUTIONS,
+    "layer": (INPUT, "mid1", "mid2", "mid3", "final"),
+    "loss": LOSSES,
+}
+"""Values that tell how a file's name is cut, where there is more than one way."""
 
 
 class Mapping(Frozen):
     """How the columns of somebody else's tables are called here.
 
     The pattern of `files` is relative to the mapping file: `*` matches anything in a name, and
-    `{column}` does so, too, and puts it into that column. Nested keys of JSON are joined by dots.
+    `{column}` does so, too, and puts it into that column. Where a name can be cut in more than one
+    way, the one whose values are known, here or under `rename`, counts. Nested keys of JSON are
+    joined by dots; an object of objects is a row for each.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -123,20 +137,51 @@ def _read_mapping(file: Path) -> Mapping:
 
 
 def _files(mapping: Mapping, file: Path) -> list[tuple[Path, dict[str, str]]]:
-    pattern = re.escape(mapping.files).replace(r"\*", "[^/]*")
-    pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", pattern)
     found = []
     for candidate in sorted(file.parent.glob(PLACEHOLDER.sub("*", mapping.files))):
-        match = re.fullmatch(pattern, candidate.relative_to(file.parent).as_posix())
-        if match:
-            found.append((candidate, match.groupdict()))
+        name = candidate.relative_to(file.parent).as_posix()
+        cuts = [dict(cut) for cut in dict.fromkeys(_cuts(PIECE.findall(mapping.files), name))]
+        if len(cuts) > 1:
+            known = [cut for cut in cuts if all(_is_known(mapping, *item) for item in cut.items())]
+            cuts = known if len(known) == 1 else cuts
+        if len(cuts) > 1:
+            shown = " or ".join(str(cut) for cut in cuts[:2])
+            raise InputError(
+                f"{file}: the name of {candidate} can be cut in more than one way by "
+                f"{mapping.files!r}: {shown}; name its values under `rename`, or narrow the pattern"
+            )
+        found += [(candidate, cut) for cut in cuts]
     if not found:
         raise InputError(f"{file}: no file matches {mapping.files!r} in {file.parent}")
     return found
 
 
+def _cuts(pieces: Sequence[str], name: str) -> Iterator[tuple[tuple[str, str], ...]]:
+    """Yield the columns and values of each way in which a name can fit a pattern's pieces."""
+    if not pieces:
+        yield from [()] if not name else []
+        return
+    piece, *rest = pieces
+    column = PLACEHOLDER.fullmatch(piece)
+    if not (column or piece == "*"):
+        yield from _cuts(rest, name.removeprefix(piece)) if name.startswith(piece) else []
+        return
+    longest = len(name.partition("/")[0])
+    for end in range(1 if column else 0, longest + 1):
+        own = ((column[1], name[:end]),) if column else ()
+        yield from (own + further for further in _cuts(rest, name[end:]))
+
+
+def _is_known(mapping: Mapping, column: str, value: str) -> bool:
+    """Say whether a value is one that the mapping translates, or that we have too."""
+    own = mapping.rename.get(column, {})
+    names = [*own, *own.values(), *KNOWN.get(column, () if own else (value,))]
+    return value in names
+
+
 def _table(mapping: Mapping, file: Path, named: dict[str, str]) -> pd.DataFrame:
-    theirs = _records(mapping.format or file.suffix.lstrip("."), file)
+    kind = mapping.format or file.suffix.lstrip(".")
+    theirs = _records(kind, file, mapping.columns.values())
     missing = [name for name in mapping.columns.values() if name not in theirs]
     if missing:
         found = ", ".join(map(str, theirs))
@@ -150,7 +195,7 @@ def _table(mapping: Mapping, file: Path, named: dict[str, str]) -> pd.DataFrame:
     return frame
 
 
-def _records(kind: str, file: Path) -> pd.DataFrame:
+def _records(kind: str, file: Path, wanted: Iterable[str]) -> pd.DataFrame:
     try:
         if kind == "csv":
             return pd.read_csv(file)
@@ -161,7 +206,14 @@ def _records(kind: str, file: Path) -> pd.DataFrame:
             raise InputError(f"{file}: say under `format` whether this is json, jsonl or csv")
         content: Any = json.loads(text)
         lists = isinstance(content, dict) and all(isinstance(v, list) for v in content.values())
-        return pd.DataFrame(content) if lists else pd.json_normalize(content)
+        if lists:
+            return pd.DataFrame(content)
+        whole = pd.json_normalize(content)
+        by_name = isinstance(content, dict) and all(isinstance(v, dict) for v in content.values())
+        if by_name and not set(wanted) <= set(whole):
+            # A record for each checkpoint, by the name of its file.
+            return pd.json_normalize(list(content.values()))
+        return whole
     except (OSError, ValueError, TypeError, AttributeError, NotImplementedError) as error:
         raise InputError(f"{file}: this table cannot be read: {error}") from None
 
