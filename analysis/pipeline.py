@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 Source: TypeAlias = StoreLike | Results
 Sources: TypeAlias = Source | Sequence[Source]
 Say: TypeAlias = Callable[[str], None]
+RUNNERS = ("inline", "ray")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Testing:
         runner: `inline` tests in this process, `ray` as many at once as there is room for.
         address: with `ray`, `local`, `auto` (join a cluster) or host:port.
         heatmaps: test images whose heat maps are kept of each checkpoint.
+
+    Raises:
+        InputError: there is no such runner.
     """
 
     data: str | None = None
@@ -51,6 +55,10 @@ class Testing:
     runner: str = "inline"
     address: str = "local"
     heatmaps: int = 8
+
+    def __post_init__(self) -> None:
+        if self.runner not in RUNNERS:
+            raise InputError(f"unknown --runner {self.runner!r}; choose from {', '.join(RUNNERS)}")
 
 
 INLINE = Testing()
@@ -247,6 +255,8 @@ def report(
 ) -> Report:
     """Test what is left, draw everything, and write tables, figures and one HTML page.
 
+    Where nothing can be tested, as without the data set, the page says so.
+
     Args:
         store: stores and mapping files.
         out: folder for the files; `STORE/analysis` of the first store by default.
@@ -275,9 +285,11 @@ def report(
             continue
         try:
             parts[place], found = _tested(part, testing, say)
+        # A store that can only be read, or whose data are elsewhere, has a page all the same.
         except StorageError as error:
-            # A store that can only be read has a page all the same.
             found = [str(error.strerror)]
+        except InputError as error:
+            found = [str(error)]
         problems += found
     results = with_seconds(merge(parts, published), seconds)
     output = Output(results, None if out is None else with_home(with_variables(str(out))))
@@ -338,9 +350,7 @@ def _runner(
     runtime = runtime_of(results, testing.data, testing.device)
     if testing.runner == "inline":
         return run_tests(jobs, runtime, testing.heatmaps, decoding)
-    if testing.runner == "ray":
-        from analysis.testing.spread import run_tests_on_ray
+    from analysis.testing.spread import run_tests_on_ray
 
-        asked = dict(results.spec.get("resources") or {})
-        return run_tests_on_ray(jobs, runtime, asked, testing.address, testing.heatmaps)
-    raise InputError(f"unknown --runner {testing.runner!r}; choose from inline, ray")
+    asked = dict(results.spec.get("resources") or {})
+    return run_tests_on_ray(jobs, runtime, asked, testing.address, testing.heatmaps)

@@ -27,6 +27,7 @@ from mg_core.config import TrialConfig, objective
 from mg_core.errors import InputError
 from mg_core.store import ResultStore, reading
 from mg_core.store.code import SHOWN, versions_of
+from mg_core.store.layout import trial_key
 from mg_core.store.ledger import Ledger, read_ledger
 from mg_core.store.progress import Progress
 from mg_core.store.shelf import in_words as shelved_in_words
@@ -226,7 +227,7 @@ def read_results(
         fingerprints = opened.fingerprints()
     nameless = sorted(set(rows["trial_id"]) - trials.keys())
     if nameless:
-        raise InputError(f"store {opened.uri!r} cannot be read: it lacks trials/{nameless[0]}.json")
+        raise InputError(f"store {opened.uri!r} cannot be read: it lacks {trial_key(nameless[0])}")
     # The files of a trial may be set aside after its rows were read.
     rows = rows[rows["trial_id"].isin(ledger.progress)].reset_index(drop=True)
     rows, n_rows = finite(rows)

@@ -353,6 +353,11 @@ def configured(config: Any, column: Column) -> Any:
     value = config
     for name in column.source.split("."):
         value = getattr(value, name, None)
+    return as_value(value, column)
+
+
+def as_value(value: Any, column: Column) -> Any:
+    """Return a value of a `TrialConfig` as its column holds it."""
     if column.type != "text" or isinstance(value, str | dict | None):
         return value
     return (", ".join(map(str, value)) or None) if isinstance(value, tuple) else str(value)

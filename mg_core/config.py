@@ -106,7 +106,7 @@ class Frozen(BaseModel):
     @property
     def canonical(self) -> str:
         """The values that are not defaults as JSON, the same text for equal values."""
-        return _canonical(self.model_dump(mode="json", exclude_defaults=True))
+        return canonical_text(self.model_dump(mode="json", exclude_defaults=True))
 
 
 class EvaluationPair(Frozen):
@@ -142,7 +142,7 @@ class DataConfig(Frozen):
     def key(self) -> str:
         """Sixteen hex digits that identify the stored data; flips do not change them."""
         values = self.model_dump(exclude={"horizontal_flip"}, exclude_defaults=True)
-        return digest(_canonical(values))
+        return digest(canonical_text(values))
 
 
 class GuidanceConfig(Frozen):
@@ -386,7 +386,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _canonical(value: dict[str, Any]) -> str:
+def canonical_text(value: dict[str, Any]) -> str:
+    """Return a mapping as JSON, the same text for equal ones."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 

@@ -75,7 +75,7 @@ class Named(BaseModel):
         return {self.name: self.arguments} if self.arguments else self.name
 
     def __hash__(self) -> int:
-        return hash(str(self))
+        return hash((self.name, *self.arguments))
 
     def __str__(self) -> str:
         shown = ", ".join(f"{key}={json.dumps(value)}" for key, value in self.arguments.items())

@@ -41,6 +41,7 @@ class Costs:
                 sums[0] += done.seconds
                 sums[1] += static_cost(config) * n_epochs
         self._scale = {group: seconds / units for group, (seconds, units) in took.items()}
+        self._epoch: dict[tuple[Hashable, ...], float] = {}
 
     @property
     def is_measured(self) -> bool:
@@ -49,8 +50,11 @@ class Costs:
 
     def epoch(self, config: TrialConfig) -> float:
         """Return the expected time of an epoch."""
-        scale = next((self._scale[g] for g in _groups(config) if g in self._scale), 1.0)
-        return static_cost(config) * scale
+        groups = tuple(_groups(config))
+        if groups not in self._epoch:
+            scale = next((self._scale[group] for group in groups if group in self._scale), 1.0)
+            self._epoch[groups] = static_cost(config) * scale
+        return self._epoch[groups]
 
     def left(self, trial_id: str, config: TrialConfig) -> float:
         """Return the expected time of the epochs that a trial still needs."""

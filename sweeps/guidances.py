@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
-from itertools import product
+from itertools import chain, product
 from typing import Any
 
 from mg_core.config import NONE, GuidanceConfig, TrialConfig
@@ -11,21 +12,36 @@ from mg_core.data.annotations import check_annotation
 from mg_core.errors import InputError
 from mg_core.recipe import Named, named
 from sweeps.spec import BlockSpec
+from sweeps.texts import pieces
 
 GUIDANCE_AXES = [name for name in GuidanceConfig.model_fields if name in BlockSpec.model_fields]
+PLACE, WEIGHT = ("attribution", "layer", "loss"), "localization_weight"
 
 
-def guidances(block: BlockSpec) -> list[GuidanceConfig]:
+def guidances(block: BlockSpec) -> list[tuple[GuidanceConfig, str]]:
     """Return the guidance of each combination of a block, for any model and seed.
 
     Where nothing is annotated, no loss or layer makes a difference: such combinations are one.
+
+    Returns:
+        Pairs of a guidance and its canonical text.
     """
-    found = [
-        GuidanceConfig(**{name: value for part in parts for name, value in part.items()})
-        for parts in product(*(_axis(block, name) for name in GUIDANCE_AXES))
-    ]
-    unguided = dict.fromkeys(_unguided(g.task) for g in found if g.is_none)
-    return [*(g for g in found if not g.is_none), *unguided]
+    found: list[tuple[GuidanceConfig, str]] = []
+    unguided: dict[GuidanceConfig, None] = {}
+    others = [_axis(block, name) for name in GUIDANCE_AXES if name not in PLACE]
+    for attribution, layer, loss in product(block.attribution, block.layer, block.loss):
+        place = {"attribution": attribution, "layer": layer, "loss": loss}
+        # Those that differ in λ alone are checked, and made into text, once.
+        kinds = [
+            GuidanceConfig(**place, localization_weight=0.0, **dict(chain(*map(dict.items, parts))))
+            for parts in product(*others)
+        ]
+        unguided |= dict.fromkeys(_unguided(kind.task) for kind in kinds if kind.is_none)
+        guided = [(kind, pieces(kind, WEIGHT)) for kind in kinds if not kind.is_none]
+        for weight, (kind, text) in product(block.loss[loss], guided):
+            guidance = kind.model_copy(update={WEIGHT: weight})
+            found.append((guidance, json.dumps(weight).join(text)))
+    return [*found, *((guidance, guidance.canonical) for guidance in unguided)]
 
 
 def check_annotations(block: BlockSpec, where: str) -> None:
@@ -52,13 +68,7 @@ def annotations_of(trials: Iterable[TrialConfig]) -> list[Named]:
 
 
 def _axis(block: BlockSpec, name: str) -> list[dict[str, Any]]:
-    """Return the settings of each value of an axis; each loss is combined with its own λ."""
-    if name == "loss":
-        return [
-            {"loss": loss, "localization_weight": weight}
-            for loss, weights in block.loss.items()
-            for weight in weights
-        ]
+    """Return the settings of each value of an axis."""
     if name == "annotation":
         return [{name: check_annotation(value)} for value in block.annotation or ("box",)]
     return [{name: value} for value in getattr(block, name) or (None,)]

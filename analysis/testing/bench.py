@@ -25,6 +25,7 @@ from mg_core.models import build_model
 from mg_core.store import ResultStore
 from mg_core.store.layout import SPEC, heatmaps_name
 from mg_core.training.evaluation import Evaluation, averages, breakdown, evaluate
+from mg_core.training.failures import failure_kind
 from mg_core.training.heatmaps import heat_maps, shown_images
 from mg_core.training.interventions import Interventions, intervene
 from mg_core.training.trial import prepare_process
@@ -125,8 +126,13 @@ class Bench:
                 self._write_rows(job, model, data),
             ]
             return "; ".join(filter(None, problems)) or None
-        except torch.cuda.OutOfMemoryError:
-            return f"checkpoint {job.weights}: {self._device} has too little memory free to test it"
+        # PyTorch has no error of its own for the memory of a CPU.
+        except (RuntimeError, MemoryError) as error:
+            kind = failure_kind(error)
+            if kind not in ("gpu-memory", "host-memory"):
+                raise
+            place = self._device if kind == "gpu-memory" else "this machine"
+            return f"checkpoint {job.weights}: {place} has too little memory free to test it"
 
     def _write_rows(self, job: Job, model: torch.nn.Module, data: Data) -> str | None:
         if not job.targets:

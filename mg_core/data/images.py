@@ -26,7 +26,9 @@ and the picture would turn nearly black."""
 ORIENTATION = 0x0112
 """EXIF tag: 1 for a picture that is stored upright, from 5 on it is turned by a quarter."""
 BLOCK = 4096
-"""Bytes at the start, in the middle and at the end of a file that stand for its content."""
+"""Bytes at the start, in the middle and at the end of a compressed file that stand for it."""
+COMPRESSED = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif"}
+"""Formats in which any other pixel moves what comes after it, or changes a checksum at the end."""
 
 TRANSPARENT = "with transparent pixels, whose hidden colours are trained on"
 ANIMATED = "with several frames, of which the first is used"
@@ -129,10 +131,10 @@ def read_class_ids(path: Path, size: int) -> tuple[NDArray[np.uint8], int, int]:
 
 
 def file_print(path: str | Path) -> int:
-    """Return 64 bits of a hash of a file's size and of three blocks of its content.
+    """Return 64 bits of a hash of a file's size and content, of a compressed one three blocks.
 
     Two images with the same number are taken for copies. Reading all of a large data set would
-    take minutes.
+    take minutes. Where each pixel has its own bytes, as in BMP and most TIFF, all are read.
 
     Raises:
         InputError: the file cannot be read.
@@ -141,7 +143,10 @@ def file_print(path: str | Path) -> int:
         with open(path, "rb", buffering=0) as file:
             length = os.fstat(file.fileno()).st_size
             total = hashlib.sha256(b"%d" % length)
-            for start in sorted({0, max(0, (length - BLOCK) // 2), max(0, length - BLOCK)}):
+            starts = {0, max(0, (length - BLOCK) // 2), max(0, length - BLOCK)}
+            if Path(path).suffix.lower() not in COMPRESSED:
+                starts = set(range(0, length, BLOCK))
+            for start in sorted(starts):
                 file.seek(start)
                 total.update(file.read(BLOCK))
     except OSError as error:

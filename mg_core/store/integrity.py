@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,13 @@ from mg_core.store import layout
 from mg_core.store.layout import AttemptKey
 from mg_core.store.progress import FOOTER, Progress
 from mg_core.store.tables import damaged
+
+HEAD_OF_LOG = re.compile(r"\S+ trial (\w+), .*, attempt (\S+)$", re.MULTILINE)
+
+
+def head_of_log(trial_id: str, label: str, attempt: AttemptKey) -> str:
+    """Return the first line of a log."""
+    return f"trial {trial_id}, {label}, attempt {attempt}"
 
 
 def trial_config(text: bytes, key: str) -> TrialConfig:
@@ -87,6 +95,16 @@ def attempt_fields(text: bytes, key: str) -> dict[str, Any]:
     except (ValueError, AttributeError):
         pass
     return known | {"run": "", "how": "unreadable"}
+
+
+def log_text(data: bytes, key: str) -> str:
+    """Return the text of a log, once its first line does not name another trial or attempt."""
+    text = data.decode(errors="replace")
+    trial_id, attempt = layout.owner_of(key)
+    named = HEAD_OF_LOG.match(text)  # The newest lines of a long log do not hold it.
+    if named and named.groups() != (trial_id, str(attempt)):
+        raise misplaced(key, f"the log of attempt {named[2]} of trial {named[1]}")
+    return text
 
 
 def with_checksum(text: str) -> str:

@@ -120,6 +120,12 @@ def state_key(trial_id: str, attempt: AttemptKey, epoch: int) -> str:
     return f"{CHECKPOINTS}/{trial_id}/{attempt}/state-{epoch:04d}.pt"
 
 
+def store_and_key(place: str) -> tuple[str, str]:
+    """Return the store and the key that the path or URI of a checkpoint is made of."""
+    store, _, name = place.rpartition(f"/{CHECKPOINTS}/")
+    return store, f"{CHECKPOINTS}/{name}"
+
+
 def test_key(trial_id: str, epoch: int, pairs: Iterable[tuple[str | None, str | None]]) -> str:
     """Return the key of test rows, with a hash of their (attribution, layer) pairs.
 

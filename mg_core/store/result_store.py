@@ -291,11 +291,16 @@ class ResultStore:
         self.put(layout.attempt_key(layout.LOGS, trial_id, attempt), text.encode())
 
     def logs(self, trial_id: str) -> dict[str, str]:
-        """Return the logs of a trial by attempt, the first attempt first."""
+        """Return the logs of a trial by attempt, the first attempt first.
+
+        Raises:
+            StorageError: a log is another trial's or attempt's.
+        """
         listed = layout.attempts_in(self.files.keys(layout.prefix(layout.LOGS, trial_id)))
         found = sorted(attempt for _, attempt in listed)
-        texts = self.files.get_many(layout.attempt_key(layout.LOGS, trial_id, a) for a in found)
-        return {str(a): text.decode(errors="replace") for a, text in zip(found, texts, strict=True)}
+        keys = [layout.attempt_key(layout.LOGS, trial_id, attempt) for attempt in found]
+        read = zip(found, keys, self.files.get_many(keys), strict=True)
+        return {str(attempt): integrity.log_text(data, key) for attempt, key, data in read}
 
     def referenced(self, key: str, digest: str | None) -> bytes:
         """Return weights or a state as they were when their metrics were committed.

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from mg_core.errors import DamagedError, InputError, StorageError
-from mg_core.store import layout
+from mg_core.store import integrity, layout
 from mg_core.store.attempt import results_of, set_aside
 from mg_core.store.code import read_accepted
-from mg_core.store.integrity import check_text
 from mg_core.store.progress import Progress
 from mg_core.store.result_store import ResultStore
 from mg_core.store.shelf import read_shelf
@@ -23,6 +22,13 @@ UPDATE = "update the package; if this version wrote the file, remove it and run 
 ONLY_TO_GO_ON = "--repair sets it aside; with more epochs the trial then begins anew"
 NOT_NEEDED = "--repair sets it aside; no result depends on it"
 
+REPAIRS = {
+    layout.TEST: TEST_AGAIN,
+    layout.HEATMAPS: TEST_AGAIN,
+    layout.METRICS: RUN_AGAIN,
+    layout.LOGS: NOT_NEEDED,
+}
+
 Step = Callable[[str, int, int], None]
 
 LISTS: Mapping[str, Callable[[ResultStore], object]] = {
@@ -30,6 +36,14 @@ LISTS: Mapping[str, Callable[[ResultStore], object]] = {
     layout.CODE: read_accepted,
 }
 """How the driver's own lists are read."""
+
+READERS: Mapping[str, Callable[[ResultStore, str], object]] = {
+    layout.TRIALS: lambda store, key: store.trials([layout.trial_of(key)]),
+    layout.TEST: lambda store, key: store.test_rows(keys=[key]),
+    layout.HEATMAPS: lambda store, key: store.heatmaps(*next(layout.heatmaps_in([key]))),
+    layout.LOGS: lambda store, key: integrity.log_text(store.get(key), key),
+}
+"""How a file is read in each of these folders."""
 
 
 @dataclass(frozen=True)
@@ -85,27 +99,21 @@ def _check(store: ResultStore, key: str) -> Iterator[Damage]:
     try:
         if folder == layout.METRICS:
             yield from _check_trial(store, key)
-        elif folder == layout.TRIALS:
-            store.trials([layout.trial_of(key)])
-        elif folder == layout.TEST:
-            store.test_rows(keys=[key])
-        elif folder == layout.HEATMAPS:
-            ((trial_id, epoch, name),) = layout.heatmaps_in([key])
-            store.heatmaps(trial_id, epoch, name)
+        elif folder in READERS:
+            READERS[folder](store, key)
         elif folder == layout.ATTEMPTS and store.attempt_record(key)["how"] == "unreadable":
             yield Damage(key, f"{key} is damaged", NOT_NEEDED, (key,))
         elif key in LISTS:
             LISTS[key](store)
         elif key == layout.SPEC:
             store.spec()
-            check_text(str(store.spec_text()), key)
+            integrity.check_text(str(store.spec_text()), key)
     except (StorageError, InputError, ValueError) as error:
-        repairs = {layout.TEST: TEST_AGAIN, layout.HEATMAPS: TEST_AGAIN, layout.METRICS: RUN_AGAIN}
         if isinstance(error, InputError) and key != layout.SPEC:
             yield Damage(key, _said(error), UPDATE, ())
             return
         keys = results_of(store, layout.trial_of(key)) if folder == layout.METRICS else [key]
-        yield Damage(key, _said(error), repairs.get(folder, WRITE_AGAIN), tuple(keys))
+        yield Damage(key, _said(error), REPAIRS.get(folder, WRITE_AGAIN), tuple(keys))
 
 
 def _check_trial(store: ResultStore, key: str) -> Iterator[Damage]:

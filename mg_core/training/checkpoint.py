@@ -17,6 +17,7 @@ from mg_core.errors import InputError, StorageError
 from mg_core.models import build_model
 from mg_core.models.weights import find_weights, load_network
 from mg_core.store import ResultStore
+from mg_core.store.layout import store_and_key
 from mg_core.store.tables import damaged
 
 if TYPE_CHECKING:
@@ -56,12 +57,12 @@ def _local(origin: str, cache: str | None) -> str:
     if "://" not in uri or uri.startswith(("http://", "https://", "file://")):
         return origin
     place, mark, settings = uri.partition("?")
-    folder, key = place.rsplit("/checkpoints/", 1)
+    folder, key = store_and_key(place)
     copy = cache_folder(cache) / "checkpoints" / f"{hashed(origin):016x}.safetensors"
     with locked(copy):
         if not copy.is_file():
             store = ResultStore(folder + mark + settings)
-            data = store.referenced(f"checkpoints/{key}", None)
+            data = store.referenced(key, None)
             ResultStore(str(copy.parent)).put(copy.name, data)
     return f"{copy}#sha256={digits}"
 

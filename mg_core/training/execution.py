@@ -10,13 +10,14 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from mg_core.config import Runtime, TrialConfig
-from mg_core.errors import InputError, NodeError
+from mg_core.errors import DamagedError, InputError, NodeError
 from mg_core.losses.classification import judge
 from mg_core.redaction import redacted
 from mg_core.store import ResultStore
 from mg_core.store.attempt import Attempt, SupersededError, own_version
 from mg_core.store.files import PATIENCE
 from mg_core.store.history import adopt
+from mg_core.store.integrity import head_of_log
 from mg_core.store.ledger import FailureKind
 from mg_core.store.progress import Progress, zero_maps_in_words
 from mg_core.training.failures import Failure
@@ -90,7 +91,7 @@ def run_trial(
             judge=judge(config.classification_loss),
         )
         log = TrialLog(partial(attempt.store.put_log, config.trial_id, attempt.key))
-        log.write(f"trial {config.trial_id}, {config.label}, attempt {attempt.key}")
+        log.write(head_of_log(config.trial_id, config.label, attempt.key))
         log.start()
         attempt.code = code_of(config, runtime)
         if shared := adopt(attempt, runtime.lengths):
@@ -182,7 +183,9 @@ def record_lost(
         store = ResultStore(runtime.store, PATIENCE)
         before = store.attempts({config.trial_id}).get(config.trial_id, {})
         where = {name: before[name] for name in ("host", "pid") if name in before}
-        log = [line for text in store.logs(config.trial_id).values() for line in text.splitlines()]
+        with contextlib.suppress(DamagedError):  # A log in the wrong place hides no failure.
+            texts = store.logs(config.trial_id).values()
+            log = [line for text in texts for line in text.splitlines()]
         attempt = Attempt(store, config, runtime.objectives, runtime.run)
     failure = Failure(kind, redacted(error), log=tuple(log[-TAIL_LINES:]))
     return _end(config, attempt, None, "failed", failure, **where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import re
 import sys
 import traceback
@@ -19,13 +20,19 @@ VARYING = (
     (re.compile(r"""(['"`])[^'"`]*[/\\][^'"`]*\1"""), "…"),  # quoted paths and addresses
     (re.compile(r"\b[a-z][a-z0-9+.\-]*://[^\s,;)'\"\]]+", re.I), "…"),
     (re.compile(r"(?<![\w<>/])[.~]{0,2}(?:/[^\s/:,;()'\"\]]+)+|(?:[\w.\-]+/)+[\w\-]+\.\w+"), "…"),
+    (
+        re.compile(
+            r"(?<![\w.])[\w\-]+\.(?:jpe?g|png|webp|bmp|tiff?|gif|npy|npz|json|xml|csv|txt)\b", re.I
+        ),
+        "…",
+    ),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d[\d:.]*"), "#"),
     (re.compile(r"\b0x[0-9a-f]+\b", re.I), "#"),
     (re.compile(r"\b(?=[a-f-]*\d)[0-9a-f]{8,}(?:-[0-9a-f]{4,})*\b", re.I), "#"),  # ids
     (re.compile(r"(?<![A-Za-z\d])[+-]?\d[\d,_]*(?:\.\d+)*(?:e[+-]?\d+)?", re.I), "#"),
 )
 """Parts of a message that differ between failures with the same cause, and their replacement."""
-LONGEST_SIGNATURE = 300
+LONGEST_SIGNATURE, LONGEST_CHAIN = 300, 5
 
 
 @dataclass(frozen=True)
@@ -93,13 +100,32 @@ def signature(error: BaseException) -> str:
     """Return a text that is equal for failures with the same cause.
 
     It is the class and the message, without what differs from trial to trial: numbers, ids,
-    addresses and paths. An error without a message has the line that raised it.
+    addresses, paths and names of files. An error without a message has the lines that led to it. An
+    error that was raised from another one has that one's text, too.
     """
+    chain: list[BaseException] = []
+    while error not in chain and len(chain) < LONGEST_CHAIN:
+        chain.append(error)
+        error = error.__cause__ or error
+    return ", from ".join(map(_signature_of_one, chain))
+
+
+def _signature_of_one(error: BaseException) -> str:
     said = redacted(" ".join(str(error).split()))
-    if not said:
-        frames = traceback.extract_tb(error.__traceback__)
-        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-        return f"{type(error).__name__}{where}"
     for pattern, sign in VARYING:
         said = pattern.sub(sign, said)
-    return f"{type(error).__name__}: {said[:LONGEST_SIGNATURE]}"
+    if len(said) > LONGEST_SIGNATURE:
+        said = f"{said[:LONGEST_SIGNATURE]}… {_short_digest(said)}"
+    return f"{type(error).__name__}: {said}" if said else _unsaid(error)
+
+
+def _unsaid(error: BaseException) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
+    if not lines:
+        return type(error).__name__
+    return f"{type(error).__name__} at {lines[-1]}, {_short_digest(' '.join(lines))}"
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:8]

@@ -5,13 +5,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from PIL import Image
 
 from analysis.frame import KEY
 from analysis.results import read_results
-from analysis.testing.bench import run_tests, runtime_of
+from analysis.testing.bench import Bench, run_tests, runtime_of
 from analysis.testing.plan import plan_tests
 from mg_core import metrics
-from mg_core.data import open_data
+from mg_core.data import data_config, open_data
 from mg_core.errors import InputError
 from mg_core.models import build_model
 from mg_core.training.evaluation import evaluate
@@ -149,6 +151,47 @@ def test_other_data_than_the_sweeps_are_refused(untested):
         recorded.rename(folder / "0000")
     with pytest.raises(InputError, match="differ from those this sweep was started with"):
         run_all(untested)
+
+
+def test_a_test_split_without_labels_is_refused(untested, tmp_path):
+    results = read_results(untested)
+    job = plan_tests(results).jobs[0]
+    names = open_data(job.config.data).classes
+    for split, colour in (("train", "red"), ("val", "blue"), ("test", "green")):
+        Image.new("RGB", (32, 32), colour).save(tmp_path / f"{split}.png")
+    rows = [f"{s}.png,{name},1,1,9,9,{s}" for name in names for s in ("train", "val")]
+    (tmp_path / "annotations.csv").write_text(
+        "path,class,xmin,ymin,xmax,ymax,split\n" + "\n".join([*rows, "test.png,,,,,,test"])
+    )
+    own = data_config("csv", 32, options={"classes": ",".join(names)})
+    job = replace(job, config=job.config.model_copy(update={"data": own}))
+    with pytest.raises(InputError, match="no image of the test split has a label, so no model"):
+        list(run_tests([job], runtime_of(results, str(tmp_path))))
+
+
+def test_too_little_memory_is_a_sentence_and_the_rest_is_tested(untested, monkeypatch):
+    jobs = plan_tests(read_results(untested)).jobs
+    real, errors = Bench._write_rows, [MemoryError(), allocated]
+
+    def short(bench, job, *of):
+        if errors:
+            error = errors.pop()
+            raise error if isinstance(error, MemoryError) else error()
+        return real(bench, job, *of)
+
+    monkeypatch.setattr(Bench, "_write_rows", short)
+    problems = [problem for problem in run_all(untested) if problem]
+    assert problems == [
+        f"checkpoint {job.weights}: this machine has too little memory free to test it"
+        for job in jobs[:2]
+    ]
+
+
+def allocated():
+    """Return what PyTorch raises where a CPU has too little memory."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
 
 
 def test_results_of_other_numerics_are_not_mixed(untested):

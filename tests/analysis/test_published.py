@@ -303,3 +303,26 @@ def test_the_command_and_the_report_show_them(rerun, mg_analysis, tmp_path):
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Findings on tables of others" in page
     assert "Nothing to judge here: R1, R2, R3, " in page
+
+
+def test_a_name_that_can_be_cut_in_more_than_one_way(write):
+    rename = {"model": {"bcos": "bcos_resnet50"}, "loss": {"Energy": "energy"}}
+    table = {"files": "tables/{model}_{layer}_{loss}.csv", "rename": rename}
+    table["columns"] = {"test_f1": "F1", "test_epg": "EPG", "test_iou": "IoU"}
+    found = read_published(write({"bcos_final_Energy.csv": CSV}, **table))
+    assert set(zip(found["model"], found["layer"], found["loss"], strict=True)) == {
+        ("bcos_resnet50", "final", "energy")
+    }
+    # One of two ways gives names that are known.
+    found = read_published(write({"vanilla_tiny_input_Energy.csv": CSV}, **table))
+    assert set(found["model"]) == {"bcos_resnet50", "vanilla_tiny"}
+    file = write({"bcos_final_Energy_dilation_0.1.csv": CSV}, **table)
+    with pytest.raises(InputError, match=r"dilation_0\.1\.csv' can be cut in more than one way"):
+        read_published(file)
+
+
+def test_json_with_a_record_for_each_checkpoint_by_its_name(write):
+    checkpoint = {"Loss": "Energy", "F1": 70, "EPG": 60, "IoU": 20}
+    text = json.dumps({"front_1.pt": checkpoint, "front_2.pt": checkpoint | {"EPG": 50}})
+    file = write({"vanilla_tiny_input.json": text}, files="tables/{model}_{layer}.json")
+    assert read_published(file)["test_epg"].tolist() == [0.6, 0.5]

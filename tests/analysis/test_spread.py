@@ -129,6 +129,10 @@ def test_a_temporary_folder_that_ray_cannot_use_is_a_sentence(untested, tmp_path
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
     with pytest.raises(InputError, match="RAY_TMPDIR: no temporary file can be written in"):
         list(run_tests_on_ray(plan_tests(results).jobs, runtime_of(results), {}))
+    found = pipeline.report(untested, testing=pipeline.Testing(runner="ray"))
+    (problem,) = found.problems
+    assert problem.startswith("RAY_TMPDIR: no temporary file can be written in")
+    assert "RAY_TMPDIR: no temporary file can be written in" in found.path.read_text("utf-8")
 
 
 def test_a_lost_cluster_is_a_sentence_for_each_checkpoint(untested, monkeypatch):

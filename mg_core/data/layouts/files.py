@@ -108,6 +108,26 @@ def is_below(path: str) -> bool:
     return not Path(path).is_absolute() and ".." not in Path(path).parts
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, those in linked folders too, without hidden ones.
+
+    Hidden files and folders, whose names begin in a dot, are those of other programs, such as
+    macOS's copies `._a.jpg` and an editor's `.ipynb_checkpoints`.
+    """
+    # A link that leads back up would never end.
+    above: dict[str, frozenset[str]] = {}
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        here = above.get(os.path.dirname(place), frozenset()) | {real}
+        above[place] = here
+        folders[:] = [
+            name
+            for name in folders
+            if name[0] != "." and os.path.realpath(os.path.join(place, name)) not in here
+        ]
+        yield from (Path(place, name) for name in names if name[0] != ".")
+
+
 def option_file(root: Path, name: str, pattern: str) -> Path:
     """Return the file below a data folder that the option `file` names.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
-from mg_core.data.layouts.files import existing_file, existing_image, joined
+from mg_core.data.layouts.files import existing_file, existing_image, files_below, joined
 from mg_core.data.layouts.json_values import load_object, number, size_at, text_at, value_of
 from mg_core.data.layouts.splits import SPLIT_NAMES, split_of
 from mg_core.data.reader import Report, reporting
@@ -36,7 +36,7 @@ class LabelMe(Collection):
 
     def tables(self) -> list[Path]:
         """Return the JSON files."""
-        found = sorted(self.root.rglob("*.json"))
+        found = sorted(path for path in files_below(self.root) if path.suffix == ".json")
         if not found:
             raise InputError(f"{self.root} holds no LabelMe: there is no JSON file")
         return found

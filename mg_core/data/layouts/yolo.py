@@ -14,7 +14,7 @@ from pydantic import BaseModel, StringConstraints
 
 from mg_core.data.layouts.choice import Labelled
 from mg_core.data.layouts.collection import Collection, CollectionOptions, Item
-from mg_core.data.layouts.files import SUFFIXES, option_file, read_lines, spellings
+from mg_core.data.layouts.files import SUFFIXES, files_below, option_file, read_lines, spellings
 from mg_core.data.layouts.splits import SPLIT_NAMES
 from mg_core.data.reader import Report, refuse, reporting
 from mg_core.errors import InputError
@@ -103,7 +103,7 @@ class Yolo(Collection):
 
     def _images(self, path: Path, report: Report) -> Iterator[tuple[Path, str]]:
         if path.is_dir():
-            found = (item for item in path.rglob("*") if item.suffix in SUFFIXES)
+            found = (item for item in files_below(path) if item.suffix in SUFFIXES)
             yield from ((image, str(path)) for image in sorted(found))
             return
         for line, source in read_lines(path, "a list of images"):

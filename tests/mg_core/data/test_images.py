@@ -136,3 +136,16 @@ def test_hollow_files_are_named(tmp_path, content):
     (tmp_path / "hollow.jpg").write_bytes(content)
     with pytest.raises(InputError, match=r"hollow\.jpg cannot be read as an image"):
         read_image(tmp_path / "hollow.jpg", 8)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".tif", ".ppm", ".png", ".jpg"])
+def test_any_other_pixel_changes_the_print_of_a_file(tmp_path, suffix):
+    pixels = RNG.integers(0, 256, (160, 160, 3), dtype=np.uint8)
+    file = tmp_path / f"a{suffix}"
+    found = []
+    for row in range(0, 160, 16):
+        other = pixels.copy()
+        other[row, :4] ^= 255
+        Image.fromarray(other).save(file)
+        found.append(file_print(file))
+    assert len(set(found)) == len(found)

@@ -256,3 +256,36 @@ def test_the_reader_of_the_documentation_reads_as_the_one_that_is_there(
         wanted = [(record.id, record.boxes) for record in ours.records(split)]
         assert [(r.id, r.boxes) for r in reader("robins", tmp_path).records(split)] == wanted
         assert len(data.split(split)) == len(wanted)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_files_of_other_programs_are_no_part_of_a_set(name, photos, tmp_path):
+    WRITERS[name](tmp_path, photos)
+    opened = reader(name, tmp_path)
+    before, ids = opened.fingerprint(), [record.id for record in opened.records("train")]
+    whole = [path for path in tmp_path.rglob("*") if path.is_file()]
+    for path in whole:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\26\7 what macOS writes beside a file")
+        hidden = path.parent / ".ipynb_checkpoints"
+        hidden.mkdir(exist_ok=True)
+        (hidden / path.name).write_bytes(path.read_bytes())
+    opened = reader(name, tmp_path)
+    assert opened.fingerprint() == before
+    assert [record.id for record in opened.records("train")] == ids
+
+
+@pytest.mark.parametrize("name", ["yolo", "labelme"])
+def test_linked_folders_are_read_and_a_loop_ends(name, photos, tmp_path):
+    WRITERS[name](tmp_path / "set", photos)
+    place = tmp_path / "set" / ("images/train" if name == "yolo" else "train")
+    wanted = len(reader(name, tmp_path / "set").records("train"))
+    (tmp_path / "elsewhere").mkdir()
+    for path in place.glob("train 0.*"):
+        path.rename(tmp_path / "elsewhere" / path.name)
+    (place / "part").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to(place)
+    assert len(reader(name, tmp_path / "set").records("train")) == wanted
+    before = reader(name, tmp_path / "set").fingerprint()
+    picture = tmp_path / "elsewhere" / "train 0.jpg"
+    Image.new("RGB", photos[0].size).save(picture)
+    assert reader(name, tmp_path / "set").fingerprint() != before

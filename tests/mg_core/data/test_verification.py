@@ -36,6 +36,20 @@ def test_a_sound_set_is_counted(small_shapes, small_options):
     assert lines[-1] == f"fingerprint {found.fingerprint}"
 
 
+def test_copies_in_another_format_are_named(devkit):
+    with Image.open(devkit.image("train-1")) as image:
+        image.save(devkit.image("val-0").with_suffix(".png"))
+    devkit.image("val-0").unlink()
+    whole = devkit.image("train-0").read_bytes()
+    # A comment, as a program for pictures adds one: other bytes, and the same pixels.
+    devkit.image("test-1").write_bytes(whole[:2] + b"\xff\xfe\x00\x06mine" + whole[2:])
+    found = verify(Voc(devkit.root, VocOptions()), 32)
+    assert found.problems == [
+        "1 images of the val split are in the train split too: val-0 = train-1",
+        "1 images of the test split are in the train split too: test-1 = train-0",
+    ]
+
+
 def test_everything_wrong_is_listed(devkit):
     devkit.annotation("train-0").write_text("<annotation>")
     devkit.write_objects("train-1", ("unicorn", 0, 1, 1, 5, 5))

@@ -47,6 +47,7 @@ def failure(work):
         return Failure.of(error, ["a line"])
 
 
+LONG = "what a library says " * 40
 SAME = [
     ("bad batch 3 at epoch 12", "bad batch 40 at epoch 1"),
     ("cannot open '/data/a b/1.jpg'", "cannot open '/scratch/2.png'"),
@@ -58,6 +59,8 @@ SAME = [
     ("loss 1.5e-03", "loss -2"),
     ("trial 96dccc6cf419b085", "trial 0123456789abcdef"),
     ("img_001.jpg is broken", "img_777.jpg is broken"),
+    ("img001.jpg is broken", "cat.PNG is broken"),
+    (f"{LONG} of batch 3", f"{LONG} of batch 14"),
     ("no answer from 10.0.0.1:6379", "no answer from 10.2.3.4:1234"),
     ("late since 2026-11-26T06:54:01", "late since 2025-01-01T10:00:00"),
 ]
@@ -66,6 +69,7 @@ OTHER = [
     ("index out of range", "device-side assert triggered"),
     ("'cat'", "'dog'"),
     ("weight and/or bias", "weight and bias"),
+    (f"{LONG} of the head", f"{LONG} of the backbone"),
 ]
 
 
@@ -78,7 +82,37 @@ def test_failures_are_told_apart_by_what_they_say(kind):
     assert [pair for pair in SAME if known(pair[0]) != known(pair[1])] == []
     assert [pair for pair in OTHER if known(pair[0]) == known(pair[1])] == []
     assert known("a") != failure(lambda: raised(ValueError("a"))).signature
-    assert known("") == f"{kind.__name__} at test_failures.py:{raised.__code__.co_firstlineno + 1}"
+    where = f"{kind.__name__} at test_failures.py:{raised.__code__.co_firstlineno + 1}, "
+    assert known("").startswith(where)
+    assert known("") == known("")
+
+
+def test_a_failure_without_words_is_known_by_the_lines_that_led_to_it():
+    def first():
+        raised(AssertionError())
+
+    def second():
+        raised(AssertionError())
+
+    found = [failure(work).signature for work in (first, first, second)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_failure_is_known_by_what_it_was_raised_from():
+    def wrapped(cause):
+        def work():
+            try:
+                raised(cause)
+            except Exception as error:
+                raise RuntimeError("the batch cannot be built") from error
+
+        return failure(work).signature
+
+    assert wrapped(KeyError("box")) != wrapped(KeyError("mask"))
+    own = RuntimeError("of itself")
+    own.__cause__ = own
+    assert failure(lambda: raised(own)).signature == "RuntimeError: of itself"
+    assert wrapped(ValueError("image 3 is empty")) == wrapped(ValueError("image 9 is empty"))
 
 
 def test_a_record_has_all_that_is_known_and_no_secret(monkeypatch):
