@@ -35,6 +35,7 @@ from sweeps.grid import Grid, expand
 from sweeps.guidances import annotations_of
 from sweeps.hopeless import refuse_hopeless
 from sweeps.lock import StoreLock
+from sweeps.notice import check_notify, notify
 from sweeps.origins import check_starts, origins_in_words, with_origins
 from sweeps.planning import Plan, admit, check_admission, look
 from sweeps.recall import measured_for_resources
@@ -79,6 +80,7 @@ def drive(
     store = ResultStore(runtime.store)
     refuse_others_folder(store, into)
     check_tracking(spec)
+    check_notify(spec)
     store.files.check_writable()
     store.files.patience = PATIENCE
     with StoreLock(store, run) as lock:
@@ -288,8 +290,15 @@ def _run(
     except KeyboardInterrupt:
         # Trials elsewhere may still be writing, so the next run removes the garbage.
         console.print(f"stopped: {display.summary()}", soft_wrap=True)
+        notify(plan.spec, "stopped", display.summary(), console)
+        raise
+    except Exception as error:
+        notify(plan.spec, "stopped", f"{display.summary()}; {type(error).__name__}", console)
         raise
     console.print(display.summary())
+    unfinished = "stopped" if queue.stopped else "incomplete"
+    is_whole = plan.grid.trials.keys() <= queue.complete
+    notify(plan.spec, "complete" if is_whole else unfinished, display.summary(), console)
     if queue.stopped:
         console.print(f"stopped: {queue.stopped}", style="red", soft_wrap=True)
         console.print("correct that, then mg-sweep retry goes on from here")

@@ -194,6 +194,9 @@ class SweepSpec(Frozen):
         fail_fast_on: number of trials that may fail by the same bug or mistake before the sweep
             stops; none for no limit.
         tracking: where metrics are copied to besides the store.
+        notify: what is told when a run ends or stops: an address, which gets `{"text": …}`, or a
+            command, which gets the text on its standard input. Variables of the environment in it
+            stay as they are written until then, so that no secret is stored.
     """
 
     name: Name
@@ -216,6 +219,7 @@ class SweepSpec(Frozen):
     keep_states: bool = True
     fail_fast_on: PositiveInt | None = 10
     tracking: Literal["mlflow", "tensorboard"] | None = None
+    notify: Annotated[str, Field(min_length=1)] | None = None
 
     @property
     def threads(self) -> int:
@@ -242,8 +246,10 @@ class SweepSpec(Frozen):
     def to_yaml(self) -> str:
         """Return the sweep as YAML, with all defaults and absolute paths."""
         values = self.model_dump(mode="json")
-        if not self.layers:  # Older versions read a sweep without the key, too.
-            del values["layers"]
+        # Older versions read a sweep without these keys, too.
+        for key, value in (("layers", self.layers), ("notify", self.notify)):
+            if not value:
+                del values[key]
         text: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
         return text
 
@@ -251,6 +257,7 @@ class SweepSpec(Frozen):
 WITHOUT_EFFECT = {
     *("name", "store", "data.root", "data.cache", "resources", "max_concurrent", "max_retries"),
     *("device", "deterministic", "imports", "keep_states", "fail_fast_on", "tracking"),
+    "notify",
 }
 """Keys that change neither the trials nor what the store keeps of them."""
 
