@@ -10,8 +10,9 @@ points of F1 against the baseline, both on validation. Where guidance left no su
 finished sweep, the baseline is taken, which has gained nothing. Table 1 allows a loss of 1 point of
 accuracy instead; R6 has a choice of its own.
 
-R1 to R9 and Table 1 are the paper's. C2, C3 and C5 ask whether guidance worked at all; their
-thresholds were fixed before the sweep that judges them (`sweeps/controls.yaml`).
+R1 to R9 and Table 1 are the paper's. C1 and C4 ask what annotations are worth
+(`sweeps/ladder.yaml`), C2, C3 and C5 whether guidance worked at all (`sweeps/controls.yaml`); their
+thresholds were fixed before the sweeps that judge them.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ LEVEL_MARKS = (
 )  # fmt: skip
 """Marker and colour of the levels of a setting, from light to dark."""
 
-MODELS = {"vanilla": "Vanilla", "xdnn": "$\\mathcal{X}$-DNN", "bcos": "B-cos"}
+MODELS = {"vanilla": "Vanilla", "xdnn": "X-DNN", "bcos": "B-cos"}
 BACKBONES = {
     "resnet50": "ResNet-50",
     "resnet18": "ResNet-18",

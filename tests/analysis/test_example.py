@@ -74,9 +74,35 @@ def test_the_recorded_study_is_reported_without_any_store(tmp_path):
     assert drawn == numbered | {"epg_by_class", "epg_by_box_size"}
 
 
+JUDGED_ON = {"C1": "ladder", "C2": "controls", "C3": "controls", "C4": "ladder", "C5": "controls"}
+"""The recorded sweep that each finding beyond the paper is judged on."""
+NUMBER = r"(−?\d+(?:\.\d+)?)"
+
+
 def of_the_paper():
     """Return the findings by name that the paper has, of which the recorded study tells."""
     return {f.name: f for f in judge(recorded_study()) if not f.name.startswith("C")}
+
+
+def beyond_the_paper():
+    """Return the other findings by name, each judged on the sweep that is made for it."""
+    found = {study: judge(recorded_study(study)) for study in set(JUDGED_ON.values())}
+    return {
+        name: next(f for f in found[study] if f.name == name) for name, study in JUDGED_ON.items()
+    }
+
+
+def intervals_in(text):
+    """Return what a text says in the form of `value [low, high]`, as it is written."""
+    return re.findall(rf"{NUMBER}[^\d\[]*\[{NUMBER},\s+{NUMBER}\]", text)
+
+
+def says(written, interval):
+    """Tell whether numbers are those of an interval, rounded as they are written."""
+    return all(
+        f"{value:.{len(shown.partition('.')[2])}f}".replace("-", "−") == shown
+        for value, shown in zip(interval, written, strict=True)
+    )
 
 
 def test_the_readme_says_what_the_recorded_study_found(repository):
@@ -87,7 +113,7 @@ def test_the_readme_says_what_the_recorded_study_found(repository):
         name: finding.verdict for name, finding in found.items()
     }
     for name, said, _ in rows:
-        numbers = set(re.findall(r"−?\d+(?:\.\d+)?", said))
+        numbers = set(re.findall(NUMBER, said))
         conditions = [c for c in found[name].conditions if c.verdict == found[name].verdict]
         for estimate in (condition.estimate for condition in conditions):
             for value in (estimate.value, estimate.low, estimate.high):
@@ -95,26 +121,45 @@ def test_the_readme_says_what_the_recorded_study_found(repository):
                 assert rounded & numbers, (name, value)
 
 
+def test_the_readme_says_what_was_found_beyond_the_paper(repository):
+    text = (repository / "README.md").read_text()
+    rows = re.findall(r"^\| (C\d) \|(.*)\| ([a-z ]+) \|$", text, flags=re.MULTILINE)
+    found = beyond_the_paper()
+    assert {name: verdict for name, _, verdict in rows} == {
+        name: finding.verdict for name, finding in found.items()
+    }
+    for name, said, _ in rows:
+        estimates = [condition.estimate for condition in found[name].conditions]
+        written = intervals_in(said)
+        assert len(written) == len(estimates)
+        for shown, estimate in zip(written, estimates, strict=True):
+            assert says(shown, (estimate.value, estimate.low, estimate.high)), (name, shown)
+    detail = found["C2"].detail
+    by_gradcam = detail[detail["attribution"] == "gradcam"].set_index("model")["gain"]
+    said = re.search(rf"it gained {NUMBER} points in the X-DNN and lost\s+{NUMBER} in the", text)
+    assert says(said.groups(), [by_gradcam["xdnn_tiny"], -by_gradcam["vanilla_tiny"]])
+
+
 def test_other_seeds_gave_the_same_verdicts(repository):
     others = json.loads(Path(__file__).with_name("other_seeds.json").read_text())
     assert {finding["finding"]: finding["verdict"] for finding in others} == {
         name: finding.verdict for name, finding in of_the_paper().items()
     }
-    estimates = [
+    intervals = [
         [condition["value"], condition["low"], condition["high"]]
         for finding in others
         for condition in finding["conditions"]
     ]
     text = (repository / "README.md").read_text()
     paragraph = re.search(r"Every verdict is the same:(.*?)\n\n", text, flags=re.DOTALL)[1]
-    number = r"(−?\d+(?:\.\d+)?)"
-    said = re.findall(rf"{number}[^\d\[]*\[{number},\s+{number}\]", paragraph)
+    said = intervals_in(paragraph)
     assert len(said) >= 10
-    for triple in said:
-        assert any(
-            all(
-                f"{value:.{len(shown.partition('.')[2])}f}".replace("-", "−") == shown
-                for value, shown in zip(estimate, triple, strict=True)
-            )
-            for estimate in estimates
-        ), triple
+    for written in said:
+        assert any(says(written, interval) for interval in intervals), written
+
+
+@pytest.mark.parametrize("study", ["ladder", "controls", "losses"])
+def test_every_recorded_sweep_is_whole(study):
+    results = recorded_study(study)
+    assert results.states["complete"] == len(results.trials)
+    assert results.tested["test_f1"].notna().all()

@@ -104,7 +104,7 @@ def test_panels_are_models_by_layers_in_the_papers_order(sweep, make_grid, tmp_p
     titles = [axes.get_title() for axes in figure.axes]
     assert [re.split(r"[ \n]", title)[0] for title in titles[:3]] == [
         "Vanilla",
-        "$\\mathcal{X}$-DNN",
+        "X-DNN",
         "B-cos",
     ]
     rows = [axes.texts[0].get_text() for axes in figure.axes if axes.texts]

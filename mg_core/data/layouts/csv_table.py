@@ -271,6 +271,7 @@ class Table(Collection):
         if further is None:
             yield from self._rows(path, report)
             return
+        self._check_columns(path, further)
         boxes: dict[str, list[Row]] = {}
         for row in self._rows(further, report, ("path", *BOX), with_groups=False):
             boxes.setdefault(row.values["path"], []).append(row)
@@ -286,6 +287,23 @@ class Table(Collection):
         if boxes and not has_any:
             first = next(iter(boxes))
             report(InputError(f"{further} names none of the images of {path}, as in {first!r}"))
+
+    def _check_columns(self, path: Path, further: Path) -> None:
+        """Refuse a name under the option columns that neither of two tables has."""
+        headers = [read_table(file, self.options.delimiter)[0] for file in (path, further)]
+        known = {_plain(name) for header in headers for name in header}
+        for key, name in self._given().items():
+            if _plain(name) not in known:
+                own, others = (", ".join(map(repr, header))[:300] for header in headers)
+                raise InputError(
+                    f"neither {path} nor {further} has a column {name!r}, which the option columns "
+                    f"names for {key}; their first lines have {own} and {others}"
+                )
+
+    def _given(self) -> dict[str, str]:
+        """Return the names that the option columns gives."""
+        pairs = (self.options.columns or "").split(",")
+        return dict(pair.split("=", 1) for pair in pairs if pair)
 
     def _rows(
         self,
@@ -337,7 +355,7 @@ class Table(Collection):
     def _places(self, path: Path, header: list[str], needed: Sequence[str]) -> dict[str, int]:
         """Find the columns."""
         names = [_plain(name) for name in header]
-        given = dict(part.split("=", 1) for part in (self.options.columns or "").split(",") if part)
+        given = self._given()
         places = {}
         for key, usual in COLUMNS.items():
             accepted = (_plain(given[key]),) if key in given else usual
@@ -349,6 +367,7 @@ class Table(Collection):
                 )
             if found is not None:
                 places[key] = found
+            # Of two tables, `_check_columns` knows what either must have.
             elif key in needed or (key in given and not self.options.boxes):
                 advice = f"name it by the option columns, as in {{{key}: its name there}}"
                 if len(header) == 1:

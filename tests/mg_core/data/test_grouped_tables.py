@@ -308,3 +308,19 @@ def test_boxes_of_other_images_are_noticed(tmp_path):
     boxes.write_text(boxes.read_text().replace(".png", ".jpg"))
     with pytest.raises(InputError, match=r"bbox\.csv names none of the images of .*as in '0\.jpg'"):
         open_reader(data_config("csv", 20, options=options), tmp_path).records("train")
+
+
+@pytest.mark.parametrize("key", ["mask", "split", "width"])
+def test_a_misspelt_column_is_noticed_in_two_tables(tmp_path, key):
+    options = celeba(tmp_path)
+    options |= {"columns": options["columns"] | {key: "partiton"}}
+    said = rf"neither .*attributes\.csv nor .*bbox\.csv has a column 'partiton'.* for {key}; their"
+    with pytest.raises(InputError, match=said):
+        open_reader(data_config("csv", 20, options=options), tmp_path).records("train")
+
+
+def test_a_named_column_may_be_in_either_of_two_tables(tmp_path):
+    options = celeba(tmp_path)
+    options |= {"columns": options["columns"] | {"split": "Partition", "xmin": "Xmin"}}
+    reader = open_reader(data_config("csv", 20, options=options), tmp_path)
+    assert all(record.boxes for record in reader.records("train"))

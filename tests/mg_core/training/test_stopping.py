@@ -79,6 +79,19 @@ def test_a_recipe_resumes_bit_for_bit(stages, tmp_path, recipe):
     check_resumed(stages(**recipe), tmp_path, "cpu")
 
 
+@pytest.mark.parametrize(
+    "annotation", [{"points": 2}, {"box": {"shift": 0.3}}, "random_box"], ids=str
+)
+def test_annotations_that_are_drawn_resume_bit_for_bit(stages, tmp_path, annotation):
+    first, second = stages(epochs=2)
+    content = second.model_dump(mode="json")
+    content["guidance"] |= {"annotation": annotation, "annotated_fraction": 0.5}
+    drawn = TrialConfig.model_validate(content)
+    rows = check_resumed((first, drawn), tmp_path, "cpu").rows().to_pylist()
+    losses = [row["train_localization_loss"] for row in rows if row["kind"] == "guided"]
+    assert sum(loss is not None and loss > 0 for loss in losses) >= 2
+
+
 def test_a_scaled_loss_resumes_bit_for_bit(stages, tmp_path):
     few = {**DATA, "options": {"train": 8, "val": 4, "test": 4, "size": 24}}
     first, second = stages(precision="fp16", data=few, batch_size=4, epochs=2)
