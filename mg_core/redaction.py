@@ -22,6 +22,7 @@ _USER = (
     r"(?P<user>[^\s/?#\"'<>]*|[^\s/?#\"'<>@:]*:(?!\d{1,5}[/?#])[^\s\"'<>]*?)@"
 )
 _IN_ADDRESS = re.compile(rf"(?P<scheme>\b[A-Za-z][A-Za-z0-9+.\-]*://){_USER}")
+_WITHOUT_SCHEME = re.compile(r"(?<![\w:/])//[^\s/?#\"'<>@:]+:[^\s\"'<>@]+@")
 _LOGIN = re.compile(
     r"(?:[A-Za-z][A-Za-z0-9+.\-]*:)?//(?P<user>[^\s/?#@:]*)(?::(?!\d{1,5}[/?#])(?P<password>.*))?@"
     r"|[^\s/?#\"'<>@:]*:(?P<word>[^\s/?#\"'<>]*)@",
@@ -68,6 +69,7 @@ def redacted(text: str) -> str:
     for value in sorted(_secrets(), key=len, reverse=True):
         text = text.replace(value, HIDDEN)
     text = _IN_ADDRESS.sub(_without_user, text)
+    text = _WITHOUT_SCHEME.sub(f"//{HIDDEN}@", text)
     text = _PARAMETER.sub(_without_value, text)
     text = _SETTING.sub(rf"\g<name>\g<equals>{HIDDEN}", text)
     return harmless(_HEADER.sub(rf"\g<1>{HIDDEN}", text))

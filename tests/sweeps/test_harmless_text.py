@@ -33,7 +33,10 @@ DANGEROUS = ("\x1b", "\x07", "\x9b", "\u202e", "\r")
         ("dsn host=db user=me password=hunter3 x=1", "dsn host=db user=me password=*** x=1"),
         ("connect(host='db', passwd = 'hunt er', n=2)", "connect(host='db', passwd = ***, n=2)"),
         ("{'Authorization': 'Bearer ey.J.x', 'n': 1}", "{'Authorization': 'Bearer ***', 'n': 1}"),
+        ("cannot open //user:pw@host/share", "cannot open //***@host/share"),
         # What is no secret stays.
+        ("// as a: b@c", None),
+        ("http://host//a:b@c", None),
         ("num_tokens=197, key=val_f1", None),
         ("s3://bucket/0001-ixg@input.parquet", None),
         ("http://host:8080/path@x", None),
