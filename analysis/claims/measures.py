@@ -118,9 +118,8 @@ def with_references(published: pd.DataFrame) -> pd.DataFrame:
     for column in TABLE:
         if column.part == "boxes":
             rows[column.name] = rows[column.name].fillna(column.usual).infer_objects()
-    rows["task"] = rows["task"].astype(object)
     place = ["source", "dataset", "model", *PAIR]
-    numbers = numbered(rows, [*CONFIGURATION, *RUN, *PAIR, "source"])
+    numbers = numbered(rows, [*CONFIGURATION, *RUN, *PAIR])
     rows["trial_id"] = rows["source"] + " " + numbers.astype(str)
     starts = rows[rows["is_reference"]].drop_duplicates(place)
     guided = rows[~rows["is_reference"]]
@@ -129,7 +128,7 @@ def with_references(published: pd.DataFrame) -> pd.DataFrame:
     own = [*CONFIGURATION, *RUN, "trial_id"]
     trials = guided.drop_duplicates("trial_id")
     taken = [name for name in starts if name not in own or name in place]
-    begun = trials[[*dict.fromkeys([*own, *place])]].merge(starts[taken], on=place)
+    begun = trials[list(dict.fromkeys([*own, *place]))].merge(starts[taken], on=place)
     return pd.concat([begun.assign(epoch=0), guided], ignore_index=True)
 
 

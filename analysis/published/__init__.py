@@ -27,23 +27,23 @@ from pydantic import Field, field_validator
 from analysis.published.patterns import NUMBERS, as_glob, cut, placeholders
 from analysis.published.records import KEY as THEIR_KEY
 from analysis.published.records import read_records, to_numbers
-from mg_core.attributions import ATTRIBUTIONS
+from mg_core.attributions import ATTRIBUTIONS, INPUT
 from mg_core.columns import COLUMNS, CONFIGURATION, KEY, TABLE
 from mg_core.config import Frozen, parse
 from mg_core.errors import InputError
 from mg_core.losses import LOSSES
 from mg_core.models import MODELS
+from mg_core.models.library import LAYERS
 from mg_core.paths import with_home
 from mg_core.yaml_text import read_yaml
 
 Scalar = str | int | float | bool | None
 REQUIRED = ("model", "attribution", "layer")
-LAYERS = ("input", "mid1", "mid2", "mid3", "final")
 REGISTERED = (
     (("model",), tuple(MODELS)),
     (("attribution", "guided_attribution"), tuple(ATTRIBUTIONS)),
     (("loss",), tuple(LOSSES)),
-    (("layer", "guided_layer"), LAYERS),
+    (("layer", "guided_layer"), (INPUT, *LAYERS)),
 )
 """Columns, and values of theirs that are known."""
 ROUNDING = 1e-6
@@ -94,8 +94,8 @@ def read_published(path: str | Path) -> pd.DataFrame:
     """Return the rows of a mapping file's tables, under our names, metrics as fractions.
 
     A row without a loss is a baseline, the reference of its panel. Rows stand as their authors
-    selected them, with the mapping's name in `source`. Values are missing in columns
-    that a figure needs and the mapping does not give.
+    selected them, with the mapping's name in `source`. Values are missing in columns that a
+    figure needs and the mapping does not give.
 
     Raises:
         InputError: the file, a table or a column is not as it should be.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -275,6 +276,8 @@ def prepare_process(runtime: Runtime) -> torch.device:
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"device {wanted!r}: PyTorch sees no GPU here; give cpu or auto")
     if wanted.startswith("cuda") and runtime.deterministic:
+        # cuBLAS reads it once, before its first product.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True, warn_only=True)

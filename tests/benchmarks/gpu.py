@@ -75,10 +75,10 @@ def ours(name: str, layer: str | None, precision: str, options: argparse.Namespa
 
 
 def image_by_image(name: str, layer: str, precision: str, options: argparse.Namespace) -> Step:
-    """Return a step as loops over images write it: a graph and a second derivative for each image.
+    """Return a step written as a plain loop: a graph and a second derivative for each image.
 
-    The published code goes through the images of a batch, takes the gradient of one logit of the
-    whole batch by the features for each, and adds up their losses; so does this.
+    It takes the gradient of one logit by the whole batch for each image, and adds up their losses.
+    This is the simplest way to write guidance; it is not the published code.
     """
     model = network(name, precision, options.size)
     batch = batch_of(model, options.size, options.batch)
@@ -149,7 +149,7 @@ def training(options: argparse.Namespace) -> Iterator[str]:
             del runs
 
 
-def published(options: argparse.Namespace) -> Iterator[str]:
+def loop(options: argparse.Namespace) -> Iterator[str]:
     """Compare a step guided at the input with one that goes through images."""
     yield "| vanilla_resnet50 at input | ms | image by image / ours | GB |"
     yield "|---|---:|---:|---:|"
@@ -221,7 +221,7 @@ def epoch_of_trial(precision: str, options: argparse.Namespace) -> dict[str, flo
     return {"seconds_step": last.seconds_step, "seconds_val": last.seconds_val, "val": n_val}
 
 
-PARTS = {"training": training, "published": published, "trials": trials}
+PARTS = {"training": training, "loop": loop, "trials": trials}
 
 
 def main() -> None:

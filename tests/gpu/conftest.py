@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import pytest
 import torch
-
-# cuBLAS reads it once, before its first product.
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -23,6 +23,11 @@ READERS: dict[str, Callable[[bytes], object]] = {
 """What fails on a file that was torn."""
 
 
+def files_of(folder: Path, kind: str) -> list[Path]:
+    """Return the files of one kind in a store that is a folder."""
+    return sorted(path for path in (folder / kind).rglob("*") if path.is_file())
+
+
 def table(store: ResultStore) -> pa.Table:
     """Return what must not depend on faults: all but times and attempts."""
     return store.rows().drop_columns(TIMES)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from finished import files_of
 from safetensors.torch import load_file, save_file
 
 import analysis
@@ -41,10 +42,6 @@ def numbers(store):
 
 
 TIMES = ["seconds_train", "seconds_val", "seconds_step"]
-
-
-def files_of(folder, kind):
-    return sorted(p for p in (folder / kind).rglob("*") if p.is_file())
 
 
 def flip(path, rng):
@@ -124,23 +121,6 @@ def test_the_metrics_of_another_trial_are_set_aside_and_nothing_is_lost(finished
     assert set(checkpoints.values()) <= kept | {
         p.read_bytes() for p in files_of(store, "checkpoints")
     }
-
-
-def test_the_log_of_another_trial_is_said_and_set_aside(finished, store, mg_sweep):
-    first, second = files_of(store, "logs")[:2]
-    texts = first.read_bytes(), second.read_bytes()
-    first.write_bytes(texts[1])
-    second.write_bytes(texts[0])
-    said = mg_sweep("verify", store, code=1).stdout
-    for path, other in ((first, second), (second, first)):
-        key = path.relative_to(store).as_posix()
-        trial = f"the log of attempt {other.stem} of trial {other.parent.name}"
-        assert f"{key} holds {trial}" in said
-    refused = mg_sweep("logs", store, first.parent.name, code=2)
-    assert f"holds the log of attempt {second.stem}" in refused.stderr
-    mg_sweep("verify", store, "--repair")
-    assert sorted(texts) == sorted(path.read_bytes() for path in files_of(store, "quarantine"))
-    assert mg_sweep("verify", store).stdout == "every file is as it was written\n"
 
 
 @pytest.mark.parametrize("kind", ["test", "heatmaps"])

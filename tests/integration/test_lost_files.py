@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+from finished import files_of
 
 import analysis
 import sweeps
@@ -78,3 +79,20 @@ def test_trials_of_a_driver_that_never_began_are_replaced(finished, tmp_path):
     settings = ["grid.layer=input", "guided.epochs=1"]
     done = sweeps.run(finished / "sweep.yaml", opened.uri, settings, runner="inline")
     assert opened.trial_ids() == set(done.grid.trials)
+
+
+def test_the_log_of_another_trial_is_said_and_set_aside(finished, store, mg_sweep):
+    first, second = files_of(store, "logs")[:2]
+    texts = first.read_bytes(), second.read_bytes()
+    first.write_bytes(texts[1])
+    second.write_bytes(texts[0])
+    said = mg_sweep("verify", store, code=1).stdout
+    for path, other in ((first, second), (second, first)):
+        key = path.relative_to(store).as_posix()
+        trial = f"the log of attempt {other.stem} of trial {other.parent.name}"
+        assert f"{key} holds {trial}" in said
+    refused = mg_sweep("logs", store, first.parent.name, code=2)
+    assert f"holds the log of attempt {second.stem}" in refused.stderr
+    mg_sweep("verify", store, "--repair")
+    assert sorted(texts) == sorted(path.read_bytes() for path in files_of(store, "quarantine"))
+    assert mg_sweep("verify", store).stdout == "every file is as it was written\n"
